@@ -1,0 +1,109 @@
+// Package audit answers: what was attempted, and what came of it?
+//
+// It is append-only and chained: every record carries the hash of the one before it in its writer's chain. An intent
+// is durable before the act that it announces, and gets exactly one outcome. Records hold no secret and no argument.
+// An attacker who can write the database can cut off a chain's tail unseen; all else Verify finds.
+package audit
+
+import (
+	"context"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+// CallID names one intent: the writer that wrote it and its position, "<writer>.<seq>" in lower-case hex. It is the
+// `txn` of a transaction token, so its characters are [0-9a-f.].
+type CallID string
+
+// Kind is what a record is.
+type Kind string
+
+const (
+	KindIntent  Kind = "intent"
+	KindOutcome Kind = "outcome"
+	KindEvent   Kind = "event" // something that happened and needs no outcome: sign-in, connect, revoke, reload
+)
+
+// Result is what came of an intent or event.
+type Result string
+
+const (
+	ResultOK      Result = "ok"
+	ResultDenied  Result = "denied"  // policy, or no grant
+	ResultNeeds   Result = "needs"   // a person must connect first
+	ResultFailed  Result = "failed"  // the other side failed or refused
+	ResultUnknown Result = "unknown" // the process died in between, or the answer was lost
+)
+
+// Record is one line of the log. Empty fields are left out.
+type Record struct {
+	Kind   Kind            `json:"kind"`
+	Time   time.Time       `json:"time"`
+	Tenant identity.Tenant `json:"tenant"`
+	Call   CallID          `json:"call,omitzero"`   // of an outcome: the intent's id
+	Parent CallID          `json:"parent,omitzero"` // of an API request: the call that it was made for
+
+	User    identity.UserID   `json:"user,omitzero"`
+	Service string            `json:"service,omitzero"`
+	Client  identity.ClientID `json:"client,omitzero"`
+	Actors  []string          `json:"actors,omitzero"`
+	Session string            `json:"session,omitzero"` // digest of the MCP session, where there is one
+
+	Action   string `json:"action"` // call, session, stream, api, catalogue; of an event its name, as "connection.revoked"
+	Server   string `json:"server,omitzero"`
+	Method   string `json:"method,omitzero"` // MCP method
+	Tool     string `json:"tool,omitzero"`   // tool, prompt or resource
+	Upstream string `json:"upstream,omitzero"`
+	HTTP     string `json:"http,omitzero"` // method, host and path of an API request, without its query
+
+	Decision   string   `json:"decision,omitzero"` // allow or deny
+	Policies   []string `json:"policies,omitzero"` // ids of those that made the decision
+	Connection string   `json:"connection,omitzero"`
+	Obtained   string   `json:"obtained,omitzero"` // the credential method
+	Result     Result   `json:"result,omitzero"`
+	Detail     string   `json:"detail,omitzero"` // a sentence; at most 512 bytes
+}
+
+// Row is a record as it is stored.
+type Row struct {
+	Writer string // 16 hex digits, one per process start
+	Seq    int64  // from 1, without gaps within a writer
+	Tenant identity.Tenant
+	User   identity.UserID
+	Kind   Kind
+	Call   CallID // of an intent its own id
+	Time   time.Time
+	Record []byte // canonical JSON
+	Hash   []byte // SHA-256(0x00 ‖ writer ‖ seq ‖ previous hash ‖ SHA-256(Record))
+}
+
+// Query selects rows for people: newest first.
+type Query struct {
+	Tenant identity.Tenant
+	User   identity.UserID // "" = all
+	Since  time.Time
+	Before CallID // page on: rows older than this one
+	Limit  int
+}
+
+// Store keeps rows. Rows are never changed or removed through it.
+type Store interface {
+	// Append writes all rows or none, durably: when it returns nil they survive a power loss.
+	// A second outcome for a call is dropped in silence (the first one counts), also across replicas.
+	Append(ctx context.Context, rows []Row) error
+	// Intent returns the intent's row, fault.NotFound if there is none.
+	Intent(ctx context.Context, id CallID) (Row, error)
+	// Rows lists for people.
+	Rows(ctx context.Context, q Query) ([]Row, error)
+	// Chain calls f for each row of every writer, ordered by (Writer, Seq), until f errs.
+	Chain(ctx context.Context, f func(Row) error) error
+}
+
+// Sweeps finds intents that nobody will end any more.
+type Sweeps interface {
+	// Beat says that the writer lives.
+	Beat(ctx context.Context, writer string, now time.Time) error
+	// Unfinished returns intents without outcome of writers whose last beat is before deadBefore, at most limit.
+	Unfinished(ctx context.Context, deadBefore time.Time, limit int) ([]Row, error)
+}

@@ -1,0 +1,120 @@
+// Package broker is the one pipeline that every call passes: decide, record, obtain, send.
+//
+// Nobody can go around it: what is above it never holds a credential, and what is below it releases none without a
+// recorded intent. It is also the line along which the process can be cut in two (the interfaces Door, Flows and Notary).
+// Rules go to policy, mechanics to exchange; this package stays under 300 lines.
+package broker
+
+import (
+	"context"
+	"net/http"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/policy"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// Kind is what sort of act it is.
+type Kind string
+
+const (
+	KindCall      Kind = "call"      // an MCP request that names or runs something
+	KindSession   Kind = "session"   // a legacy MCP session, open until it ends
+	KindStream    Kind = "stream"    // a GET or listen stream
+	KindAPI       Kind = "api"       // an API request through egress
+	KindCatalogue Kind = "catalogue" // listing, ping and the like: nothing acts, no user's credential is needed
+)
+
+// Act is what a caller is about to do.
+type Act struct {
+	Kind   Kind
+	Server *catalog.Server
+	Method string // MCP method; of an API request the HTTP method
+	Name   string // tool, prompt or resource
+	// Arguments returns the raw JSON of the named arguments. It is asked only where a policy names some.
+	Arguments func(names []string) (map[string][]byte, error)
+	Session   audit.CallID // the MCP session's own act, where there is one
+
+	Upstream *catalog.Upstream // KindAPI, from here on
+	Host     string
+	Path     string
+	Holding  *Holding
+}
+
+// Door is what gateway and egress pass through.
+type Door interface {
+	// Ready decides and names what is missing, releasing and recording nothing.
+	Ready(ctx context.Context, c *identity.Caller, a Act) (Answer, error)
+	// Open decides, records the intent and obtains. Errors: fault.Denied; *catalog.Needed; fault.Unavailable where the
+	// intent cannot be recorded or the credential's source is away. Every intent that it wrote has its outcome by then.
+	Open(ctx context.Context, c *identity.Caller, a Act) (Lease, error)
+	// Holder says who holds a transaction token, and for which open call or session: fault.Unauthenticated for anything
+	// else than a ticket of ours whose call or session is still open and whose user's access has not ended.
+	Holder(ctx context.Context, t identity.Tenant, ticket string) (*Holding, error)
+	// Visible filters the names that this caller may call at the server, in one pass.
+	Visible(ctx context.Context, c *identity.Caller, s *catalog.Server, method string, names []string) ([]bool, error)
+}
+
+// Answer is what Ready found.
+type Answer struct {
+	Decision policy.Decision
+	Missing  []catalog.Missing
+}
+
+// Lease is leave for one act. It does not show the credential. Whoever opened it closes it, once.
+type Lease interface {
+	// Do places the credential (or the ticket), sends the request and takes the credential out of what comes back.
+	// Many requests may be sent until Close, streaming both ways, upgrades included.
+	Do(r *http.Request) (*http.Response, error)
+	// Valid says whether the act may go on: the caller's access has not ended since. Long streams ask now and then.
+	Valid(ctx context.Context) error
+	// State tells what is known of the act so far.
+	State() State
+	// Close records the outcome. The first call counts.
+	Close(ctx context.Context, o Outcome)
+}
+
+// State is what is known of an open act.
+type State struct {
+	Call    audit.CallID
+	APIs    int               // API requests of this call that the upstream answered with success
+	Missing []catalog.Missing // what API requests of this call were refused for
+}
+
+// Outcome is how an act ended.
+type Outcome struct {
+	Result audit.Result
+	Detail string
+}
+
+// Holding is what a transaction token stands for.
+type Holding struct {
+	Ticket identity.Ticket
+	Caller *identity.Caller
+	Server *catalog.Server
+	Call   audit.CallID // the open call that a request is booked on; of a session with several or no open calls: the session's
+}
+
+// InSession reports that a request could not be booked on one call.
+func (h *Holding) InSession() bool {
+	return h.Ticket.Kind == identity.TicketSession && string(h.Call) == h.Ticket.Txn
+}
+
+// Flows is what issuer and portal use to send people away and take them back.
+type Flows interface {
+	Begin(ctx context.Context, v connect.Visitor, s connect.Start) (connect.Next, error)
+	Complete(ctx context.Context, v connect.Visitor, a connect.Answer) (connect.Result, error)
+	End(ctx context.Context, v connect.Visitor, id vault.ConnectionID) (connect.Ending, error)
+}
+
+// Notary signs and records for faces.
+type Notary interface {
+	// Sign returns a compact JWS over the claims with the current key of the issuer and the given `typ`. It signs
+	// `at+jwt` for the issuer alone: no face can make it sign what another party could take for something else.
+	Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error)
+	// Record writes an event, durably.
+	Record(ctx context.Context, r audit.Record) error
+}

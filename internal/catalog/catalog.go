@@ -1,0 +1,134 @@
+// Package catalog answers: what may be called?
+//
+// It knows the servers, the upstreams with their hosts and methods, and the facts of providers as data. It holds no
+// secret and decides nothing. A Snapshot is made from one config file and never changes; Catalog swaps whole ones.
+package catalog
+
+import (
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+// ServerName names an MCP server within a tenant: lower-case letters, digits and hyphens, at most 32.
+type ServerName string
+
+// UpstreamName names an upstream within a tenant, by the same rule.
+type UpstreamName string
+
+// Delivery is what a server gets to hold.
+type Delivery string
+
+const (
+	DeliverEgress Delivery = "egress" // a transaction token, exchanged at egress
+	DeliverHeader Delivery = "header" // the upstream's credential: the server is the upstream
+)
+
+// Server is an MCP server behind the gateway.
+type Server struct {
+	Tenant         identity.Tenant
+	Name           ServerName
+	Title          string // for pages
+	URL            *url.URL
+	Deliver        Delivery
+	TokenHeader    string // header that carries the credential or ticket; "" = Authorization: Bearer
+	Placeholder    identity.TicketKind
+	VerifyJWT      bool // tickets are ES256 with the server's URL as audience
+	Needs          []Need
+	CallLimit      time.Duration
+	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
+}
+
+// Need is one upstream that a server uses.
+type Need struct {
+	Upstream UpstreamName
+	Scopes   []string // beyond the upstream's own
+	Optional bool     // the server can do without
+	Tools    []string // tool name patterns (path.Match) that need it; empty = all
+}
+
+// Upstream is an API in another trust domain.
+type Upstream struct {
+	Tenant   identity.Tenant
+	Name     UpstreamName
+	Title    string // the vendor's name, for pages
+	Provider *Provider
+	Origins  []*url.URL // scheme and host, with a path prefix on the first where the API has one; the first is the default
+	Methods  []Method   // in the order in which they are tried
+	Scopes   []string   // asked for by default
+	Risk     string     // accept_risk: the operator's reason, "" where nothing needs one
+}
+
+// Method is one configured way to obtain a credential.
+type Method struct {
+	Kind   MethodKind
+	Client string // OAuth client_id, where the method has one
+}
+
+// MethodKind names a way to obtain a credential.
+type MethodKind string
+
+const (
+	AuthorizationCode MethodKind = "authorization_code"
+	APIKey            MethodKind = "api_key"
+	ClientCredentials MethodKind = "client_credentials"
+)
+
+// Snapshot is everything that one config says exists. It is immutable.
+type Snapshot struct {
+	Servers   map[identity.Tenant]map[ServerName]*Server
+	Upstreams map[identity.Tenant]map[UpstreamName]*Upstream
+}
+
+// Catalog is the current snapshot. The zero Catalog is empty.
+type Catalog struct{ now atomic.Pointer[Snapshot] }
+
+// Set makes s the current snapshot; calls that run keep what they had.
+func (c *Catalog) Set(s *Snapshot) { c.now.Store(s) }
+
+// Snapshot returns the current one, never nil.
+func (c *Catalog) Snapshot() *Snapshot {
+	if s := c.now.Load(); s != nil {
+		return s
+	}
+	return &Snapshot{}
+}
+
+// Server returns nil where there is none.
+func (c *Catalog) Server(t identity.Tenant, n ServerName) *Server { return c.Snapshot().Servers[t][n] }
+
+// Upstream returns nil where there is none.
+func (c *Catalog) Upstream(t identity.Tenant, n UpstreamName) *Upstream {
+	return c.Snapshot().Upstreams[t][n]
+}
+
+// Why says what is missing between a caller and an upstream.
+type Why string
+
+const (
+	WhyNotConnected Why = "not_connected" // there is no connection
+	WhyReconnect    Why = "reconnect"     // there was one, and only its user can mend it
+	WhyScope        Why = "scope"         // the connection lacks scopes
+	WhyGrant        Why = "grant"         // connected, but this client at this server has no grant
+)
+
+// Missing is one thing that a person must do before a call can go on. It is a value that is handed back up, never an alarm.
+type Missing struct {
+	Upstream UpstreamName `json:"upstream"`
+	Scopes   []string     `json:"scopes"` // all that is needed, not only what is new
+	Why      Why          `json:"why"`
+	Reason   string       `json:"reason,omitzero"` // for people, where there is more to say
+}
+
+// Needed reports that a person must act first. It is returned as an error by what would have released a credential.
+type Needed struct{ Missing []Missing }
+
+func (n *Needed) Error() string {
+	s := "a person must connect first:"
+	for _, m := range n.Missing {
+		s += " " + string(m.Upstream) + " (" + string(m.Why) + ")"
+	}
+	return s
+}

@@ -1,0 +1,85 @@
+package catalog
+
+// Provider holds the facts of one vendor: data that a person can review, and override in the config.
+// A field that is empty says that the vendor has no such thing.
+type Provider struct {
+	ID       string   `yaml:"id"`
+	Name     string   `yaml:"name"`     // as people know it
+	Docs     string   `yaml:"docs"`     // where these facts were read
+	Hosts    []string `yaml:"hosts"`    // hosts of the API, the default first
+	Console  string   `yaml:"console"`  // where an operator registers an OAuth app
+	LowTrust []string `yaml:"unproven"` // fields that were not seen in a source
+
+	OAuth  *ProviderOAuth  `yaml:"oauth"`
+	APIKey *ProviderAPIKey `yaml:"api_key"`
+
+	Account     Account           `yaml:"account"`
+	Injection   Injection         `yaml:"injection"`
+	Headers     map[string]string `yaml:"headers"`      // sent with each of our own requests to the API
+	TokenShapes []string          `yaml:"token_shapes"` // regular expressions; what matches is refused at the gateway
+	Scopes      map[string]string `yaml:"scopes"`       // scope -> what it lets an agent do, in words
+}
+
+// ProviderOAuth is how the vendor's authorization server differs from the standard.
+type ProviderOAuth struct {
+	Issuer        string            `yaml:"issuer"` // checked against `iss` where the vendor sends one
+	Authorization string            `yaml:"authorization_endpoint"`
+	Token         string            `yaml:"token_endpoint"`
+	Revocation    string            `yaml:"revocation_endpoint"` // RFC 7009
+	TokenAuth     string            `yaml:"token_auth"`          // basic, post, none
+	TokenRequest  string            `yaml:"token_request"`       // form (default) or json
+	Separator     string            `yaml:"scope_separator"`     // default: space
+	ScopeParam    string            `yaml:"scope_param"`         // default: scope
+	Authorize     map[string]string `yaml:"authorize_params"`
+	Response      TokenResponse     `yaml:"token_response"`
+	Refresh       Refresh           `yaml:"refresh"`
+	NoPKCE        bool              `yaml:"no_pkce"` // the vendor refuses code_challenge
+}
+
+// TokenResponse says where the parts of a token answer are, as JSON pointers; empty = the standard place.
+type TokenResponse struct {
+	Access         string `yaml:"access_token"`
+	Refresh        string `yaml:"refresh_token"`
+	Expires        string `yaml:"expires_in"`
+	Scope          string `yaml:"scope"`
+	ScopeSeparator string `yaml:"scope_separator"`
+	ErrorUnder200  bool   `yaml:"error_under_200"` // an error may come with status 200
+}
+
+// Rotation is what the vendor does with a refresh token that was used.
+type Rotation string
+
+const (
+	RotationStrict Rotation = "strict" // zero value "" means strict too: the careful assumption
+	RotationGrace  Rotation = "grace"  // the old one works again within GraceSeconds
+	RotationNone   Rotation = "none"
+)
+
+// Refresh holds the refresh rules of the vendor.
+type Refresh struct {
+	Rotation          Rotation `yaml:"rotation"`
+	GraceSeconds      int      `yaml:"grace_seconds"`
+	ScopeNeeded       string   `yaml:"scope_needed"`        // requested so that a refresh token is issued
+	OldAccessSurvives bool     `yaml:"old_access_survives"` // the old access token outlives a refresh
+}
+
+// ProviderAPIKey is how a person gets a key, and how it travels where that differs from Injection.
+type ProviderAPIKey struct {
+	Where     string     `yaml:"where"` // in words
+	URL       string     `yaml:"url"`
+	Injection *Injection `yaml:"injection"`
+}
+
+// Account says how to find whose credential it is; the same call tests a pasted key.
+type Account struct {
+	URL   string `yaml:"url"`     // GET, absolute or a path on the first host
+	Label string `yaml:"pointer"` // JSON pointer to the name that the person knows
+	ID    string `yaml:"id_pointer"`
+}
+
+// Injection says where the credential goes on a request.
+type Injection struct {
+	Kind   string `yaml:"kind"`   // header (default), basic, query
+	Name   string `yaml:"name"`   // header or query parameter; default Authorization
+	Format string `yaml:"format"` // default "Bearer {token}"
+}

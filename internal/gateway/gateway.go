@@ -1,0 +1,38 @@
+// Package gateway serves MCP: messages in from clients, messages out to servers, in every era of the protocol.
+//
+// It reads what it must (method, name, id, _meta) by scanning and leaves every other byte alone. It knows who asks
+// from identity, passes every act through the broker, and shows 'not connected' by the ladder. It holds no credential.
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+// Session is a legacy MCP session of one client of one user at one server. Any replica can serve its next message.
+type Session struct {
+	Tenant    identity.Tenant
+	ID        []byte // SHA-256 of the Mcp-Session-Id that the client holds
+	Principal string // identity.Caller.Principal of its owner
+	Client    identity.ClientID
+	Server    catalog.ServerName
+	Version   string       // negotiated
+	URLAsk    bool         // the client declared elicitation.url
+	Upstream  []byte       // the server's own session id, sealed with the faces' keys; empty where the server has none
+	Act       audit.CallID // the session's own act
+	Created   time.Time
+	Seen      time.Time // to the minute
+}
+
+// Sessions keeps legacy sessions.
+type Sessions interface {
+	PutSession(ctx context.Context, s Session) error // inserts or replaces
+	Session(ctx context.Context, t identity.Tenant, id []byte) (Session, error)
+	DropSession(ctx context.Context, t identity.Tenant, id []byte) error
+	// IdleSessions returns and removes those not seen since, at most limit.
+	IdleSessions(ctx context.Context, since time.Time, limit int) ([]Session, error)
+}

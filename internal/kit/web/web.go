@@ -1,0 +1,23 @@
+// Package web is what the faces share: error-returning handlers, middleware, the faces' own keys, browser sessions and
+// the plumbing of pages. It has no rule of its own and knows no room.
+package web
+
+import (
+	"net/http"
+	"time"
+)
+
+// Handler is an http.Handler that returns its error; one place per face answers it.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Session is a signed-in browser, sealed into a cookie. It is checked against the user's epoch at each use.
+type Session struct {
+	Tenant  string
+	User    string
+	Name    string
+	IDP     string
+	ACR     string
+	AMR     []string
+	Started time.Time
+	Ends    time.Time
+}

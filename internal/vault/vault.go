@@ -1,0 +1,128 @@
+// Package vault keeps credentials, sealed.
+//
+// A sealed field opens only for its own tenant, user, upstream, connection, generation and version: moved to another
+// row it is garbage. It trusts its key provider and nothing in the database. An attacker with the database and
+// without the key gets account labels, scopes and times, and can delete; he gets no credential.
+package vault
+
+import (
+	"context"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// ConnectionID is random and never re-used: 32 lower-case hex digits.
+type ConnectionID string
+
+// Status is the health of a connection, as people see it.
+type Status string
+
+const (
+	Active         Status = "active"
+	Suspect        Status = "suspect"         // one witness says that it is dead; it is being looked at
+	Uncertain      Status = "uncertain"       // a refresh was interrupted and is being recovered
+	NeedsReconnect Status = "needs_reconnect" // only its user can mend it; Reason says why
+	Revoking       Status = "revoking"        // ended here, the vendor has not confirmed yet
+	Revoked        Status = "revoked"
+)
+
+// Phase is where the refresh machine is.
+type Phase string
+
+const (
+	Idle    Phase = "idle"
+	Claimed Phase = "claimed" // somebody holds the lease, nothing has been sent
+	Sent    Phase = "sent"    // the request may have left
+)
+
+// Connection is one user's (or service's) credential at one upstream, without its secret part.
+type Connection struct {
+	Tenant    identity.Tenant
+	ID        ConnectionID
+	User      identity.UserID // for a service: "service:" and its subject
+	Upstream  catalog.UpstreamName
+	Method    catalog.MethodKind
+	Account   string // the vendor's id of the account
+	Label     string // the name that the person knows
+	Scopes    []string
+	Status    Status
+	Reason    string // why the status is not Active, for people
+	Created   time.Time
+	LastUsed  time.Time // to the minute
+	Expires   time.Time // of the access token; zero: it doesn't expire or nobody knows
+	Refreshes bool      // there is a refresh token
+	Machine
+	Sealed
+}
+
+// Machine holds the columns of the refresh machine (docs/operate.md, "How a connection is kept alive").
+type Machine struct {
+	Generation int64 // counts connects of this user at this upstream
+	Version    int64 // counts stored credentials within a generation
+	Phase      Phase
+	Attempt    string // id of the running refresh
+	LeaseOwner string
+	LeaseUntil time.Time // database time
+	LeaseEpoch int64
+	NotBefore  time.Time // no refresh earlier than this
+	Failures   int
+	Recoveries int // of the interrupted refresh at hand
+}
+
+// Sealed holds the sealed fields.
+type Sealed struct {
+	Access   []byte
+	Refresh  []byte
+	Previous []byte // the refresh token before, until the new one has proved itself
+}
+
+// Secrets is the plaintext of a connection.
+type Secrets struct {
+	Access   secret.Text
+	Refresh  secret.Text
+	Previous secret.Text
+}
+
+// Store keeps connections. Every statement names its tenant; another tenant's row is fault.NotFound.
+type Store interface {
+	// Connections lists a user's connections that are not Revoked, of one upstream or all ("").
+	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]Connection, error)
+	Connection(ctx context.Context, t identity.Tenant, id ConnectionID) (Connection, error)
+	// Connect stores a fresh connection. With prior set, it replaces that one in the same transaction (ID and Generation
+	// are the caller's: same id, generation+1); fault.Conflict if prior's generation has moved.
+	Connect(ctx context.Context, c Connection, prior int64) error
+	// Update changes status, reason, label, scopes, last use; guarded by the generation, 0 rows is fault.Conflict.
+	Update(ctx context.Context, c Connection) error
+}
+
+// Key is one sealed key or keyset of the system: signing keys, tenant keysets.
+type Key struct {
+	Tenant     identity.Tenant // "" for the system's
+	Purpose    string          // tenant, issuer, ticket, ticket-jwt
+	ID         string          // kid
+	Generation int64
+	Created    time.Time
+	NotBefore  time.Time // used from then on
+	NotAfter   time.Time // zero: until a successor is used
+	Sealed     []byte
+	Public     []byte // JWK, where there is one
+}
+
+// KeyStore keeps keys.
+type KeyStore interface {
+	Keys(ctx context.Context, t identity.Tenant, purpose string) ([]Key, error)
+	// AddKey inserts; two replicas that add the same (tenant, purpose, generation) at once: the second gets fault.Conflict.
+	AddKey(ctx context.Context, k Key) error
+	UpdateKey(ctx context.Context, k Key) error
+	// NameID returns the random 128-bit id under which a name (of a tenant, user, upstream) is bound into sealed fields.
+	NameID(ctx context.Context, t identity.Tenant, kind, name string) ([16]byte, error)
+}
+
+// Wrapper wraps keysets: a key file, or a KMS. The context is authenticated, and logged by a KMS.
+type Wrapper interface {
+	Wrap(ctx context.Context, plain, context []byte) ([]byte, error)
+	Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error)
+}
