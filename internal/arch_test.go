@@ -19,7 +19,7 @@ var floors = [][]string{
 	{"internal/kit/oauth", "internal/kit/mcp", "internal/kit/web"},
 	{"internal/identity"},
 	{"internal/catalog", "internal/audit"},
-	{"internal/policy", "internal/vault", "internal/vault/kms"},
+	{"internal/policy", "internal/policy/pack", "internal/vault", "internal/vault/kms"},
 	{"internal/exchange", "internal/connect"},
 	{"internal/broker"},
 	{"internal/gateway", "internal/egress", "internal/issuer", "internal/portal", "internal/admin"},

@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"iter"
+	"slices"
+	"sync/atomic"
+
+	cedar "github.com/cedar-policy/cedar-go"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+// Policies holds the current set of every tenant. The zero Policies says no.
+type Policies struct {
+	sets atomic.Pointer[map[identity.Tenant]*Set]
+}
+
+// Use makes these the current sets; decisions that run keep what they had.
+func (p *Policies) Use(sets map[identity.Tenant]*Set) { p.sets.Store(&sets) }
+
+// Set returns the tenant's set, which may be nil and then says no.
+func (p *Policies) Set(t identity.Tenant) *Set {
+	if m := p.sets.Load(); m != nil {
+		return (*m)[t]
+	}
+	return nil
+}
+
+// Decide answers one request.
+func (s *Set) Decide(r Request) Decision { return s.decide(r, full) }
+
+// Visible reports whether the caller may see the thing that r names: whether Decide could say yes for some arguments.
+func (s *Set) Visible(r Request) bool { return s.decide(r, withoutArgs).Allow }
+
+// Reaches reports whether any policy could let the caller call anything at the server: whether it exists for him.
+func (s *Set) Reaches(c *identity.Caller, server string) bool {
+	if c.Principal() == "" {
+		return false
+	}
+	return slices.ContainsFunc(s.candidates(server), func(e *entry) bool {
+		return !e.forbid && e.principal.matches(c) && e.about(ActionCall)
+	})
+}
+
+// Arguments names the arguments that a policy for this server could read: those, and no others, belong in
+// Request.Arguments.
+func (s *Set) Arguments(server string) []string {
+	var names []string
+	for _, e := range s.candidates(server) {
+		for _, a := range e.args {
+			if !slices.Contains(names, a) {
+				names = append(names, a)
+			}
+		}
+	}
+	return names
+}
+
+func (e *entry) about(a Action) bool { return e.actions == nil || slices.Contains(e.actions, a) }
+
+type mode bool
+
+const (
+	full        mode = false
+	withoutArgs mode = true
+)
+
+// matching is the part of a set that one request has to be decided by.
+type matching struct {
+	entries []*entry
+	mode    mode
+	request *Request
+}
+
+// All makes matching a cedar.PolicyIterator.
+func (m *matching) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
+		for _, e := range m.entries {
+			p := e.policy
+			if m.mode == withoutArgs {
+				p = e.visible
+			}
+			if p == nil || !e.about(m.request.Action) || !e.principal.matches(m.request.Caller) {
+				continue
+			}
+			if !yield(e.id, p) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Set) decide(r Request, m mode) Decision {
+	if r.Caller == nil || r.Caller.Principal() == "" {
+		return Decision{Reason: "nobody is asking"}
+	}
+	world, req, err := entities(&r)
+	if err != nil {
+		return Decision{Errors: []string{err.Error()}, Reason: "an argument that a policy reads has no exact value"}
+	}
+	match := matching{entries: s.candidates(r.Server), mode: m, request: &r}
+	answer, diag := cedar.Authorize(&match, world, req)
+	d := Decision{Allow: answer == cedar.Allow && len(diag.Errors) == 0}
+	for _, e := range diag.Errors {
+		d.Errors = append(d.Errors, string(e.PolicyID)+": "+e.Message)
+	}
+	for _, why := range diag.Reasons {
+		d.Policies = append(d.Policies, string(why.PolicyID))
+	}
+	if !d.Allow {
+		d.Reason = s.reason(r.Server, answer, d)
+	}
+	return d
+}
+
+// reason is the sentence for the caller: what a forbid says of itself where it says something.
+func (s *Set) reason(server string, answer cedar.Decision, d Decision) string {
+	if len(d.Errors) > 0 {
+		return "a policy could not be evaluated, and that is a no; an operator can see which one in the audit log"
+	}
+	if len(d.Policies) == 0 {
+		return "no policy allows it"
+	}
+	for _, e := range s.candidates(server) {
+		if string(e.id) == d.Policies[0] && e.reason != "" {
+			return e.reason
+		}
+	}
+	return "a policy forbids it"
+}
