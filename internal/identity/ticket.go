@@ -1,0 +1,109 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// TicketType is the `typ` of a transaction token. It keeps the draft's form and claims (draft-ietf-oauth-transaction-tokens),
+// but travels in Authorization: unmodified servers forward just that.
+const TicketType = "txntoken+jwt"
+
+// maxTicket bounds what is looked at; ours are some 400 bytes.
+const maxTicket = 2048
+
+// TicketClaims is the payload of a transaction token on the wire.
+type TicketClaims struct {
+	Issuer   string     `json:"iss"`
+	Audience string     `json:"aud"`
+	Txn      string     `json:"txn"`
+	Server   string     `json:"srv"`
+	Tenant   Tenant     `json:"tnt"`
+	Kind     TicketKind `json:"knd"`
+	Expires  int64      `json:"exp"`
+}
+
+// ticketHeader is compared whole after the kid is cut out of it: we wrote it, so it has one spelling.
+func ticketHeader(kid string) string {
+	return `{"alg":"HS256","kid":"` + kid + `","typ":"` + TicketType + `"}`
+}
+
+// TicketEnvelope returns the signing input of a ticket under kid.
+func TicketEnvelope(kid string, claims []byte) []byte {
+	h := ticketHeader(kid)
+	e := base64.RawURLEncoding
+	b := make([]byte, 0, e.EncodedLen(len(h))+1+e.EncodedLen(len(claims))+44)
+	b = e.AppendEncode(b, []byte(h))
+	b = append(b, '.')
+	return e.AppendEncode(b, claims)
+}
+
+// Tickets checks transaction tokens that were MACed by this deployment.
+type Tickets struct {
+	MAC      TicketMAC
+	Audience string // <issuer>/egress
+	Now      func() time.Time
+}
+
+var errTicket = fault.New(fault.Unauthenticated, "this is not a transaction token of ours, or its call has ended", nil)
+
+// Check returns what a ticket says, or one and the same fault.Unauthenticated for whatever is wrong with it. That the
+// call is still open and the user still welcome is for the caller to see.
+func (t *Tickets) Check(ctx context.Context, token string) (Ticket, error) {
+	if len(token) > maxTicket {
+		return Ticket{}, errTicket
+	}
+	head, rest, ok1 := strings.Cut(token, ".")
+	payload, sig, ok2 := strings.Cut(rest, ".")
+	if !ok1 || !ok2 {
+		return Ticket{}, errTicket
+	}
+	strict := base64.RawURLEncoding.Strict()
+	header, err1 := strict.DecodeString(head)
+	body, err2 := strict.DecodeString(payload)
+	mac, err3 := strict.DecodeString(sig)
+	kid, ok := kidOf(string(header))
+	if err1 != nil || err2 != nil || err3 != nil || !ok {
+		return Ticket{}, errTicket
+	}
+	want, _, err := t.MAC.MAC(ctx, kid, []byte(token[:len(head)+1+len(payload)]))
+	if fault.KindOf(err) == fault.Unavailable {
+		return Ticket{}, err
+	}
+	if err != nil || subtle.ConstantTimeCompare(mac, want) != 1 {
+		return Ticket{}, errTicket
+	}
+	return t.read(body)
+}
+
+// read trusts the bytes' origin, and checks what they are for.
+func (t *Tickets) read(body []byte) (Ticket, error) {
+	var c TicketClaims
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if d.Decode(&c) != nil || c.Audience != t.Audience || c.Txn == "" || c.Tenant == "" {
+		return Ticket{}, errTicket
+	}
+	expires := time.Unix(c.Expires, 0)
+	if !t.Now().Before(expires) || (c.Kind != TicketCall && c.Kind != TicketSession) {
+		return Ticket{}, errTicket
+	}
+	return Ticket{Tenant: c.Tenant, Kind: c.Kind, Txn: c.Txn, Server: c.Server, Expires: expires}, nil
+}
+
+// kidOf accepts exactly the header that TicketEnvelope writes.
+func kidOf(header string) (string, bool) {
+	rest, ok := strings.CutPrefix(header, `{"alg":"HS256","kid":"`)
+	if !ok {
+		return "", false
+	}
+	kid, _, ok := strings.Cut(rest, `"`)
+	return kid, ok && kid != "" && header == ticketHeader(kid)
+}
