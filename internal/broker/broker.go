@@ -8,10 +8,13 @@ package broker
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -117,4 +120,53 @@ type Notary interface {
 	Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error)
 	// Record writes an event, durably.
 	Record(ctx context.Context, r audit.Record) error
+}
+
+// Broker is the pipeline in one process. All fields but Observe are required.
+type Broker struct {
+	Policies *policy.Policies
+	Log      Log
+	Exchange Credentials
+	People   People
+	Access   Access
+	Users    identity.Users
+	Tickets  *identity.Tickets
+	Catalog  *catalog.Catalog
+	Out      Sender
+	Now      func() time.Time
+	Observe  func(k Kind, r audit.Result) // metrics; called once per act
+	calls    booking.Book
+}
+
+// Log is the audit log (audit.Log).
+type Log interface {
+	// Begin returns once the intent is durable; if it errs, nothing may happen.
+	Begin(ctx context.Context, r audit.Record) (audit.CallID, error)
+	// End queues the outcome, which is written while the process lives; if it doesn't, a sweeper writes `unknown`.
+	End(ctx context.Context, id audit.CallID, r audit.Record)
+	Event(ctx context.Context, r audit.Record) error
+	// Unfinished returns an intent that has no outcome yet, from whichever replica; else fault.NotFound.
+	Unfinished(ctx context.Context, id audit.CallID) (audit.Record, error)
+}
+
+// Credentials is what obtains (exchange.Exchange).
+type Credentials interface {
+	Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (*exchange.Credential, error)
+	// Ticket returns a transaction token as a credential.
+	Ticket(ctx context.Context, s *catalog.Server, t identity.Ticket) (*exchange.Credential, error)
+}
+
+// People knows what a person must do first (connect.Desk).
+type People interface {
+	Missing(ctx context.Context, c *identity.Caller, s *catalog.Server, needs []catalog.Need) ([]catalog.Missing, error)
+}
+
+// Access knows whose access has ended (identity.Epochs).
+type Access interface {
+	Alive(c *identity.Caller) bool
+}
+
+// Sender is the door to what the config names (outbound.Client).
+type Sender interface {
+	RoundTrip(r *http.Request) (*http.Response, error)
 }

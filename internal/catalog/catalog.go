@@ -6,6 +6,8 @@ package catalog
 
 import (
 	"net/url"
+	"path"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -131,4 +133,45 @@ func (n *Needed) Error() string {
 		s += " " + string(m.Upstream) + " (" + string(m.Why) + ")"
 	}
 	return s
+}
+
+// Wants are the scopes that a need asks of its upstream: the upstream's own and the need's.
+func (n Need) Wants(up *Upstream) []string {
+	if len(n.Scopes) == 0 {
+		return up.Scopes
+	}
+	all := slices.Concat(up.Scopes, n.Scopes)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Need returns the server's need of the upstream, none or one.
+func (s *Server) Need(up UpstreamName) []Need {
+	for i := range s.Needs {
+		if s.Needs[i].Upstream == up {
+			return s.Needs[i : i+1]
+		}
+	}
+	return nil
+}
+
+// NeedsOf are the needs without which the tool cannot do; of a list ("") those of every tool.
+func (s *Server) NeedsOf(tool string) []Need {
+	if all := func(n Need) bool { return !n.Optional && len(n.Tools) == 0 }; !slices.ContainsFunc(s.Needs, func(n Need) bool { return !all(n) }) {
+		return s.Needs // the common case allocates nothing
+	}
+	var needs []Need
+	for _, n := range s.Needs {
+		if !n.Optional && n.covers(tool) {
+			needs = append(needs, n)
+		}
+	}
+	return needs
+}
+
+func (n Need) covers(tool string) bool {
+	return len(n.Tools) == 0 || slices.ContainsFunc(n.Tools, func(p string) bool {
+		ok, err := path.Match(p, tool)
+		return ok && err == nil
+	})
 }

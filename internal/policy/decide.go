@@ -128,3 +128,12 @@ func (s *Set) reason(server string, answer cedar.Decision, d Decision) string {
 	}
 	return "a policy forbids it"
 }
+
+// Forbids lists the policies that forbid r, without asking whether any permits it; one that errs counts.
+func (s *Set) Forbids(r Request) []string {
+	d := s.decide(r, full)
+	if d.Allow || (len(d.Policies) == 0 && len(d.Errors) == 0) {
+		return nil
+	}
+	return append(d.Policies, d.Errors...)
+}

@@ -1,0 +1,102 @@
+// Package booking knows which calls and sessions are open in this process, for whom, and what became of the API requests
+// that were made for them. It is memory alone: what is open elsewhere is found in the log, where its intent stands.
+package booking
+
+import (
+	"slices"
+	"sync"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+// Entry is one open act.
+type Entry struct {
+	Call    audit.CallID
+	Session audit.CallID // the MCP session that it belongs to, if any
+	Acts    bool         // a call, rather than the session itself, a stream or a list
+	Caller  *identity.Caller
+
+	mu      sync.Mutex
+	apis    int               // guarded by mu
+	missing []catalog.Missing // guarded by mu
+}
+
+// Report returns how many API requests of this act succeeded, and what others were refused for.
+func (e *Entry) Report() (int, []catalog.Missing) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.apis, slices.Clone(e.missing)
+}
+
+// Book holds the open acts. The zero Book is empty and ready.
+type Book struct {
+	mu       sync.RWMutex
+	open     map[audit.CallID]*Entry
+	sessions map[audit.CallID][]audit.CallID // open calls of a session
+}
+
+// Add opens an act.
+func (b *Book) Add(e *Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open == nil {
+		b.open, b.sessions = map[audit.CallID]*Entry{}, map[audit.CallID][]audit.CallID{}
+	}
+	b.open[e.Call] = e
+	if e.Acts && e.Session != "" {
+		b.sessions[e.Session] = append(b.sessions[e.Session], e.Call)
+	}
+}
+
+// Remove ends an act; one that is not there is no error.
+func (b *Book) Remove(e *Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, e.Call)
+	calls, ok := b.sessions[e.Session]
+	if !ok {
+		return
+	}
+	if calls = slices.DeleteFunc(calls, func(id audit.CallID) bool { return id == e.Call }); len(calls) == 0 {
+		delete(b.sessions, e.Session)
+	} else {
+		b.sessions[e.Session] = calls
+	}
+}
+
+// Get returns nil for what is not open here.
+func (b *Book) Get(id audit.CallID) *Entry {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.open[id]
+}
+
+// InSession is the call that a session's request belongs to: the only open one, else the session itself.
+func (b *Book) InSession(session audit.CallID) audit.CallID {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if calls := b.sessions[session]; len(calls) == 1 {
+		return calls[0]
+	}
+	return session
+}
+
+// Succeeded counts an API request of the call that the upstream answered with success.
+func (b *Book) Succeeded(id audit.CallID) {
+	if e := b.Get(id); e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.apis++
+	}
+}
+
+// Refused notes what an API request of the call was refused for.
+func (b *Book) Refused(id audit.CallID, missing []catalog.Missing) {
+	if e := b.Get(id); e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.missing = append(e.missing, missing...)
+	}
+}

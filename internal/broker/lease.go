@@ -1,0 +1,136 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker/booking"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/redact"
+	"frontdesk.dev/frontdesk/internal/policy"
+)
+
+// lease is leave for one act, in this process.
+type lease struct {
+	broker     *Broker
+	entry      *booking.Entry
+	act        Act
+	record     audit.Record
+	credential *exchange.Credential
+	once       sync.Once
+}
+
+// Do implements Lease.
+func (l *lease) Do(r *http.Request) (*http.Response, error) {
+	if err := l.Valid(r.Context()); err != nil {
+		return nil, err
+	}
+	if err := l.credential.Place(r); err != nil {
+		return nil, err
+	}
+	resp, err := l.broker.Out.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(l.credential.Marks) > 0 {
+		redact.New(l.credential.Marks).Response(resp)
+	}
+	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {
+		l.broker.calls.Succeeded(l.act.Holding.Call)
+	}
+	return resp, nil
+}
+
+// Valid implements Lease.
+func (l *lease) Valid(context.Context) error {
+	if !l.broker.Access.Alive(l.entry.Caller) {
+		return fault.New(fault.Unauthenticated, "access of this sign-in has ended; sign in again", nil)
+	}
+	return nil
+}
+
+// State implements Lease.
+func (l *lease) State() State {
+	apis, missing := l.entry.Report()
+	return State{Call: l.entry.Call, APIs: apis, Missing: missing}
+}
+
+// Close implements Lease.
+func (l *lease) Close(ctx context.Context, o Outcome) {
+	l.once.Do(func() {
+		l.broker.calls.Remove(l.entry)
+		r := l.record
+		r.Kind, r.Call, r.Time, r.Result, r.Detail = audit.KindOutcome, l.entry.Call, l.broker.Now(), o.Result, o.Detail
+		if l.credential != nil {
+			r.Obtained, r.Connection = string(l.credential.Method), string(l.credential.Connection)
+		}
+		l.broker.Log.End(context.WithoutCancel(ctx), l.entry.Call, r)
+		l.broker.observe(l.act.Kind, o.Result)
+	})
+}
+
+func (b *Broker) observe(k Kind, r audit.Result) {
+	if b.Observe != nil {
+		b.Observe(k, r)
+	}
+}
+
+// note tells the call, for which an API request was refused, what a person must do.
+func (b *Broker) note(a Act, err error) error {
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok && a.Kind == KindAPI {
+		b.calls.Refused(a.Holding.Call, needed.Missing)
+	}
+	return err
+}
+
+func (b *Broker) record(c *identity.Caller, a Act, d policy.Decision) audit.Record {
+	r := audit.Record{Time: b.Now(), Tenant: a.Server.Tenant, Action: string(a.Kind), Server: string(a.Server.Name), Method: a.Method, Tool: a.Name,
+		Session: string(a.Session), Decision: "deny", Policies: append(d.Policies, d.Errors...)}
+	if d.Allow {
+		r.Decision = "allow"
+	}
+	if c != nil {
+		r.User, r.Service, r.Client, r.Actors = c.User, c.Service, c.Client, c.Actors
+	}
+	if a.Kind == KindAPI {
+		r.Upstream, r.Parent, r.HTTP, r.Method = string(a.Upstream.Name), a.Holding.Call, a.Method+" "+a.Host+a.Path, ""
+	}
+	return r
+}
+
+// failure is how an act ended that could not be done. Causes stay out of the record: only a fault's own sentence goes in.
+func failure(err error) Outcome {
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+		return Outcome{audit.ResultNeeds, needed.Error()}
+	}
+	if k := fault.KindOf(err); k == fault.Denied || k == fault.Unauthenticated {
+		return Outcome{audit.ResultDenied, fault.Message(err)}
+	}
+	return Outcome{audit.ResultFailed, fault.Message(err)}
+}
+
+// sessionOf is the session that a session's ticket names: the act's own for the one that opens it.
+func sessionOf(a Act, id audit.CallID) audit.CallID {
+	if a.Kind == KindSession {
+		return id
+	}
+	return a.Session
+}
+
+// sessionEnd bounds a session's ticket: a service's token ends with it, a person's sign-in is checked at every use.
+func sessionEnd(c *identity.Caller, now time.Time) time.Time {
+	if c.User == "" {
+		return c.Expires
+	}
+	return now.Add(sessionTicketLife)
+}
+
+// sessionTicketLife bounds what a lost session ticket is worth even if nobody ends anything.
+const sessionTicketLife = 12 * time.Hour

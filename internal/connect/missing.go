@@ -1,0 +1,44 @@
+package connect
+
+import (
+	"context"
+	"errors"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// Readiness says whether a credential could be obtained, releasing none (exchange.Exchange): nil, *catalog.Needed, or a fault.
+type Readiness interface {
+	Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) error
+}
+
+// Missing is everything that a person must do before a caller can use these upstreams through the server: connections,
+// scopes and grants, all at once, so that he is asked once.
+func (d *Desk) Missing(ctx context.Context, c *identity.Caller, s *catalog.Server, needs []catalog.Need) ([]catalog.Missing, error) {
+	var all []catalog.Missing
+	for _, n := range needs {
+		up := d.Catalog.Upstream(c.Tenant, n.Upstream)
+		if up == nil {
+			return nil, fault.New(fault.Unavailable, "upstream "+string(n.Upstream)+" is not configured any more; ask an operator", nil)
+		}
+		scopes := n.Wants(up)
+		err := d.Ready.Ready(ctx, c, up, scopes)
+		if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+			all = append(all, needed.Missing...)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		granted, err := d.granted(ctx, c, s, up, scopes)
+		if err != nil {
+			return nil, err
+		}
+		if !granted {
+			all = append(all, catalog.Missing{Upstream: n.Upstream, Scopes: scopes, Why: catalog.WhyGrant})
+		}
+	}
+	return all, nil
+}
