@@ -50,7 +50,8 @@ type Caller struct {
 	Auth    Authentication
 	Issued  time.Time
 	Expires time.Time
-	Local   bool // the token is of our own issuer, so a step-up challenge can be met
+	Local   bool   // the token is of our own issuer, so a step-up challenge can be met
+	Family  string // of our own tokens: the sign-in of this client
 	raw     secret.Text
 }
 
@@ -78,8 +79,9 @@ func (c *Caller) Raw() secret.Text { return c.raw }
 
 // Users keeps the people. Implementations are safe for concurrent use by many replicas.
 type Users interface {
-	// EnsureUser finds the user by (Tenant, IDP, Subject), creating him with a new id, and brings name, email and
-	// groups up to date. Two replicas that meet a new person at once get the same id.
+	// EnsureUser finds the user by (Tenant, IDP, Subject), creating him with a new id, and brings up to date what u
+	// says of name, email and groups; an empty name or email and nil groups say nothing. Two replicas that meet a new
+	// person at once get the same id. Returned is the user as he stands now.
 	EnsureUser(ctx context.Context, u User) (User, error)
 	// User returns fault.NotFound for an id of another tenant as for an unknown one.
 	User(ctx context.Context, t Tenant, id UserID) (User, error)

@@ -1,0 +1,272 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// AccessType is the `typ` of our own access tokens (RFC 9068).
+const AccessType = "at+jwt"
+
+// AccessClaims is the payload of our own access tokens (RFC 9068 section 2.2). It names the user by his internal id and
+// holds no groups: those are read where they are kept.
+type AccessClaims struct {
+	Issuer   string   `json:"iss"`
+	Audience string   `json:"aud"`
+	Subject  UserID   `json:"sub"`
+	Client   ClientID `json:"client_id"`
+	ID       string   `json:"jti"`
+	IssuedAt int64    `json:"iat"`
+	Expires  int64    `json:"exp"`
+	Scope    string   `json:"scope,omitzero"`
+	AuthTime int64    `json:"auth_time,omitzero"`
+	ACR      string   `json:"acr,omitzero"`
+	AMR      []string `json:"amr,omitzero"`
+	// Family is the sign-in that this token is of, Micros the time of issue in microseconds: an end of access in the same
+	// second must not kill a token that was issued after it.
+	Family string `json:"fam"`
+	Micros int64  `json:"fus"`
+}
+
+// Issuer is one whose access tokens are taken: our own, or a company's IdP.
+type Issuer struct {
+	Tenant Tenant
+	URL    string // exactly the `iss`
+	Keys   oauth.Keys
+	IDP    string // name in the config; "" is our own issuer
+
+	// Of an IdP:
+	Audiences    []string // accepted beside the resource's own URL
+	Types        []string // accepted `typ`; nil: at+jwt alone
+	SubjectClaim string   // "" is sub
+	GroupsClaim  string   // "" is groups
+}
+
+// Verifier turns bearer tokens into callers. Make it with NewVerifier.
+type Verifier struct {
+	Users  Users
+	Epochs *Epochs
+	Now    func() time.Time
+
+	issuers atomic.Pointer[[]Issuer]
+	cache   cache
+}
+
+// UseIssuers makes these the accepted ones. Tokens that were verified before stay so until they expire, at most 5 minutes,
+// unless their issuer is gone: then they are forgotten.
+func (v *Verifier) UseIssuers(l []Issuer) {
+	v.issuers.Store(&l)
+	v.cache.clear()
+}
+
+// maxCached bounds how long a verified token is believed without looking at it again.
+const maxCached = 5 * time.Minute
+
+// Verify returns who presents the token at the resource (its URL, RFC 8707). Every refusal is fault.Unauthenticated with a
+// sentence that says no more than expired or not valid here; fault.Unavailable means that it could not be found out.
+// The returned Caller is shared: nobody changes it.
+func (v *Verifier) Verify(ctx context.Context, t Tenant, resource, token string) (*Caller, error) {
+	key := cacheKey{tenant: t, resource: resource, hash: sha256.Sum256([]byte(token))}
+	now := v.Now()
+	if c := v.cache.get(key, now); c != nil {
+		if !v.Epochs.Alive(c) {
+			return nil, errEnded
+		}
+		return c, nil
+	}
+	iss, err := v.issuerOf(t, token)
+	if err != nil {
+		return nil, err
+	}
+	c, err := v.verify(ctx, iss, resource, token)
+	if err != nil {
+		return nil, err
+	}
+	if !v.Epochs.Alive(c) {
+		return nil, errEnded
+	}
+	until := now.Add(maxCached)
+	if c.Expires.Before(until) {
+		until = c.Expires
+	}
+	v.cache.put(key, c, until)
+	return c, nil
+}
+
+var (
+	errEnded   = fault.New(fault.Unauthenticated, "access of this sign-in has ended; sign in again", nil)
+	errNotHere = fault.New(fault.Unauthenticated, "the token is not valid here", nil)
+)
+
+// issuerOf picks whose token it claims to be, by exact comparison, before anything is fetched.
+func (v *Verifier) issuerOf(t Tenant, token string) (Issuer, error) {
+	url, err := oauth.UnverifiedIssuer(token)
+	if err != nil {
+		return Issuer{}, errNotHere
+	}
+	if l := v.issuers.Load(); l != nil {
+		for _, i := range *l {
+			if i.Tenant == t && i.URL == url {
+				return i, nil
+			}
+		}
+	}
+	return Issuer{}, errNotHere
+}
+
+func (v *Verifier) verify(ctx context.Context, iss Issuer, resource, token string) (*Caller, error) {
+	want := oauth.Expect{Issuer: iss.URL, Audiences: []string{resource}, Types: []string{AccessType}, Now: v.Now(),
+		Absent: []string{"nonce", "events", "req_wl", "at_hash", "c_hash"}}
+	if iss.IDP != "" {
+		want.Audiences = append(want.Audiences, iss.Audiences...)
+		want.Leeway = oauth.MaxLeeway
+		if iss.Types != nil {
+			want.Types = iss.Types
+		}
+	}
+	claims, err := oauth.VerifyJWT(ctx, token, iss.Keys, want)
+	if err != nil {
+		return nil, err
+	}
+	var c *Caller
+	if iss.IDP == "" {
+		c, err = v.own(ctx, iss, claims)
+	} else {
+		c, err = v.foreign(ctx, iss, claims)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.raw = secret.New(token)
+	return c, nil
+}
+
+// own reads a token that we issued.
+func (v *Verifier) own(ctx context.Context, iss Issuer, claims oauth.Claims) (*Caller, error) {
+	var a AccessClaims
+	if err := claims.Decode(&a); err != nil {
+		return nil, err
+	}
+	u, err := v.Users.User(ctx, iss.Tenant, a.Subject)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, errEnded
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Caller{Tenant: iss.Tenant, User: u.ID, Name: u.Name, IDP: u.IDP, Subject: u.Subject, Groups: u.Groups, Client: a.Client,
+		Scopes: scopes(a.Scope), Issued: time.UnixMicro(a.Micros), Expires: claims.Expires, Local: true, Family: a.Family,
+		Auth: Authentication{ACR: a.ACR, AMR: a.AMR}}
+	if a.AuthTime != 0 {
+		c.Auth.Time = time.Unix(a.AuthTime, 0)
+	}
+	return c, nil
+}
+
+// idpClaims are those that we read of a company's access token (RFC 9068; azp and cid where an IdP says it so).
+type idpClaims struct {
+	ClientID string         `json:"client_id"`
+	AZP      string         `json:"azp"`
+	Scope    string         `json:"scope"`
+	Name     string         `json:"name"`
+	Email    string         `json:"email"`
+	AuthTime int64          `json:"auth_time"`
+	ACR      string         `json:"acr"`
+	AMR      []string       `json:"amr"`
+	IDType   string         `json:"idtyp"` // Entra: "app" is a workload
+	Overage  jsontext.Value `json:"_claim_names"`
+	Actor    *actor         `json:"act"`
+}
+
+// actor is RFC 8693 section 4.1.
+type actor struct {
+	Subject string `json:"sub"`
+	Actor   *actor `json:"act"`
+}
+
+// foreign reads a token of the company's IdP. The same person is the same user as by a sign-in at our issuer.
+func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims oauth.Claims) (*Caller, error) {
+	var k idpClaims
+	if err := claims.Decode(&k); err != nil {
+		return nil, errNotHere
+	}
+	var all map[string]jsontext.Value
+	if err := claims.Decode(&all); err != nil {
+		return nil, errNotHere
+	}
+	subject, ok := stringClaim(all, iss.SubjectClaim, "sub")
+	groups, groupsOK := listClaim(all, iss.GroupsClaim, "groups")
+	if !ok || !groupsOK || (k.Overage != nil && groups == nil) {
+		return nil, fault.New(fault.Unauthenticated, "the token's subject or groups cannot be used; ask an operator", nil)
+	}
+	c := &Caller{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Client: ClientID(k.ClientID), Actors: k.Actor.chain(), Scopes: scopes(k.Scope),
+		Issued: claims.IssuedAt, Expires: claims.Expires, Auth: Authentication{ACR: k.ACR, AMR: k.AMR}, Groups: groups}
+	if c.Client == "" {
+		c.Client = ClientID(k.AZP)
+	}
+	if k.AuthTime != 0 {
+		c.Auth.Time = time.Unix(k.AuthTime, 0)
+	}
+	// A token that a client got for itself names the client as its subject (RFC 9068 section 5): a workload, never a person.
+	if string(c.Client) == subject || k.IDType == "app" {
+		c.Service, c.Name = subject, subject
+		return c, nil
+	}
+	u, err := v.Users.EnsureUser(ctx, User{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Name: k.Name, Email: k.Email, Groups: groups})
+	if err != nil {
+		return nil, err
+	}
+	c.User, c.Name, c.Groups = u.ID, u.Name, u.Groups
+	return c, nil
+}
+
+// scopes reads a scope claim; one that is malformed grants nothing.
+func scopes(claim string) []string {
+	l, _ := oauth.ParseScopes(claim, " ")
+	return l
+}
+
+func (a *actor) chain() []string {
+	var l []string
+	for ; a != nil && len(l) < 8; a = a.Actor {
+		l = append(l, a.Subject)
+	}
+	return l
+}
+
+func stringClaim(all map[string]jsontext.Value, name, otherwise string) (string, bool) {
+	if name == "" {
+		name = otherwise
+	}
+	var s string
+	return s, json.Unmarshal(all[name], &s) == nil && s != "" && len(s) <= 255
+}
+
+// maxGroups bounds what one token can make us keep and look through.
+const maxGroups = 2000
+
+// listClaim is true for an absent claim; a string is not a list.
+func listClaim(all map[string]jsontext.Value, name, otherwise string) ([]string, bool) {
+	if name == "" {
+		name = otherwise
+	}
+	raw, present := all[name]
+	if !present {
+		return nil, true
+	}
+	l := []string{}
+	if json.Unmarshal(raw, &l) != nil || len(l) > maxGroups {
+		return nil, false
+	}
+	return slices.Clip(l), true
+}
