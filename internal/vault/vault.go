@@ -54,6 +54,7 @@ type Connection struct {
 	LastUsed  time.Time // to the minute
 	Expires   time.Time // of the access token; zero: it doesn't expire or nobody knows
 	Refreshes bool      // there is a refresh token
+	Renewed   time.Time // when the access token was obtained: with Expires it gives its life
 	Machine
 	Sealed
 }
