@@ -1,5 +1,7 @@
 package catalog
 
+import "frontdesk.dev/frontdesk/internal/kit/oauth"
+
 // Provider holds the facts of one vendor: data that a person can review, and override in the config.
 // A field that is empty says that the vendor has no such thing.
 type Provider struct {
@@ -31,6 +33,7 @@ type ProviderOAuth struct {
 	Separator     string            `yaml:"scope_separator"`     // default: space
 	ScopeParam    string            `yaml:"scope_param"`         // default: scope
 	Authorize     map[string]string `yaml:"authorize_params"`
+	TokenParams   map[string]string `yaml:"token_params"`
 	Response      TokenResponse     `yaml:"token_response"`
 	Refresh       Refresh           `yaml:"refresh"`
 	NoPKCE        bool              `yaml:"no_pkce"` // the vendor refuses code_challenge
@@ -38,12 +41,16 @@ type ProviderOAuth struct {
 
 // TokenResponse says where the parts of a token answer are, as JSON pointers; empty = the standard place.
 type TokenResponse struct {
-	Access         string `yaml:"access_token"`
-	Refresh        string `yaml:"refresh_token"`
-	Expires        string `yaml:"expires_in"`
-	Scope          string `yaml:"scope"`
-	ScopeSeparator string `yaml:"scope_separator"`
-	ErrorUnder200  bool   `yaml:"error_under_200"` // an error may come with status 200
+	Access         string            `yaml:"access_token"`
+	Refresh        string            `yaml:"refresh_token"`
+	Expires        string            `yaml:"expires_in"`
+	Scope          string            `yaml:"scope"`
+	ScopeSeparator string            `yaml:"scope_separator"`
+	ExpiresAt      string            `yaml:"expires_at"`
+	Error          string            `yaml:"error"`         // default /error; looked at under any status
+	ErrorCodes     map[string]string `yaml:"error_codes"`   // the vendor's codes in RFC 6749's words
+	TokenTypes     []string          `yaml:"token_types"`   // besides Bearer
+	ZeroIsNever    bool              `yaml:"zero_is_never"` // expires_in 0: does not expire
 }
 
 // Rotation is what the vendor does with a refresh token that was used.
@@ -82,4 +89,28 @@ type Injection struct {
 	Kind   string `yaml:"kind"`   // header (default), basic, query
 	Name   string `yaml:"name"`   // header or query parameter; default Authorization
 	Format string `yaml:"format"` // default "Bearer {token}"
+}
+
+// Endpoint spells the vendor's token endpoint for kit/oauth, without our registration there.
+func (o *ProviderOAuth) Endpoint() oauth.Endpoint {
+	e := oauth.Endpoint{URL: o.Token, Auth: oauth.AuthPost, Request: oauth.Body(o.TokenRequest), ExtraParams: o.TokenParams,
+		ScopeSeparator: o.Separator, ScopeResponseSeparator: o.Response.ScopeSeparator, ZeroIsNever: o.Response.ZeroIsNever, ErrorCodes: o.Response.ErrorCodes,
+		TokenTypes: o.Response.TokenTypes,
+		Answer: oauth.Pointers{AccessToken: o.Response.Access, RefreshToken: o.Response.Refresh, ExpiresIn: o.Response.Expires, ExpiresAt: o.Response.ExpiresAt,
+			Scope: o.Response.Scope, Error: o.Response.Error}}
+	switch o.TokenAuth {
+	case "basic":
+		e.Auth = oauth.AuthBasic
+	case "none":
+		e.Auth = oauth.AuthNone
+	}
+	return e
+}
+
+// RefreshScope adds the scope without which the vendor gives no refresh token.
+func (o *ProviderOAuth) RefreshScope(scopes []string) []string {
+	if o.Refresh.ScopeNeeded == "" {
+		return scopes
+	}
+	return oauth.UnionScopes(scopes, []string{o.Refresh.ScopeNeeded})
 }

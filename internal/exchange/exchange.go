@@ -7,11 +7,15 @@ package exchange
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -65,4 +69,122 @@ type Machine interface {
 	// Fail gives the lease back with status, reason, failures, not_before and recoveries as in c, version unchanged;
 	// only the holder of the lease may.
 	Fail(ctx context.Context, c vault.Connection) (bool, error)
+}
+
+// Vault is what exchange needs of the vault (vault.Vault).
+type Vault interface {
+	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
+	Open(ctx context.Context, c vault.Connection) (vault.Secrets, error)
+	// Seal fills c.Sealed for c's generation and version.
+	Seal(ctx context.Context, c *vault.Connection, s vault.Secrets) error
+	Update(ctx context.Context, c vault.Connection) error
+}
+
+// Exchange obtains credentials. All fields but Log are required; Methods names what is built in.
+type Exchange struct {
+	Vault   Vault
+	Clients *vault.Clients
+	OAuth   oauth.Client
+	Refresh *Refresher
+	Tickets *TicketMint
+	Methods map[catalog.MethodKind]Method
+	Now     func() time.Time
+
+	cache cache
+}
+
+// Ready implements broker.Credentials and connect.Readiness: whether Obtain would serve the caller now. It releases nothing.
+func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) error {
+	if x.cache.ready(keyOf(c, up, scopes), x.Now()) {
+		return nil
+	}
+	_, m, err := x.choose(ctx, c, up, scopes)
+	if err == nil && m.Kind != "" {
+		x.cache.putReady(keyOf(c, up, scopes), x.Now().Add(cacheLife))
+	}
+	return err
+}
+
+// Obtain returns the credential of the first method that can serve the caller. Warm, it is a look into memory.
+func (x *Exchange) Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (*Credential, error) {
+	key := keyOf(c, up, scopes)
+	if cred := x.cache.get(key, x.Now()); cred != nil {
+		return cred, nil
+	}
+	stamp := x.cache.stamp(key)
+	r, m, err := x.choose(ctx, c, up, scopes)
+	if err != nil {
+		return nil, err
+	}
+	cred, err := x.Methods[m.Kind].Obtain(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	until := x.Now().Add(cacheLife)
+	if !cred.Expires.IsZero() && cred.Expires.Before(until) {
+		until = cred.Expires
+	}
+	x.cache.put(key, stamp, cred, until)
+	return cred, nil
+}
+
+// choose asks the upstream's methods in order. What a person can mend is kept, in case no later method can serve.
+func (x *Exchange) choose(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (Request, catalog.Method, error) {
+	var first error
+	for _, m := range up.Methods {
+		method, ok := x.Methods[m.Kind]
+		if !ok {
+			return Request{}, m, fault.New(fault.Internal, "", fmt.Errorf("upstream %s: no method %q", up.Name, m.Kind))
+		}
+		r := Request{Caller: c, Upstream: up, Method: m, Scopes: scopes}
+		err := method.Ready(ctx, r)
+		if err == nil {
+			return r, m, nil
+		}
+		if first == nil || fault.KindOf(first) == fault.NotFound {
+			first = err
+		}
+		if k := fault.KindOf(err); k == fault.Unavailable {
+			return Request{}, m, err
+		}
+	}
+	if first == nil || fault.KindOf(first) == fault.NotFound {
+		first = fault.New(fault.Denied, up.Title+" cannot be used by this caller: none of its methods can serve; an operator can ask `frontdesk explain` why", first)
+	}
+	return Request{}, catalog.Method{}, first
+}
+
+// Explain says of every configured method whether it would be used, and why not.
+func (x *Exchange) Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) []Verdict {
+	var l []Verdict
+	used := false
+	for _, m := range up.Methods {
+		v := Verdict{Method: m.Kind}
+		method, ok := x.Methods[m.Kind]
+		if !ok {
+			l = append(l, Verdict{Method: m.Kind, Why: "not built in"})
+			continue
+		}
+		err := method.Ready(ctx, Request{Caller: c, Upstream: up, Method: m, Scopes: scopes})
+		switch needed, isNeeded := errors.AsType[*catalog.Needed](err); {
+		case err == nil && !used:
+			v.Used, v.Why, used = true, "can serve this caller, and is the first that can", true
+		case err == nil:
+			v.Why = "could serve too, but stands later in the list"
+		case isNeeded:
+			v.Why = needed.Error()
+		default:
+			v.Why = fault.Message(err)
+		}
+		l = append(l, v)
+	}
+	return l
+}
+
+// Forget drops what is cached for a user, because his connections or his access changed.
+func (x *Exchange) Forget(t identity.Tenant, principal string) { x.cache.forget(t, principal) }
+
+// Ticket implements broker.Credentials.
+func (x *Exchange) Ticket(ctx context.Context, s *catalog.Server, t identity.Ticket) (*Credential, error) {
+	return x.Tickets.Mint(ctx, s, t)
 }
