@@ -82,6 +82,7 @@ const (
 type Snapshot struct {
 	Servers   map[identity.Tenant]map[ServerName]*Server
 	Upstreams map[identity.Tenant]map[UpstreamName]*Upstream
+	shapes    shapes
 }
 
 // Catalog is the current snapshot. The zero Catalog is empty.

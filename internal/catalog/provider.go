@@ -24,7 +24,8 @@ type Provider struct {
 
 // ProviderOAuth is how the vendor's authorization server differs from the standard.
 type ProviderOAuth struct {
-	Issuer        string            `yaml:"issuer"` // checked against `iss` where the vendor sends one
+	Issuer        string            `yaml:"issuer"`       // checked against `iss` where the vendor sends one
+	IssPromised   bool              `yaml:"iss_promised"` // the vendor always sends `iss` (RFC 9207)
 	Authorization string            `yaml:"authorization_endpoint"`
 	Token         string            `yaml:"token_endpoint"`
 	Revocation    string            `yaml:"revocation_endpoint"` // RFC 7009

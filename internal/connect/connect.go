@@ -63,6 +63,7 @@ type FlowKind string
 const (
 	FlowSignIn  FlowKind = "sign_in" // to the company's IdP
 	FlowConnect FlowKind = "connect" // to an upstream's authorization server, or to our page that takes a key
+	FlowSwap    FlowKind = "swap"    // to our page that asks which of two accounts is meant
 )
 
 // Flow is one browser that was sent away and has not come back. It is single-use: taking it deletes it.
@@ -73,11 +74,12 @@ type Flow struct {
 	Binding  []byte          // digest of the cookie of the browser that left
 	User     identity.UserID // FlowConnect: who left
 	Upstream catalog.UpstreamName
-	Request  RequestID // "" where the person began in the portal
+	Method   catalog.MethodKind // FlowConnect
+	Request  RequestID          // "" where the person began in the portal
 	Scopes   []string
 	Issuer   string // expected `iss`, "" where the vendor sends none
 	Nonce    string
-	Verifier []byte // sealed PKCE verifier
+	Verifier []byte // sealed: the PKCE verifier; of FlowSwap the credential that waits
 	Return   string // local path to go to afterwards
 	Expires  time.Time
 }
@@ -99,10 +101,12 @@ type Start struct {
 	Login    string               // login_hint for sign-in, optional
 }
 
-// Next is where the browser goes: to URL, or stays with us and pastes a key (URL empty, Form set).
+// Next is where the browser goes: to URL, or stays with us and pastes a key (Form), or nowhere (Done: the person was
+// connected already, and his yes was all that was missing).
 type Next struct {
 	URL  string
 	Form *KeyForm
+	Done bool
 }
 
 // KeyForm is what the page that takes a key needs.
@@ -126,7 +130,8 @@ type Result struct {
 	User       identity.User    // sign-in: who he is
 	Session    SignedIn         // sign-in
 	Connection vault.Connection // connect: without its sealed part
-	Changed    string           // connect: the label of another account that was connected before
+	Changed    string           // FlowSwap: the label of the other account, which is still the connected one
+	Swap       string           // FlowSwap: the `state` to post back with choice=new or choice=old
 	Request    RequestID
 	Return     string
 }

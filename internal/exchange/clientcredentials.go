@@ -46,6 +46,6 @@ func (s *ServiceAccount) Obtain(ctx context.Context, r Request) (*Credential, er
 	if !t.Expires.IsZero() {
 		cred.Expires = t.Expires.Add(-t.Expires.Sub(s.Now()) / 5)
 	}
-	cred.Place, cred.Marks = place(r.Upstream.Provider.Injection, t.Access)
+	cred.Place, cred.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
 	return cred, nil
 }

@@ -41,7 +41,7 @@ func (s *Stored) Obtain(ctx context.Context, r Request) (*Credential, error) {
 		in = *key.Injection
 	}
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
-	cred.Place, cred.Marks = place(in, secrets.Access)
+	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
 	if !c.Expires.IsZero() {
 		cred.Expires = c.Expires.Add(-margin(c))
 	}

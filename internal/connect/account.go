@@ -1,0 +1,116 @@
+package connect
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+const (
+	accountTimeout = 15 * time.Second
+	maxAccount     = 1 << 20
+	maxKey         = 4096
+)
+
+// account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
+// leaves it unknown.
+func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) (id, label string, err error) {
+	a := up.Provider.Account
+	if a.URL == "" {
+		return "", "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, accountURL(up, a.URL), nil)
+	if err != nil {
+		return "", "", err
+	}
+	for k, v := range up.Provider.Headers {
+		r.Header.Set(k, v)
+	}
+	r.Header.Set("Accept", "application/json")
+	in := up.Provider.Injection
+	if kind == catalog.APIKey && up.Provider.APIKey.Injection != nil {
+		in = *up.Provider.APIKey.Injection
+	}
+	put, _ := vault.Place(in, s)
+	if err := put(r); err != nil {
+		return "", "", err
+	}
+	resp, err := d.API.Do(r)
+	if err != nil {
+		return "", "", fault.Later(up.Title+" does not answer, so the new credential could not be tested; nothing was saved; try again", time.Minute, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAccount))
+	if err != nil {
+		return "", "", fault.New(fault.Unavailable, up.Title+" broke off its answer; nothing was saved; try again", err)
+	}
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", "", fault.New(fault.Unavailable, fmt.Sprintf("%s answered with status %d when the new credential was tested; nothing was saved; try again later", up.Title, resp.StatusCode), nil)
+	}
+	return lookup(body, a.ID), lookup(body, a.Label), nil
+}
+
+// accountURL takes a path as one on the upstream's own first origin, so that a self-hosted vendor is asked itself.
+func accountURL(up *catalog.Upstream, ref string) string {
+	if strings.HasPrefix(ref, "/") && len(up.Origins) > 0 {
+		u := *up.Origins[0]
+		path, query, _ := strings.Cut(ref, "?")
+		u.Path, u.RawQuery = strings.TrimSuffix(u.Path, "/")+path, query
+		return u.String()
+	}
+	return ref
+}
+
+// lookup follows a JSON pointer (RFC 6901) to a string or number; "" for anything else.
+func lookup(body []byte, pointer string) string {
+	var v any
+	d := json.NewDecoder(strings.NewReader(string(body)))
+	d.UseNumber()
+	if pointer == "" || d.Decode(&v) != nil {
+		return ""
+	}
+	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return ""
+		}
+		v = m[strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")]
+	}
+	switch v := v.(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	return ""
+}
+
+// checkKey refuses what cannot be a key for this vendor before it is sent anywhere.
+func checkKey(c *catalog.Catalog, up *catalog.Upstream, key secret.Text) error {
+	v := key.Expose()
+	if v == "" || len(v) > maxKey || strings.ContainsFunc(v, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		return fault.New(fault.Invalid, "this is not a key: it is empty, too long, or has spaces or line breaks in it; nothing was saved", nil)
+	}
+	if u, err := url.Parse(v); err == nil && u.Scheme != "" && u.Host != "" {
+		return fault.New(fault.Invalid, "this is a web address, not a key; nothing was saved", nil)
+	}
+	if other := c.ShapedLike(v, up.Provider); other != nil {
+		return fault.New(fault.Invalid, "this looks like a credential of "+other.Name+", not of "+up.Title+"; nothing was saved", nil)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package connect
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// Begin implements the first of broker.Flows: it remembers the browser that leaves, and says where it goes.
+func (d *Desk) Begin(ctx context.Context, v Visitor, s Start) (Next, error) {
+	if len(v.Binding) == 0 {
+		return Next{}, fault.New(fault.Invalid, "this browser refuses cookies; allow them for this site and try again", nil)
+	}
+	switch s.Kind {
+	case FlowSignIn:
+		return d.beginSignIn(ctx, v, s)
+	case FlowConnect:
+		if v.User == "" {
+			return Next{}, fault.New(fault.Unauthenticated, "sign in first", nil)
+		}
+		return d.beginConnect(ctx, v, s)
+	}
+	return Next{}, fault.New(fault.Internal, "", nil)
+}
+
+func (d *Desk) beginSignIn(ctx context.Context, v Visitor, s Start) (Next, error) {
+	idps := d.IdPs.Of(v.Tenant)
+	if len(idps) == 0 {
+		return Next{}, fault.New(fault.Unavailable, "no sign-in service is configured; ask an operator", nil)
+	}
+	idp := idps[0]
+	meta, err := idp.Metadata(ctx)
+	if err != nil {
+		return Next{}, err
+	}
+	f, verifier, err := d.flow(ctx, v, s)
+	if err != nil {
+		return Next{}, err
+	}
+	f.Upstream, f.Issuer = catalog.UpstreamName("idp:"+idp.Name), idp.Issuer
+	if f.Nonce, err = oauth.Random(rand.Reader); err != nil {
+		return Next{}, err
+	}
+	r := oauth.AuthorizationRequest{Endpoint: meta.AuthorizationEndpoint, ClientID: idp.ClientID, RedirectURI: d.callback(v.Tenant, f.Upstream),
+		State: f.State, CodeChallenge: oauth.CodeChallenge(verifier), Nonce: f.Nonce,
+		Scopes: oauth.UnionScopes([]string{"openid", "profile", "email", "offline_access"}, idp.Scopes)}
+	if s.Login != "" {
+		r.Extra = map[string]string{"login_hint": s.Login}
+	}
+	u, err := r.URL()
+	if err != nil {
+		return Next{}, err
+	}
+	return Next{URL: u}, d.Store.PutFlow(ctx, f)
+}
+
+func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, error) {
+	why, scopes, err := d.wanted(ctx, v, &s)
+	if err != nil {
+		return Next{}, err
+	}
+	up := d.Catalog.Upstream(v.Tenant, s.Upstream)
+	if up == nil {
+		return Next{}, fault.New(fault.NotFound, "there is no such service here", nil)
+	}
+	if why == catalog.WhyGrant { // connected already: a yes to this agent is all that was missing
+		return Next{Done: true}, d.answer(ctx, v, s.Request, up, scopes)
+	}
+	f, verifier, err := d.flow(ctx, v, s)
+	if err != nil {
+		return Next{}, err
+	}
+	f.Upstream, f.Scopes = up.Name, scopes
+	for _, m := range up.Methods {
+		switch m.Kind {
+		case catalog.AuthorizationCode:
+			return d.beginCode(ctx, f, verifier, up, m)
+		case catalog.APIKey:
+			k := up.Provider.APIKey
+			if k == nil {
+				return Next{}, fault.New(fault.Unavailable, up.Title+" has no api_key facts in its provider; ask an operator", nil)
+			}
+			f.Method = m.Kind
+			return Next{Form: &KeyForm{State: f.State, Where: k.Where, Link: k.URL}}, d.Store.PutFlow(ctx, f)
+		}
+	}
+	return Next{}, fault.New(fault.Denied, up.Title+" is not connected by a person: its credential comes another way, or an operator has to set one up", nil)
+}
+
+func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *catalog.Upstream, m catalog.Method) (Next, error) {
+	o := up.Provider.OAuth
+	if o == nil || m.Client == "" {
+		return Next{}, fault.New(fault.Unavailable, up.Title+" has no OAuth client configured; ask an operator", nil)
+	}
+	f.Method, f.Issuer = m.Kind, o.Issuer
+	r := oauth.AuthorizationRequest{Endpoint: o.Authorization, ClientID: m.Client, RedirectURI: d.callback(f.Tenant, up.Name), State: f.State,
+		Scopes: o.RefreshScope(f.Scopes), ScopeParam: o.ScopeParam, ScopeSeparator: o.Separator, Extra: o.Authorize}
+	if !o.NoPKCE {
+		r.CodeChallenge = oauth.CodeChallenge(verifier)
+	}
+	u, err := r.URL()
+	if err != nil {
+		return Next{}, err
+	}
+	return Next{URL: u}, d.Store.PutFlow(ctx, f)
+}
+
+// wanted reads from the request what is asked for. What the connection has already is asked for again with it, so that a
+// wider consent takes nothing away.
+func (d *Desk) wanted(ctx context.Context, v Visitor, s *Start) (catalog.Why, []string, error) {
+	why, scopes := catalog.WhyNotConnected, s.Scopes
+	if s.Request != "" {
+		r, err := d.Request(ctx, v, s.Request)
+		if err != nil {
+			return "", nil, err
+		}
+		if err := answerable(r); err != nil {
+			return "", nil, err
+		}
+		i := slices.IndexFunc(r.Missing, func(m catalog.Missing) bool { return s.Upstream == "" || m.Upstream == s.Upstream })
+		if i < 0 {
+			return "", nil, fault.New(fault.NotFound, "this request doesn't ask for that service, or it is connected already", nil)
+		}
+		s.Upstream, why, scopes = r.Missing[i].Upstream, r.Missing[i].Why, r.Missing[i].Scopes
+	}
+	up := d.Catalog.Upstream(v.Tenant, s.Upstream)
+	if up == nil {
+		return "", nil, fault.New(fault.NotFound, "there is no such service here", nil)
+	}
+	scopes = oauth.UnionScopes(up.Scopes, scopes)
+	l, err := d.Vault.Connections(ctx, v.Tenant, v.User, s.Upstream)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(l) > 0 && why != catalog.WhyGrant {
+		scopes = oauth.UnionScopes(l[0].Scopes, scopes)
+	}
+	return why, scopes, nil
+}
+
+// flow makes the record of a browser that leaves, with a PKCE verifier that only its return opens.
+func (d *Desk) flow(ctx context.Context, v Visitor, s Start) (Flow, secret.Text, error) {
+	state, err := oauth.Random(rand.Reader)
+	if err != nil {
+		return Flow{}, secret.Text{}, err
+	}
+	verifier, err := oauth.Verifier(rand.Reader)
+	if err != nil {
+		return Flow{}, secret.Text{}, err
+	}
+	sealed, err := d.Vault.SealFlow(ctx, v.Tenant, state, []byte(verifier.Expose()))
+	if err != nil {
+		return Flow{}, secret.Text{}, err
+	}
+	return Flow{Tenant: v.Tenant, State: state, Kind: s.Kind, Binding: v.Binding, User: v.User, Request: s.Request,
+		Verifier: sealed, Return: s.Return, Expires: d.Now().Add(flowLife)}, verifier, nil
+}
+
+// callback is where a vendor sends the browser back: one address an upstream, so that an answer of one cannot be taken
+// for another's (RFC 9700 section 4.4).
+func (d *Desk) callback(t identity.Tenant, up catalog.UpstreamName) string {
+	return d.URL(t, "/callback/"+string(up))
+}
+
+// answer gives the grant that a request asks for, and takes the upstream off its list.
+func (d *Desk) answer(ctx context.Context, v Visitor, id RequestID, up *catalog.Upstream, scopes []string) error {
+	if id == "" {
+		return nil
+	}
+	r, err := d.Request(ctx, v, id)
+	if err != nil {
+		return err
+	}
+	if err := answerable(r); err != nil {
+		return err
+	}
+	if err := d.grant(ctx, v, r.Client, r.Server, up.Name, scopes); err != nil {
+		return err
+	}
+	r.Missing = slices.DeleteFunc(slices.Clone(r.Missing), func(m catalog.Missing) bool { return m.Upstream == up.Name })
+	if len(r.Missing) == 0 {
+		r.State = Done
+	}
+	if err := d.Store.SetState(ctx, r); err != nil {
+		return err
+	}
+	return d.event(ctx, v, "connect.answered", audit.Record{Client: r.Client, Server: string(r.Server), Upstream: string(up.Name), Result: audit.ResultOK})
+}

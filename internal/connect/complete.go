@@ -1,0 +1,241 @@
+package connect
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// Complete implements the second of broker.Flows: a browser came back from an authorization server, or from the page that
+// takes a key. Nothing is exchanged before it is clear that it is the browser that left, still signed in as who left.
+func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error) {
+	form := url.Values{}
+	state := a.Params.Get("state")
+	if a.Body != nil {
+		var err error
+		if form, err = url.ParseQuery(string(a.Body)); err != nil {
+			return Result{}, fault.New(fault.Invalid, "the form could not be read; go back and try again", nil)
+		}
+		state = form.Get("state")
+	}
+	f, err := d.take(ctx, v, state)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case f.Kind == FlowSwap && a.Body != nil:
+		return d.completeSwap(ctx, v, f, form.Get("choice") == "new")
+	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body != nil:
+		return d.completeKey(ctx, v, f, secret.New(strings.TrimSpace(form.Get("key"))))
+	case a.Body != nil:
+	case f.Kind == FlowSignIn && (string(f.Upstream) == "idp:"+a.IDP || f.Upstream == a.Upstream):
+		return d.completeSignIn(ctx, v, f, a)
+	case f.Kind == FlowConnect && f.Upstream == a.Upstream:
+		return d.completeCode(ctx, v, f, a)
+	}
+	return Result{}, errMixedUp
+}
+
+var (
+	errGone    = fault.New(fault.Conflict, "this answer was used already, is too old, or began in another browser; nothing was saved; start again", nil)
+	errMixedUp = fault.New(fault.Invalid, "this answer came back to another place than it was asked from; nothing was saved; start again", nil)
+)
+
+// take redeems the state once. Another browser, or another person, gets the same answer as a made-up state.
+func (d *Desk) take(ctx context.Context, v Visitor, state string) (Flow, error) {
+	if state == "" || len(state) > 128 {
+		return Flow{}, errGone
+	}
+	f, err := d.Store.TakeFlow(ctx, v.Tenant, state)
+	if fault.KindOf(err) == fault.NotFound {
+		return Flow{}, errGone
+	}
+	if err != nil {
+		return Flow{}, err
+	}
+	if !d.Now().Before(f.Expires) || !same(f.Binding, v.Binding) || f.Kind != FlowSignIn && (v.User == "" || f.User != v.User) {
+		if err := d.event(ctx, v, "connect.wrong_browser", audit.Record{Upstream: string(f.Upstream), Result: audit.ResultDenied}); err != nil {
+			return Flow{}, err
+		}
+		return Flow{}, errGone
+	}
+	return f, nil
+}
+
+// redeem checks the authorization response and exchanges its code.
+func (d *Desk) redeem(ctx context.Context, f Flow, a Answer, promised bool, e oauth.Endpoint, noPKCE bool) (oauth.Token, error) {
+	answer, err := oauth.ExpectedResponse{State: f.State, Issuer: f.Issuer, IssPromised: promised}.Check(a.Params.Encode())
+	if err != nil {
+		return oauth.Token{}, err
+	}
+	grant := oauth.CodeGrant{Code: answer.Code, RedirectURI: d.callback(f.Tenant, f.Upstream)}
+	if !noPKCE {
+		plain, err := d.Vault.OpenFlow(ctx, f.Tenant, f.State, f.Verifier)
+		if err != nil {
+			return oauth.Token{}, err
+		}
+		grant.Verifier = secret.New(string(plain))
+	}
+	return d.OAuth.Exchange(ctx, e, grant)
+}
+
+func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) (Result, error) {
+	idp, err := d.IdPs.Get(f.Tenant, strings.TrimPrefix(string(f.Upstream), "idp:"))
+	if err != nil {
+		return Result{}, err
+	}
+	meta, err := idp.Metadata(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	e, err := idp.Endpoint(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	token, err := d.redeem(ctx, f, a, meta.IssParameter, e, false)
+	if err != nil {
+		return Result{}, err
+	}
+	if token.IDToken.IsZero() {
+		return Result{}, fault.New(fault.Unavailable, "the sign-in service "+idp.Name+" sent no ID token; ask an operator", nil)
+	}
+	who, auth, err := idp.Read(ctx, token.IDToken, f.Nonce)
+	if err != nil {
+		return Result{}, err
+	}
+	user, err := d.Users.EnsureUser(ctx, who)
+	if err != nil {
+		return Result{}, err
+	}
+	now := d.Now()
+	signed := SignedIn{IDP: idp.Name, At: now, ACR: auth.ACR, AMR: auth.AMR, HasHome: !token.Refresh.IsZero()}
+	if signed.HasHome {
+		if err := d.keepHome(ctx, user, f.Upstream, token); err != nil {
+			return Result{}, err
+		}
+	}
+	v.User = user.ID
+	return Result{Kind: FlowSignIn, User: user, Session: signed, Return: f.Return}, d.event(ctx, v, "signed_in", audit.Record{Result: audit.ResultOK, Detail: "at " + idp.Name})
+}
+
+// keepHome stores the home credential; one a user, the newest.
+func (d *Desk) keepHome(ctx context.Context, u identity.User, up catalog.UpstreamName, t oauth.Token) error {
+	c, err := d.prior(ctx, u.Tenant, u.ID, up)
+	if err != nil {
+		return err
+	}
+	now := d.Now()
+	c.Tenant, c.User, c.Upstream, c.Method, c.Account, c.Label = u.Tenant, u.ID, up, catalog.AuthorizationCode, u.Subject, u.Name
+	c.Status, c.Reason, c.Created, c.Renewed, c.Expires, c.Refreshes = vault.Active, "", now, now, t.Expires, true
+	_, err = d.Vault.Connect(ctx, c, vault.Secrets{Access: t.Access, Refresh: t.Refresh})
+	return err
+}
+
+// prior is the connection that a new one replaces: the same row, one generation on. Zero if there is none.
+func (d *Desk) prior(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) (vault.Connection, error) {
+	l, err := d.Vault.Connections(ctx, t, u, up)
+	if err != nil || len(l) == 0 {
+		return vault.Connection{}, err
+	}
+	return l[0], nil
+}
+
+func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (Result, error) {
+	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
+	if up == nil || up.Provider.OAuth == nil {
+		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
+	}
+	m := methodOf(up, f.Method)
+	e, err := d.Clients.Endpoint(up, m)
+	if err != nil {
+		return Result{}, err
+	}
+	token, err := d.redeem(ctx, f, a, up.Provider.OAuth.IssPromised, e, up.Provider.OAuth.NoPKCE)
+	if err != nil {
+		return Result{}, err
+	}
+	c := vault.Connection{Method: f.Method, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
+	if token.ScopesKnown {
+		c.Scopes = token.Scopes
+	}
+	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: token.Access, Refresh: token.Refresh})
+}
+
+func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Text) (Result, error) {
+	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
+	if up == nil {
+		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
+	}
+	if err := checkKey(d.Catalog, up, key); err != nil {
+		return Result{}, err
+	}
+	return d.finish(ctx, v, f, up, vault.Connection{Method: catalog.APIKey, Scopes: f.Scopes}, vault.Secrets{Access: key})
+}
+
+// finish tests a credential by asking whose it is, stores it, and answers the request. Another account than before is
+// held back until its user has said which one he means.
+func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
+	account, label, err := d.account(ctx, up, c.Method, s.Access)
+	if err != nil {
+		return Result{}, err
+	}
+	prior, err := d.prior(ctx, f.Tenant, f.User, up.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	now := d.Now()
+	c.Tenant, c.User, c.Upstream, c.Account, c.Label = f.Tenant, f.User, up.Name, account, label
+	c.ID, c.Generation, c.Created, c.Renewed, c.Status = prior.ID, prior.Generation, now, now, vault.Active
+	if prior.ID != "" && prior.Account != "" && prior.Account != account {
+		return d.hold(ctx, f, prior, c, s)
+	}
+	return d.store(ctx, v, f, up, c, s)
+}
+
+func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
+	if f.Request != "" { // decided again at completion: refused, expired or answered meanwhile is a no
+		r, err := d.Request(ctx, v, f.Request)
+		if err != nil {
+			return Result{}, err
+		}
+		if err := answerable(r); err != nil {
+			return Result{}, err
+		}
+	}
+	c, err := d.Vault.Connect(ctx, c, s)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := d.Epochs.End(ctx, f.Tenant, identity.EpochAccess, string(f.User)); err != nil {
+		return Result{}, err
+	}
+	if err := d.event(ctx, v, "connected", audit.Record{Upstream: string(up.Name), Connection: string(c.ID), Obtained: string(c.Method), Result: audit.ResultOK}); err != nil {
+		return Result{}, err
+	}
+	if err := d.answer(ctx, v, f.Request, up, f.Scopes); err != nil {
+		return Result{}, err
+	}
+	c.Sealed = vault.Sealed{}
+	return Result{Kind: FlowConnect, Connection: c, Request: f.Request, Return: f.Return}, nil
+}
+
+func methodOf(up *catalog.Upstream, k catalog.MethodKind) catalog.Method {
+	for _, m := range up.Methods {
+		if m.Kind == k {
+			return m
+		}
+	}
+	return catalog.Method{}
+}
+
+// swapLife is how long a person has to say which account he means.
+const swapLife = 10 * time.Minute

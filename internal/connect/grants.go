@@ -1,0 +1,147 @@
+package connect
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+)
+
+// grantCache remembers users' grants until their access epoch moves, at most two minutes; in two generations, so it is bounded.
+type grantCache struct {
+	mu         sync.RWMutex
+	young, old map[userKey]userGrants
+	moved      uint64 // counts what was forgotten: what was read before is not stored after
+}
+
+type userKey struct {
+	tenant identity.Tenant
+	user   identity.UserID
+}
+
+type userGrants struct {
+	grants []Grant
+	until  time.Time
+}
+
+const (
+	grantCacheLife  = 2 * time.Minute
+	grantCacheUsers = 10_000
+)
+
+func (c *grantCache) get(k userKey, now time.Time) ([]Grant, uint64, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	g, ok := c.young[k]
+	if !ok {
+		g, ok = c.old[k]
+	}
+	return g.grants, c.moved, ok && now.Before(g.until)
+}
+
+func (c *grantCache) put(k userKey, g []Grant, stamp uint64, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.moved != stamp {
+		return
+	}
+	if c.young == nil || len(c.young) >= grantCacheUsers {
+		c.young, c.old = map[userKey]userGrants{}, c.young
+	}
+	c.young[k] = userGrants{g, until}
+}
+
+// Forget drops what is remembered of a user, because his access changed somewhere.
+func (d *Desk) Forget(t identity.Tenant, u identity.UserID) {
+	d.grants.mu.Lock()
+	defer d.grants.mu.Unlock()
+	delete(d.grants.young, userKey{t, u})
+	delete(d.grants.old, userKey{t, u})
+	d.grants.moved++
+}
+
+// granted reports whether the person said yes to this client at this server for these scopes, and the yes still holds. A
+// service has nobody to ask: it stands under policy alone, and no method that acts for a person serves it.
+func (d *Desk) granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (bool, error) {
+	if c.User == "" || !asksPeople(up) {
+		return true, nil
+	}
+	k, now := userKey{c.Tenant, c.User}, d.Now()
+	grants, stamp, ok := d.grants.get(k, now)
+	if !ok {
+		var err error
+		if grants, err = d.Store.Grants(ctx, c.Tenant, c.User); err != nil {
+			return false, err
+		}
+		d.grants.put(k, grants, stamp, now.Add(grantCacheLife))
+	}
+	for _, g := range grants {
+		if g.Client == c.Client && g.Server == s.Name && g.Upstream == up.Name && now.Before(g.Expires) && oauth.HasScopes(g.Scopes, scopes...) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// asksPeople reports whether any of the upstream's methods uses what a person connected.
+func asksPeople(up *catalog.Upstream) bool {
+	for _, m := range up.Methods {
+		if m.Kind == catalog.AuthorizationCode || m.Kind == catalog.APIKey {
+			return true
+		}
+	}
+	return false
+}
+
+// Grants lists the visitor's grants.
+func (d *Desk) Grants(ctx context.Context, v Visitor) ([]Grant, error) {
+	return d.Store.Grants(ctx, v.Tenant, v.User)
+}
+
+// RevokeGrant ends the visitor's yes for a client at a server; with an empty upstream, for all upstreams.
+func (d *Desk) RevokeGrant(ctx context.Context, v Visitor, g Grant) error {
+	g.Tenant, g.User = v.Tenant, v.User
+	if _, err := d.Store.DeleteGrants(ctx, g); err != nil {
+		return err
+	}
+	if err := d.Epochs.End(ctx, v.Tenant, identity.EpochAccess, string(v.User)); err != nil {
+		return err
+	}
+	return d.event(ctx, v, "grant.revoked", audit.Record{Client: g.Client, Server: string(g.Server), Upstream: string(g.Upstream), Result: audit.ResultOK})
+}
+
+// Consent writes the grants that come with the consent to a new agent: for what is connected already, no vendor page is
+// needed again.
+func (d *Desk) Consent(ctx context.Context, v Visitor, client identity.ClientID, s *catalog.Server) error {
+	for _, n := range s.Needs {
+		up := d.Catalog.Upstream(v.Tenant, n.Upstream)
+		if up == nil || !asksPeople(up) {
+			continue
+		}
+		l, err := d.Vault.Connections(ctx, v.Tenant, v.User, n.Upstream)
+		if err != nil {
+			return err
+		}
+		if len(l) > 0 {
+			if err := d.grant(ctx, v, client, s.Name, n.Upstream, n.Wants(up)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Desk) grant(ctx context.Context, v Visitor, client identity.ClientID, s catalog.ServerName, up catalog.UpstreamName, scopes []string) error {
+	now := d.Now()
+	if err := d.Store.PutGrant(ctx, Grant{Tenant: v.Tenant, User: v.User, Client: client, Server: s, Upstream: up, Scopes: scopes, Created: now, Expires: now.Add(grantLife)}); err != nil {
+		return err
+	}
+	if err := d.Epochs.End(ctx, v.Tenant, identity.EpochAccess, string(v.User)); err != nil {
+		return err
+	}
+	return d.event(ctx, v, "grant.given", audit.Record{Client: client, Server: string(s), Upstream: string(up), Result: audit.ResultOK})
+}

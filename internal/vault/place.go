@@ -1,0 +1,45 @@
+package vault
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// Placer puts a credential onto a request.
+type Placer func(*http.Request) error
+
+// Place returns what puts a credential in the vendor's place, and the byte strings that must never come back. An unknown
+// kind of place puts it nowhere: the config has refused it long before.
+func Place(in catalog.Injection, s secret.Text) (Placer, [][]byte) {
+	format, name := in.Format, in.Name
+	if format == "" {
+		format = "Bearer {token}"
+	}
+	if name == "" {
+		name = "Authorization"
+	}
+	value := s.Expose()
+	line, marks := strings.ReplaceAll(format, "{token}", value), [][]byte{[]byte(value)}
+	header := func(name, line string) Placer {
+		return func(r *http.Request) error { r.Header.Set(name, line); return nil }
+	}
+	switch in.Kind {
+	case "", "header":
+		return header(name, line), marks
+	case "basic":
+		pair := base64.StdEncoding.EncodeToString([]byte(line))
+		return header("Authorization", "Basic "+pair), append(marks, []byte(pair))
+	case "query":
+		return func(r *http.Request) error {
+			q := r.URL.Query()
+			q.Set(name, value)
+			r.URL.RawQuery = q.Encode()
+			return nil
+		}, marks
+	}
+	return func(*http.Request) error { return nil }, marks
+}
