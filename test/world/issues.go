@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -35,6 +36,8 @@ type IssuesServer struct {
 	cfg    IssuesConfig
 	api    *apiClient
 	shared *mcp.Server // nil where each session has one of its own
+
+	running atomic.Int32
 }
 
 // NewIssuesServer starts one; its endpoint is MCP.
@@ -71,6 +74,9 @@ func NewIssuesServer(cfg IssuesConfig) (*IssuesServer, error) {
 
 // MCP is the endpoint.
 func (s *IssuesServer) MCP() string { return s.URL() + "/mcp" }
+
+// Running is how many tool calls are under way, to see that a cancelled one stops.
+func (s *IssuesServer) Running() int { return int(s.running.Load()) }
 
 // Close ends the server and its connections to the API.
 func (s *IssuesServer) Close() error {
@@ -121,6 +127,15 @@ type fetchArgs struct {
 func (s *IssuesServer) build(fixed string) *mcp.Server {
 	srv := mcp.NewServer(&mcp.Implementation{Name: "issues", Title: "Issues", Version: "1.0.0"}, &mcp.ServerOptions{
 		Instructions: "Reads and writes the issues of the user in the tracker.",
+	})
+	srv.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+			if method == "tools/call" {
+				s.running.Add(1)
+				defer s.running.Add(-1)
+			}
+			return next(ctx, method, req)
+		}
 	})
 	do := func(ctx context.Context, req *mcp.CallToolRequest, method, path, body string) (*mcp.CallToolResult, any, error) {
 		return s.api.tool(ctx, s.token(req.Extra, fixed), apiRequest{method, path, body})

@@ -40,8 +40,8 @@ type Refresh struct {
 
 // Form is a form with its fields in document order.
 type Form struct {
-	Method  string // GET or POST
-	Action  *url.URL
+	Method  string   // GET or POST
+	Action  *url.URL // nil where it cannot be read
 	Fields  []*Field
 	Buttons []Button
 }
@@ -72,7 +72,12 @@ func Parse(from *url.URL, r io.Reader) (*Page, error) {
 		}
 	}
 	p.text = words(root)
-	forms := map[*html.Node]*Form{}
+	forms := map[*html.Node]*Form{} // all of them first: a control may stand before the form it names
+	for n := range root.Descendants() {
+		if n.DataAtom == atom.Form && n.Type == html.ElementNode {
+			forms[n] = p.form(n)
+		}
+	}
 	for n := range root.Descendants() {
 		p.see(n, forms)
 	}
@@ -100,18 +105,20 @@ func (p *Page) see(n *html.Node, forms map[*html.Node]*Form) {
 		if strings.EqualFold(attr(n, "http-equiv"), "refresh") {
 			p.refresh = p.parseRefresh(attr(n, "content"))
 		}
-	case atom.Form:
-		f := &Form{Method: strings.ToUpper(attr(n, "method")), Action: p.resolve(attr(n, "action"))}
-		if f.Method == "" {
-			f.Method = "GET"
-		}
-		forms[n] = f
-		p.Forms = append(p.Forms, f)
 	case atom.Input, atom.Select, atom.Textarea, atom.Button:
 		if f := forms[p.owner(n)]; f != nil && !has(n, "disabled") {
 			p.control(f, n)
 		}
 	}
+}
+
+func (p *Page) form(n *html.Node) *Form {
+	f := &Form{Method: strings.ToUpper(attr(n, "method")), Action: p.resolve(attr(n, "action"))}
+	if f.Method == "" {
+		f.Method = "GET"
+	}
+	p.Forms = append(p.Forms, f)
+	return f
 }
 
 // owner is the form that a control belongs to: the one it names, else the one around it.
@@ -302,16 +309,16 @@ type Request struct {
 func (p *Page) Click(text string) (Request, error) {
 	type target struct {
 		words string
-		req   func() Request
+		req   func() (Request, error)
 	}
 	var targets []target
 	for _, f := range p.Forms {
 		for _, b := range f.Buttons {
-			targets = append(targets, target{b.Words, func() Request { return f.submit(b) }})
+			targets = append(targets, target{b.Words, func() (Request, error) { return f.submit(b) }})
 		}
 	}
 	for _, l := range p.Links {
-		targets = append(targets, target{l.Words, func() Request { return Request{Method: "GET", To: l.To} }})
+		targets = append(targets, target{l.Words, func() (Request, error) { return Request{Method: "GET", To: l.To}, nil }})
 	}
 	for _, match := range []func(string) bool{
 		func(w string) bool { return w == text },
@@ -324,7 +331,7 @@ func (p *Page) Click(text string) (Request, error) {
 			}
 		}
 		if len(found) == 1 {
-			return found[0].req(), nil
+			return found[0].req()
 		}
 		if len(found) > 1 {
 			return Request{}, fmt.Errorf("%d buttons and links read %q on the page %q", len(found), text, p.Title)
@@ -347,7 +354,7 @@ func (p *Page) Clickable() []string {
 	return out
 }
 
-func (f *Form) submit(b Button) Request {
+func (f *Form) submit(b Button) (Request, error) {
 	values := url.Values{}
 	for _, fl := range f.Fields {
 		if fl.Name != "" && (!fl.ticked() || fl.Checked) {
@@ -361,12 +368,15 @@ func (f *Form) submit(b Button) Request {
 	if b.Action != nil {
 		to = b.Action
 	}
+	if to == nil {
+		return Request{}, fmt.Errorf("the form behind %q names no address that can be read", b.Words)
+	}
 	if f.Method == "GET" {
 		get := *to
 		get.RawQuery = values.Encode()
-		return Request{Method: "GET", To: &get}
+		return Request{Method: "GET", To: &get}, nil
 	}
-	return Request{Method: f.Method, To: to, Form: values}
+	return Request{Method: f.Method, To: to, Form: values}, nil
 }
 
 func (f *Field) ticked() bool { return f.Type == "checkbox" || f.Type == "radio" }
