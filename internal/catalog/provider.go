@@ -15,11 +15,13 @@ type Provider struct {
 	OAuth  *ProviderOAuth  `yaml:"oauth"`
 	APIKey *ProviderAPIKey `yaml:"api_key"`
 
-	Account     Account           `yaml:"account"`
-	Injection   Injection         `yaml:"injection"`
-	Headers     map[string]string `yaml:"headers"`      // sent with each of our own requests to the API
-	TokenShapes []string          `yaml:"token_shapes"` // regular expressions; what matches is refused at the gateway
-	Scopes      map[string]string `yaml:"scopes"`       // scope -> what it lets an agent do, in words
+	Account   Account           `yaml:"account"`
+	Injection Injection         `yaml:"injection"`
+	Headers   map[string]string `yaml:"headers"` // sent with each of our own requests to the API
+	// EncodedSlash lets %2F stand in a path segment, because the vendor's ids hold slashes. A policy sees it as it is.
+	EncodedSlash bool              `yaml:"encoded_slash"`
+	TokenShapes  []string          `yaml:"token_shapes"` // regular expressions; what matches is refused at the gateway
+	Scopes       map[string]string `yaml:"scopes"`       // scope -> what it lets an agent do, in words
 }
 
 // ProviderOAuth is how the vendor's authorization server differs from the standard.

@@ -9,6 +9,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // grantCache remembers users' grants until their access epoch moves, at most two minutes; in two generations, so it is bounded.
@@ -144,4 +145,23 @@ func (d *Desk) grant(ctx context.Context, v Visitor, client identity.ClientID, s
 		return err
 	}
 	return d.event(ctx, v, "grant.given", audit.Record{Client: client, Server: string(s), Upstream: string(up), Result: audit.ResultOK})
+}
+
+// Door lists the upstreams of a server that its visitor could connect now, so that no call of his is interrupted later.
+func (d *Desk) Door(ctx context.Context, v Visitor, s *catalog.Server) ([]catalog.UpstreamName, error) {
+	var open []catalog.UpstreamName
+	for _, n := range s.Needs {
+		up := d.Catalog.Upstream(v.Tenant, n.Upstream)
+		if up == nil || !asksPeople(up) {
+			continue
+		}
+		l, err := d.Vault.Connections(ctx, v.Tenant, v.User, n.Upstream)
+		if err != nil {
+			return nil, err
+		}
+		if len(l) == 0 || l[0].Status != vault.Active || !oauth.HasScopes(l[0].Scopes, n.Wants(up)...) {
+			open = append(open, n.Upstream)
+		}
+	}
+	return open, nil
 }

@@ -1,0 +1,192 @@
+package egress
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// statusError is a refusal whose HTTP status says more than its kind.
+type statusError struct {
+	status    int
+	code, msg string
+}
+
+func (e *statusError) Error() string { return e.msg }
+
+func badRequest(msg string) error { return fault.New(fault.Invalid, msg, nil) }
+
+func seconds(d time.Duration) string { return strconv.Itoa(int(d.Seconds()) + 1) }
+
+func writeJSON(w http.ResponseWriter, status int, code, msg string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	// The client went away if this fails: nobody is left to tell.
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": code, "message": msg, "from": "frontdesk"})
+}
+
+// methods that may pass. What is not here, or not in capitals, is refused: another reader could fold it.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT", "SEARCH"}
+
+// overrides say another method than the request line: policy decides on the line, so they must not exist behind us.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+func (p *Proxy) checkRequest(r *http.Request) error {
+	if !slices.Contains(methods, r.Method) {
+		return &statusError{http.StatusMethodNotAllowed, "method_not_allowed", "this method cannot pass egress"}
+	}
+	if r.Header.Get("Upgrade") != "" {
+		return &statusError{http.StatusNotImplemented, "upgrade_refused", "connections cannot be upgraded through egress"}
+	}
+	for _, v := range r.Header.Values("Via") {
+		if strings.Contains(v, p.Hop) {
+			return &statusError{http.StatusLoopDetected, "loop", "this request has passed here already: an upstream leads back to Frontdesk"}
+		}
+	}
+	for name, values := range r.Header {
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(c rune) bool { return c < 0x20 && c != '\t' || c == 0x7f }) {
+				return badRequest("header " + name + " holds a control character")
+			}
+		}
+	}
+	return nil
+}
+
+// takeTicket finds the one transaction token, in one of the places where servers put their credential, and takes it and
+// everything else that could be a credential off the request. A token anywhere else, or twice, is refused, so that it
+// never leaves toward an upstream.
+func takeTicket(r *http.Request, up *catalog.Upstream) (string, error) {
+	places := []string{"Authorization"}
+	if up != nil {
+		places = append(places, up.Provider.Injection.Name)
+		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
+			places = append(places, k.Injection.Name)
+		}
+	}
+	var found []string
+	for _, name := range places {
+		if name == "" {
+			continue
+		}
+		for _, v := range r.Header.Values(name) {
+			found = append(found, credentialOf(v)...)
+		}
+		r.Header.Del(name)
+	}
+	for _, name := range []string{"Cookie", "Proxy-Authorization", "X-Api-Key"} {
+		r.Header.Del(name)
+	}
+	if len(found) != 1 {
+		return "", errTicket
+	}
+	if leaksTicket(r, found[0]) {
+		return "", errTicket
+	}
+	return found[0], credentialsInQuery(r)
+}
+
+var errTicket = fault.New(fault.Unauthenticated, "send the transaction token of this call once, where the API's credential would stand", nil)
+
+// credentialOf reads the ways in which servers write a credential: a scheme and a value, Basic with the value as user or
+// password, or the bare value.
+func credentialOf(v string) []string {
+	scheme, rest, ok := strings.Cut(v, " ")
+	if !ok {
+		return []string{v}
+	}
+	if !strings.EqualFold(scheme, "basic") {
+		return []string{rest}
+	}
+	pair, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil {
+		return nil
+	}
+	user, password, _ := strings.Cut(string(pair), ":")
+	if strings.Count(password, ".") == 2 {
+		return []string{password}
+	}
+	return []string{user}
+}
+
+// leaksTicket reports whether the token stands in a second place, whole or as a part.
+func leaksTicket(r *http.Request, ticket string) bool {
+	if ticket == "" || strings.Contains(r.RequestURI, ticket) {
+		return true
+	}
+	if q, err := url.QueryUnescape(r.RequestURI); err == nil && strings.Contains(q, ticket) {
+		return true
+	}
+	for _, values := range r.Header {
+		for _, v := range values {
+			if strings.Contains(v, ticket) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// queryCredentials are parameters under which APIs take credentials: exactly one credential reaches an upstream, ours.
+var queryCredentials = []string{"access_token", "oauth_token", "api_key", "apikey", "key_id", "auth_token", "private_token", "_method"}
+
+func credentialsInQuery(r *http.Request) error {
+	for name := range r.URL.Query() {
+		if slices.Contains(queryCredentials, strings.ToLower(name)) {
+			return badRequest("query parameter " + strconv.Quote(name) + " cannot pass egress: it could be a second credential, or another method")
+		}
+	}
+	return nil
+}
+
+// hopByHop headers belong to one connection (RFC 9110 section 7.6.1).
+var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
+
+// removed beside these: what says where the request came from, and what would make the answer unreadable for cleaning.
+var removed = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Range", "If-Range", "Accept-Encoding", "Max-Forwards"}
+
+func (p *Proxy) outgoing(r *http.Request, up *catalog.Upstream, target *url.URL) *http.Request {
+	out := (&http.Request{Method: r.Method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: r.Header.Clone(), Body: r.Body, ContentLength: r.ContentLength, Trailer: r.Trailer}).WithContext(r.Context())
+	if r.ContentLength == 0 {
+		out.Body = http.NoBody
+	}
+	dropHopByHop(out.Header)
+	for _, l := range [][]string{removed, overrides} {
+		for _, name := range l {
+			out.Header.Del(name)
+		}
+	}
+	for name, v := range up.Provider.Headers {
+		if out.Header.Get(name) == "" {
+			out.Header.Set(name, v)
+		}
+	}
+	if out.Header.Get("User-Agent") == "" {
+		out.Header.Set("User-Agent", "frontdesk")
+	}
+	// The answer has to be read to be cleaned.
+	out.Header.Set("Accept-Encoding", "identity")
+	out.Header.Add("Via", "1.1 "+p.Hop)
+	return out
+}
+
+func dropHopByHop(h http.Header) {
+	for _, v := range h.Values("Connection") {
+		for name := range strings.SplitSeq(v, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+}
