@@ -1,0 +1,42 @@
+# Frontdesk. `make help` lists what there is; each target says in a line what it does.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+
+.PHONY: help build demo test lint bench conformance attacks crash fuzz tools budgets
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+build: ## build ./bin/frontdesk
+	@CGO_ENABLED=0 go build -trimpath -o bin/frontdesk ./cmd/frontdesk
+
+demo: ## play the whole story in a browser; AUTO=1 plays it without a person and checks every step
+	@CGO_ENABLED=0 go build -trimpath -o bin/demo ./test/demo && ./bin/demo $(if $(AUTO),-auto)
+
+tools: ## install what the tests need, as far as this machine lets us (Debian as root; Node from npm)
+	@test/tools/install.sh
+
+test: tools ## run all tests with the race detector; in CI a skipped test fails
+	@test/tools/test.sh ./...
+
+lint: ## gofmt, vet, staticcheck, errcheck, the floors and budgets; govulncheck where its database is reachable
+	@test/tools/lint.sh
+
+bench: ## what a call costs beside a bare proxy (20 minutes at most; LONG=1 for more)
+	@CGO_ENABLED=0 go build -trimpath -o bin/bench ./bench && ./bin/bench $(if $(LONG),-long)
+
+conformance: tools ## the MCP conformance suites, direct and through Frontdesk
+	@test/tools/test.sh -tags conformance -timeout 40m -v ./test/conformance/...
+
+attacks: ## the attack catalogue, by id; ends with 'N passed, N failed'
+	@test/tools/attacks.sh
+
+crash: ## kill -9 at random moments under load (KILLS=100)
+	@go test -count=1 -tags crash -timeout 60m -v ./test/crash/... -args -kills $(or $(KILLS),100)
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s each)
+	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)
+
+budgets: ## sizes of packages and functions against what docs/architecture.md allows
+	@go test -count=1 -v -run 'Test(Floors|OneDoor|TheWaist|Budgets)' ./internal
