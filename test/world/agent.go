@@ -11,6 +11,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 // Eras that an agent may ask for.
@@ -44,8 +46,8 @@ type AgentConfig struct {
 
 // Agent is an MCP client on the official SDK. Its methods are safe for concurrent use.
 type Agent struct {
-	Recorder Recorder // everything it sent and received
-	*party            // its loopback redirect
+	Recorder capture.Recorder // everything it sent and received
+	*party                    // its loopback redirect
 
 	cfg    AgentConfig
 	http   *http.Client
@@ -93,6 +95,10 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	p.serve(mux)
 	return a, nil
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func withToken(token string, next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {

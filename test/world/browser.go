@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"frontdesk.dev/frontdesk/test/world/capture"
 	"frontdesk.dev/frontdesk/test/world/page"
 )
 
@@ -28,7 +29,7 @@ const (
 // <meta http-equiv=refresh>, obeys `form-action`, and says by Sec-Fetch-Site and Origin where a request came from, as
 // the common ones do. Several browsers share nothing. One browser is used by one goroutine at a time.
 type Browser struct {
-	Recorder Recorder // everything it sent and received
+	Recorder capture.Recorder // everything it sent and received
 
 	client  *http.Client
 	current *Shown

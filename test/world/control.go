@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/test/world/authserver"
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 // A party in a process of its own is steered over a second socket: POST /<command> with form arguments, JSON back.
@@ -263,8 +264,8 @@ func (p *Process) Do(ctx context.Context, command string, args url.Values, out a
 }
 
 // Captures is what the party received, sent and wrote down.
-func (p *Process) Captures(ctx context.Context) ([]Entry, error) {
-	var out []Entry
+func (p *Process) Captures(ctx context.Context) ([]capture.Entry, error) {
+	var out []capture.Entry
 	err := p.Do(ctx, "captures", nil, &out)
 	return out, err
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 // IssuesConfig describes an MCP server that somebody else wrote for the tracker's API.
@@ -31,7 +33,7 @@ type IssuesConfig struct {
 
 // IssuesServer is an MCP server on the official SDK that knows of nothing but a base URL and the token in the request.
 type IssuesServer struct {
-	Recorder Recorder // every MCP request it got, every answer of the API, and both of its own
+	Recorder capture.Recorder // every MCP request it got, every answer of the API, and both of its own
 	*party
 	cfg    IssuesConfig
 	api    *apiClient
@@ -216,9 +218,12 @@ type apiClient struct {
 	http   *http.Client
 }
 
-func newAPIClient(base, header string, rec *Recorder) *apiClient {
+func newAPIClient(base, header string, rec *capture.Recorder) *apiClient {
 	return &apiClient{base, header, &http.Client{Transport: rec.Transport(http.DefaultTransport.(*http.Transport).Clone())}}
 }
+
+// maxAnswer is how much of an answer a tool passes on.
+const maxAnswer = 8 << 20
 
 // apiRequest is one request to the API; its path has the query with it.
 type apiRequest struct{ method, path, body string }
@@ -255,7 +260,7 @@ func (c *apiClient) call(ctx context.Context, token string, in apiRequest) (int,
 		return 0, "", fmt.Errorf("ask the tracker: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRecorded))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return 0, "", fmt.Errorf("read the tracker's answer: %w", err)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"frontdesk.dev/frontdesk/test/world"
 	"frontdesk.dev/frontdesk/test/world/authserver"
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 func newIssues(t *testing.T, cfg world.IssuesConfig) *world.IssuesServer {
@@ -440,7 +441,7 @@ func TestCapturesHoldWhatWasSeen(t *testing.T) {
 	call(t, a, "echo", map[string]any{"text": canary})
 	call(t, a, "fetch", map[string]any{"path": "/echo"})
 	for name, tc := range map[string]struct {
-		rec  *world.Recorder
+		rec  *capture.Recorder
 		want []string // where the key is to be found: what the entry begins with
 	}{
 		"agent":  {&a.Recorder, []string{"200 from POST " + srv.MCP()}},

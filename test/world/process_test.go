@@ -10,6 +10,7 @@ import (
 
 	"frontdesk.dev/frontdesk/test/world"
 	"frontdesk.dev/frontdesk/test/world/authserver"
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 func spawn(t *testing.T, program string, args ...string) *world.Process {
@@ -49,7 +50,7 @@ func TestProcesses(t *testing.T) {
 	}
 	for _, p := range []*world.Process{agent, issues} {
 		entries, err := p.Captures(within(t))
-		if err != nil || len(world.SearchEntries(entries, canary)) == 0 || len(world.SearchEntries(entries, key)) == 0 {
+		if err != nil || len(capture.Search(entries, canary)) == 0 || len(capture.Search(entries, key)) == 0 {
 			t.Errorf("%s: nothing found in %d captures, %v", p.Kind, len(entries), err)
 		}
 	}

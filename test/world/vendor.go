@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 // VendorMCPConfig describes the tracker's own MCP server.
@@ -17,7 +19,7 @@ type VendorMCPConfig struct {
 
 // VendorMCP is an MCP server that is the upstream itself: it wants the tracker's own access token and nothing else.
 type VendorMCP struct {
-	Recorder Recorder // what it received; here the tracker's token belongs
+	Recorder capture.Recorder // what it received; here the tracker's token belongs
 	*party
 	cfg VendorMCPConfig
 	api *apiClient

@@ -1,4 +1,7 @@
-package world
+// Package capture keeps what a party of the world received, sent and wrote down, and searches it for secrets in every
+// form in which one may hide. It records whole messages, headers included, so it is itself full of secrets: it lives
+// in tests and in the demo only.
+package capture
 
 import (
 	"bytes"
@@ -15,8 +18,8 @@ import (
 	"time"
 )
 
-// maxRecorded is how much of one body is kept.
-const maxRecorded = 8 << 20
+// maxBody is how much of one body is kept.
+const maxBody = 8 << 20
 
 // Recorder keeps what a party received, sent and wrote down, for searches after leaks. It is safe for concurrent use;
 // its zero value is empty and ready.
@@ -61,10 +64,10 @@ func (r *Recorder) Entries() []Entry {
 }
 
 // Search looks for a secret in everything, in every form that Forms knows.
-func (r *Recorder) Search(secret string) []Hit { return SearchEntries(r.Entries(), secret) }
+func (r *Recorder) Search(secret string) []Hit { return Search(r.Entries(), secret) }
 
-// SearchEntries is Search over entries that came from another process.
-func SearchEntries(entries []Entry, secret string) []Hit {
+// Search is Recorder.Search for entries that came from another process.
+func Search(entries []Entry, secret string) []Hit {
 	forms := Forms(secret)
 	var hits []Hit
 	for _, e := range entries {
@@ -193,7 +196,7 @@ func (r *Recorder) begin(way, what string, h http.Header) *Entry {
 func (r *Recorder) write(e *Entry, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if room := maxRecorded - len(e.Body); len(b) > room {
+	if room := maxBody - len(e.Body); len(b) > room {
 		b, e.Truncated = b[:room], true
 	}
 	e.Body = append(e.Body, b...)

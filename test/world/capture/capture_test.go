@@ -1,4 +1,4 @@
-package world_test
+package capture_test
 
 import (
 	"encoding/base64"
@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"frontdesk.dev/frontdesk/test/world"
+	"frontdesk.dev/frontdesk/test/world/capture"
 )
 
 func found(text, secret string) bool {
-	var r world.Recorder
+	var r capture.Recorder
 	r.Note("log", []byte(text))
 	return len(r.Search(secret)) > 0
 }
@@ -61,7 +61,7 @@ func FuzzSearch(f *testing.F) {
 }
 
 func TestSearchLooksAtHeaders(t *testing.T) {
-	hits := world.SearchEntries([]world.Entry{
+	hits := capture.Search([]capture.Entry{
 		{What: "GET /x?token=the-secret-value"},
 		{What: "POST /", Header: map[string][]string{"X-Made-Up": {"Bearer the-secret-value"}}},
 		{What: "200", Body: []byte("nothing")},
