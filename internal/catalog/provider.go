@@ -12,6 +12,9 @@ type Provider struct {
 	Console  string   `yaml:"console"`  // where an operator registers an OAuth app
 	LowTrust []string `yaml:"unproven"` // fields that were not seen in a source
 
+	// Inputs are what an operator fills in, as {name} in hosts and endpoints: a self-hosted vendor's host, a tenant.
+	Inputs map[string]Input `yaml:"inputs"`
+
 	OAuth  *ProviderOAuth  `yaml:"oauth"`
 	APIKey *ProviderAPIKey `yaml:"api_key"`
 
@@ -22,6 +25,13 @@ type Provider struct {
 	EncodedSlash bool              `yaml:"encoded_slash"`
 	TokenShapes  []string          `yaml:"token_shapes"` // regular expressions; what matches is refused at the gateway
 	Scopes       map[string]string `yaml:"scopes"`       // scope -> what it lets an agent do, in words
+}
+
+// Input is a value that an upstream's entry in the config gives. Its pattern is a security control: what it lets through
+// becomes a host that credentials are sent to.
+type Input struct {
+	Pattern string `yaml:"pattern"` // anchored regular expression
+	Default string `yaml:"default"`
 }
 
 // ProviderOAuth is how the vendor's authorization server differs from the standard.

@@ -1,0 +1,109 @@
+package catalog
+
+import (
+	"embed"
+	"fmt"
+	"maps"
+	"regexp"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+//go:embed providers/*.yaml
+var providerFiles embed.FS
+
+// Providers reads the built-in catalogue: one file a vendor, by id.
+func Providers() (map[string]*Provider, error) {
+	files, err := providerFiles.ReadDir("providers")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]*Provider{}
+	for _, f := range files {
+		text, err := providerFiles.ReadFile("providers/" + f.Name())
+		if err != nil {
+			return nil, err
+		}
+		p := &Provider{}
+		if err := yaml.UnmarshalWithOptions(text, p, yaml.Strict()); err != nil {
+			return nil, fmt.Errorf("provider %s: %w", f.Name(), err)
+		}
+		if err := p.Check(); err != nil {
+			return nil, fmt.Errorf("provider %s: %w", f.Name(), err)
+		}
+		all[p.ID] = p
+	}
+	return all, nil
+}
+
+// Check says what is wrong with a provider's facts, the first thing alone.
+func (p *Provider) Check() error {
+	if p.Name == "" || len(p.Hosts) == 0 {
+		return fmt.Errorf("a provider needs a name and hosts")
+	}
+	if p.OAuth == nil && p.APIKey == nil {
+		return fmt.Errorf("a provider needs oauth or api_key")
+	}
+	for _, shape := range p.TokenShapes {
+		if _, err := regexp.Compile(shape); err != nil {
+			return fmt.Errorf("token_shapes: %w", err)
+		}
+	}
+	for name, in := range p.Inputs {
+		if _, err := regexp.Compile(in.Pattern); err != nil || !strings.HasPrefix(in.Pattern, "^") || !strings.HasSuffix(in.Pattern, "$") {
+			return fmt.Errorf("inputs.%s: its pattern must be a regular expression from ^ to $", name)
+		}
+	}
+	injections := []Injection{p.Injection}
+	if p.APIKey != nil && p.APIKey.Injection != nil {
+		injections = append(injections, *p.APIKey.Injection)
+	}
+	for _, in := range injections {
+		switch in.Kind {
+		case "", "header", "basic", "query":
+		default:
+			return fmt.Errorf("injection.kind is %q, want header, basic or query", in.Kind)
+		}
+	}
+	return nil
+}
+
+// With fills in the inputs. It returns which one is missing or does not match its pattern.
+func (p *Provider) With(values map[string]string) (*Provider, error) {
+	for name := range values {
+		if _, ok := p.Inputs[name]; !ok {
+			return nil, fmt.Errorf("%s has no input %q", p.Name, name)
+		}
+	}
+	var pairs []string
+	for name, in := range p.Inputs {
+		v := values[name]
+		if v == "" {
+			v = in.Default
+		}
+		if v == "" {
+			return nil, fmt.Errorf("%s needs the input %q", p.Name, name)
+		}
+		if ok, err := regexp.MatchString(in.Pattern, v); err != nil || !ok {
+			return nil, fmt.Errorf("the input %q does not match %s", name, in.Pattern)
+		}
+		pairs = append(pairs, "{"+name+"}", v)
+	}
+	fill := strings.NewReplacer(pairs...).Replace
+	q := *p
+	q.Hosts = make([]string, len(p.Hosts))
+	for i, h := range p.Hosts {
+		q.Hosts[i] = fill(h)
+	}
+	q.Account.URL = fill(p.Account.URL)
+	if p.OAuth != nil {
+		o := *p.OAuth
+		o.Authorize, o.TokenParams = maps.Clone(o.Authorize), maps.Clone(o.TokenParams)
+		for _, s := range []*string{&o.Issuer, &o.Authorization, &o.Token, &o.Revocation} {
+			*s = fill(*s)
+		}
+		q.OAuth = &o
+	}
+	return &q, nil
+}
