@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"mime"
@@ -45,9 +46,8 @@ func (t Token) Lookup(pointer string) (string, bool) {
 	return s, true
 }
 
-// Pointers say where a vendor's answer has what (RFC 6901). The zero value means RFC 6749's places; in any other one,
-// an empty pointer means that the vendor has no such member, but for Error, which is then /error.
-// token_type and id_token are looked for beside the access token.
+// Pointers say where a vendor's answer has what (RFC 6901). An empty one means RFC 6749's place, but for ExpiresAt and
+// ExpiresFromJWT, which have none there. token_type and id_token are looked for beside the access token.
 type Pointers struct {
 	AccessToken      string `json:"access_token"`
 	RefreshToken     string `json:"refresh_token"`
@@ -59,11 +59,6 @@ type Pointers struct {
 	Error            string `json:"error"`
 
 	refresh bool // the answer to a refresh may be flat where the first one was nested (Slack)
-}
-
-func standardPointers() Pointers {
-	return Pointers{AccessToken: "/access_token", RefreshToken: "/refresh_token", ExpiresIn: "/expires_in",
-		RefreshExpiresIn: "/refresh_token_expires_in", Scope: "/scope"}
 }
 
 const (
@@ -98,11 +93,7 @@ func (e Endpoint) read(r reply, asked time.Time) (Token, *TokenError) {
 	if life, said := seconds(at(doc, p.RefreshExpiresIn)); said && life > 0 {
 		t.RefreshExpires = asked.Add(life)
 	}
-	separator := e.ScopeResponseSeparator
-	if separator == "" {
-		separator = e.ScopeSeparator
-	}
-	t.Scopes, t.ScopesKnown = readScopes(at(doc, p.Scope), separator)
+	t.Scopes, t.ScopesKnown = readScopes(at(doc, p.Scope), cmp.Or(e.ScopeResponseSeparator, e.ScopeSeparator))
 	scrub(doc, t) // last: it empties the places that p points to
 	return t, nil
 }
@@ -255,24 +246,22 @@ func parseObject(body []byte) (map[string]any, error) {
 	return doc, nil
 }
 
-// in returns the pointers to use for this answer.
+// in returns the pointers to use for this answer, none of them empty that has a standard place.
 func (p Pointers) in(doc any) Pointers {
-	if p == (Pointers{refresh: p.refresh}) {
-		return standardPointers()
-	}
 	if p.refresh && at(doc, p.AccessToken) == nil {
-		return standardPointers()
+		p = Pointers{ExpiresAt: p.ExpiresAt, ExpiresFromJWT: p.ExpiresFromJWT}
 	}
+	p.AccessToken = cmp.Or(p.AccessToken, "/access_token")
+	p.RefreshToken = cmp.Or(p.RefreshToken, "/refresh_token")
+	p.ExpiresIn = cmp.Or(p.ExpiresIn, "/expires_in")
+	p.RefreshExpiresIn = cmp.Or(p.RefreshExpiresIn, "/refresh_token_expires_in")
+	p.Scope = cmp.Or(p.Scope, "/scope")
 	return p
 }
 
 // errorIn returns the vendor's error code, "" if there is none. At some vendors it is a number, and 0 is none.
 func (p Pointers) errorIn(doc any) string {
-	pointer := p.Error
-	if pointer == "" {
-		pointer = "/error"
-	}
-	if code, ok := asText(at(doc, pointer)); ok && code != "0" {
+	if code, ok := asText(at(doc, cmp.Or(p.Error, "/error"))); ok && code != "0" {
 		return code
 	}
 	return ""

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 
@@ -53,11 +54,7 @@ func (r AuthorizationRequest) URL() (string, error) {
 		set("code_challenge", r.CodeChallenge)
 		set("code_challenge_method", ChallengeMethod)
 	}
-	param := r.ScopeParam
-	if param == "" {
-		param = "scope"
-	}
-	set(param, JoinScopes(r.Scopes, r.ScopeSeparator))
+	set(cmp.Or(r.ScopeParam, "scope"), JoinScopes(r.Scopes, r.ScopeSeparator))
 	for _, resource := range r.Resources {
 		if !isResource(resource) {
 			return "", fault.New(fault.Invalid, "a resource is an absolute URI without fragment", nil)

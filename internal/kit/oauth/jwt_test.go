@@ -205,7 +205,7 @@ func TestVerifyJWTRefuses(t *testing.T) {
 		"zip":                header(`"zip":"DEF"`),
 		"JSON serialization": `{"protected":"` + parts[0] + `","payload":"` + parts[1] + `","signature":"` + parts[2] + `"}`,
 		// A-006, A-007
-		"JWE": "eyJhbGciOiJBMTI4S1ciLCJlbmMiOiJBMTI4R0NNIiwiemlwIjoiREVGIn0..AAAA.AAAA.AAAA", "dots": strings.Repeat(".", 60<<10), "two dots": "..", "nothing": "", "too long": good + strings.Repeat("A", 16<<10),
+		"JWE": "eyJhbGciOiJBMTI4S1ciLCJlbmMiOiJBMTI4R0NNIiwiemlwIjoiREVGIn0..AAAA.AAAA.AAAA", "dots": strings.Repeat(".", 60<<10), "two dots": "..", "nothing": "", "too long": es256(goodHeader, claims("x", `"`+strings.Repeat("a", 12<<10)+`"`)),
 		// A-008
 		"other audience": es256(goodHeader, claims("aud", `"https://gw.example/t/acme/mcp/other"`)), "the tenant": es256(goodHeader, claims("aud", `"https://gw.example/t/acme"`)),
 		"trailing slash": es256(goodHeader, claims("aud", `"`+resource+`/"`)), "upper-case host": es256(goodHeader, claims("aud", `"https://GW.example/t/acme/mcp/jira"`)),
@@ -268,23 +268,28 @@ func TestVerifyJWTAsksForKeysLast(t *testing.T) {
 }
 
 func TestExpectZeroRefuses(t *testing.T) {
-	token := es256(goodHeader, claims())
 	for name, change := range map[string]func(*oauth.Expect){
 		"zero":         func(e *oauth.Expect) { *e = oauth.Expect{} },
 		"no issuer":    func(e *oauth.Expect) { e.Issuer = "" },
 		"no audiences": func(e *oauth.Expect) { e.Audiences = nil },
-		"no types":     func(e *oauth.Expect) { e.Types = nil },
-		"no clock":     func(e *oauth.Expect) { e.Now = time.Time{} },
-		"no algs":      func(e *oauth.Expect) { e.Algs = []jose.SignatureAlgorithm{} },
-		"other alg":    func(e *oauth.Expect) { e.Algs = []jose.SignatureAlgorithm{jose.RS256} },
-		"short life":   func(e *oauth.Expect) { e.MaxLife = time.Minute },
-		"a claim":      func(e *oauth.Expect) { e.Absent = []string{"client_id"} },
+
+		"no types":   func(e *oauth.Expect) { e.Types = nil },
+		"no clock":   func(e *oauth.Expect) { e.Now = time.Time{} },
+		"no algs":    func(e *oauth.Expect) { e.Algs = []jose.SignatureAlgorithm{} },
+		"other alg":  func(e *oauth.Expect) { e.Algs = []jose.SignatureAlgorithm{jose.RS256} },
+		"short life": func(e *oauth.Expect) { e.MaxLife = time.Minute },
+		"a claim":    func(e *oauth.Expect) { e.Absent = []string{"client_id"} },
 	} {
 		e := accessTokenDoor()
 		change(&e)
-		if _, err := oauth.VerifyJWT(t.Context(), token, keys(), e); fault.KindOf(err) != fault.Unauthenticated || err == nil {
+		if _, err := oauth.VerifyJWT(t.Context(), es256(goodHeader, claims()), keys(), e); fault.KindOf(err) != fault.Unauthenticated || err == nil {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+	empty := accessTokenDoor()
+	empty.Audiences = []string{""}
+	if _, err := oauth.VerifyJWT(t.Context(), es256(goodHeader, claims("aud", `""`)), keys(), empty); err == nil {
+		t.Error("an empty audience was accepted")
 	}
 	wide := accessTokenDoor()
 	wide.Leeway = time.Hour

@@ -170,20 +170,7 @@ func parseKeys(body []byte) (keys []jose.JSONWebKey, skipped []string, err error
 		}
 		keys = append(keys, key)
 	}
-	// Of two keys with one name neither can be meant, unless their types tell them apart (RFC 7517 s4.5).
-	unique := slices.DeleteFunc(slices.Clone(keys), func(a jose.JSONWebKey) bool {
-		same := 0
-		for _, b := range keys {
-			if a.KeyID == b.KeyID && a.KeyID != "" && fmt.Sprintf("%T", a.Key) == fmt.Sprintf("%T", b.Key) {
-				same++
-			}
-		}
-		return same > 1
-	})
-	if n := len(keys) - len(unique); n > 0 {
-		skipped = append(skipped, fmt.Sprintf("%d keys that share a kid", n))
-	}
-	return unique, skipped, nil
+	return keys, skipped, nil
 }
 
 func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
@@ -197,7 +184,7 @@ func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 		return key, "unsupported or malformed"
 	}
 	switch {
-	case !key.IsPublic() || !key.Valid():
+	case !key.IsPublic():
 		return key, "not a public key"
 	case key.Use != "" && key.Use != "sig", facts.KeyOps != nil && !slices.Contains(facts.KeyOps, "verify"):
 		return key, "not for signatures"
@@ -210,6 +197,7 @@ func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 }
 
 // find returns the key for kid and alg. The algorithm belongs to the key: a token cannot choose another (RFC 8725 s3.1).
+// Of two keys with one name neither can be meant, unless their types tell them apart (RFC 7517 s4.5).
 func find(keys []jose.JSONWebKey, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, bool) {
 	var match []jose.JSONWebKey
 	for _, key := range keys {

@@ -205,6 +205,23 @@ func TestKeySetStale(t *testing.T) {
 	}
 }
 
+func TestKeySetStaleDoesNotWait(t *testing.T) {
+	s := newKeySite(t, jwks(ec("k1")))
+	s.expect(t, "k1", true, 1)
+	hanging, release := make(chan struct{}), make(chan struct{})
+	s.pass(time.Hour, func(w http.ResponseWriter, r *http.Request) {
+		close(hanging)
+		<-release
+		jwks(ec("k1"), ec("k2"))(w, r)
+	})
+	if err := s.key(t, "k1", jose.ES256); err != nil { // returns, though the fetch that it began hangs
+		t.Error(err)
+	}
+	<-hanging
+	close(release)
+	s.expect(t, "k2", true, 2)
+}
+
 func TestKeySetBadAnswersKeepGoodKeys(t *testing.T) {
 	thief := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		t.Error("a redirect was followed")
@@ -269,7 +286,7 @@ func TestKeySetBadKeys(t *testing.T) {
 		}
 		s.expect(t, "k1", true, 1)
 		s.mu.Lock()
-		if !strings.Contains(s.log.String(), "signing key ignored") {
+		if !strings.Contains(s.log.String(), "signing key ignored") || strings.Contains(name, "private") != strings.Contains(s.log.String(), "not a public key") && name != "oct" {
 			t.Errorf("%s: the operator is not told: %s", name, &s.log)
 		}
 		s.mu.Unlock()

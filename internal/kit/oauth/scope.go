@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -8,10 +9,7 @@ import (
 // ParseScopes splits a scope parameter (RFC 6749 s3.3) at sep, " " if empty. Empty entries and repetitions are
 // dropped, the order of first appearance is kept. ok is false if an entry is not a scope token.
 func ParseScopes(s, sep string) (scopes []string, ok bool) {
-	if sep == "" {
-		sep = " "
-	}
-	for entry := range strings.SplitSeq(s, sep) {
+	for entry := range strings.SplitSeq(s, cmp.Or(sep, " ")) {
 		if entry = strings.Trim(entry, " "); entry == "" || slices.Contains(scopes, entry) {
 			continue
 		}
@@ -32,12 +30,7 @@ const (
 func isScope(s string) bool { return visible(s, maxScopeLen) && !strings.ContainsAny(s, `"\`) }
 
 // JoinScopes is the inverse of ParseScopes.
-func JoinScopes(scopes []string, sep string) string {
-	if sep == "" {
-		sep = " "
-	}
-	return strings.Join(scopes, sep)
-}
+func JoinScopes(scopes []string, sep string) string { return strings.Join(scopes, cmp.Or(sep, " ")) }
 
 // HasScopes reports whether all of want are among have. No hierarchy is assumed: only the vendor knows whether
 // "repo" holds "repo:status".

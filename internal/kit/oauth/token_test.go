@@ -183,6 +183,7 @@ func TestAnswers(t *testing.T) {
 		"monday": {js, `{"access_token":"e30.eyJleHAiOjE3OTU0MzcwMDB9.e30","scope":"x"}`, func(e *oauth.Endpoint) {
 			e.Answer = oauth.Pointers{AccessToken: "/access_token", ExpiresFromJWT: "exp", Scope: "/scope"}
 		}, token{Access: "e30.eyJleHAiOjE3OTU0MzcwMDB9.e30", Expires: in(30 * time.Minute), Scopes: []string{"x"}, ScopesKnown: true}},
+		"Bitbucket": {js, `{"access_token":"a1","refresh_token":"r1","scopes":"x y"}`, func(e *oauth.Endpoint) { e.Answer.Scope = "/scopes" }, token{Access: "a1", Refresh: "r1", Scopes: []string{"x", "y"}, ScopesKnown: true}},
 		"opaque where a JWT was promised": {js, `{"access_token":"a1"}`, func(e *oauth.Endpoint) {
 			e.Answer = oauth.Pointers{AccessToken: "/access_token", ExpiresFromJWT: "exp"}
 		}, token{Access: "a1"}},
@@ -296,6 +297,7 @@ func TestRefusals(t *testing.T) {
 		"error with markup":         {400, js, `{"error":"<script>"}`, want{oauth.Malformed, "", false, fault.Unavailable}},
 		"error twice":               {400, js, `{"error":"invalid_grant","error":"x"}`, want{oauth.Malformed, "", false, fault.Unavailable}},
 		"error in upper case":       {400, js, `{"Error":"invalid_grant"}`, want{oauth.Malformed, "", false, fault.Unavailable}},
+		"redirect with an error":    {302, js, `{"error":"invalid_grant"}`, want{oauth.Malformed, "invalid_grant", false, fault.Unavailable}},
 		"500 HTML":                  {500, html, `<html>`, want{oauth.Temporary, "", false, fault.Unavailable}},
 		"503":                       {503, html, ``, want{oauth.Temporary, "", false, fault.Unavailable}},
 		"408":                       {408, html, ``, want{oauth.Temporary, "", false, fault.Unavailable}},
@@ -446,6 +448,22 @@ func TestNoRetryOnAKeptConnection(t *testing.T) {
 	var te *oauth.TokenError
 	if !errors.As(err, &te) || !te.Sent || asked.Load() != 2 {
 		t.Errorf("asked %d times, %v", asked.Load(), err)
+	}
+}
+
+// The first byte is out, the last is not: that counts as sent.
+func TestCancelledWhileSending(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	s := serve(t, func(http.ResponseWriter, *http.Request) {
+		cancel()
+		<-over
+	})
+	_, err := client(s).Refresh(ctx, endpoint(s.URL), oauth.RefreshGrant{Refresh: secret.New(strings.Repeat("r", 32<<20))})
+	close(over)
+	var te *oauth.TokenError
+	if !errors.As(err, &te) || te.Failure != oauth.Temporary || !te.Sent {
+		t.Errorf("got %v", err)
 	}
 }
 
