@@ -20,7 +20,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
-	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
 var errGrant = refuse(oauth.CodeInvalidGrant, "the code or refresh token is not valid any more, or was never this client's; sign in again")
@@ -101,7 +100,7 @@ func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Clien
 	redirect := form.Get("redirect_uri")
 	resources := form["resource"]
 	if c.Client != client.ID || !s.Now().Before(c.Expires) || redirect != "" && redirect != c.Redirect ||
-		len(resources) > 0 && !slices.Equal(resources, []string{c.Resource}) || !oauth.VerifierMatches(secret.New(form.Get("code_verifier")), c.Challenge) {
+		len(resources) > 0 && !slices.Equal(resources, []string{c.Resource}) || !oauth.VerifierMatches(form.Get("code_verifier"), c.Challenge) {
 		return nil, errGrant
 	}
 	now := s.Now()

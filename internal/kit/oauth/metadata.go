@@ -151,6 +151,9 @@ func fetchFirst(ctx context.Context, doer Doer, urls []string, into any) error {
 	away := 0
 	for _, u := range urls {
 		doc, err := get(ctx, doer, u, maxMetadata)
+		if fault.KindOf(err) == fault.Denied { // our own guard's no
+			return err
+		}
 		if err != nil {
 			return fault.New(fault.Unavailable, "the metadata at "+u+" cannot be fetched", quiet(err))
 		}

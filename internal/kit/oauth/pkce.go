@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"strings"
 
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -30,23 +31,21 @@ func Verifier(rand io.Reader) (secret.Text, error) {
 }
 
 // CodeChallenge returns the S256 challenge of a verifier (RFC 7636 s4.2).
-func CodeChallenge(verifier secret.Text) string {
-	sum := sha256.Sum256([]byte(verifier.Expose()))
+func CodeChallenge(verifier secret.Text) string { return s256(verifier.Expose()) }
+
+func s256(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// VerifierMatches reports whether verifier is well formed and hashes to challenge (RFC 7636 s4.1 and s4.6).
-func VerifierMatches(verifier secret.Text, challenge string) bool {
-	v := verifier.Expose()
-	if len(v) < 43 || len(v) > 128 {
+// VerifierMatches reports whether verifier, as a client sent it to us, is well formed and hashes to challenge (RFC 7636
+// s4.1 and s4.6).
+func VerifierMatches(verifier, challenge string) bool {
+	if len(verifier) < 43 || len(verifier) > 128 ||
+		strings.ContainsFunc(verifier, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("-._~", r) }) {
 		return false
 	}
-	for i := range len(v) {
-		if c := v[i]; !isAlnum(rune(c)) && c != '-' && c != '.' && c != '_' && c != '~' {
-			return false
-		}
-	}
-	return Same(CodeChallenge(verifier), challenge)
+	return Same(s256(verifier), challenge)
 }
 
 // Same compares in constant time. An empty value is the same as nothing, not even another empty one: a forgotten

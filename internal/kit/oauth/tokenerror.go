@@ -93,6 +93,9 @@ func (e *TokenError) fault(endpoint string) error {
 	case RequestRefused:
 		return fault.New(fault.Denied, host+" refused the request ("+code+"); ask your operator", e)
 	case Temporary:
+		if fault.KindOf(e.Cause) == fault.Denied { // our own guard's no, which says what to change
+			return fault.New(fault.Denied, fault.Message(e.Cause), e)
+		}
 		return fault.Later(host+" cannot answer now; try again later", e.RetryAfter, e)
 	}
 	return fault.New(fault.Unavailable, host+" gave an answer that is not to be trusted ("+e.Failure.String()+"); ask your operator", e)
