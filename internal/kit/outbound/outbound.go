@@ -1,0 +1,205 @@
+// Package outbound is the one guarded door to the network.
+//
+// Two guards stand at it. Named lets through exactly the origins (scheme, host, port) of the config file, private and
+// loopback addresses among them. Found is for URLs that somebody else wrote (metadata, JWKS, client documents, what an
+// API set): https on port 443 to public addresses, and what is named besides. Link-local, metadata, multicast and
+// unspecified addresses open for neither. A request is judged by its URL before anything is resolved, and every
+// connection again by the address it is about to be made to, so a name that changes its mind gains nothing. Redirects
+// are handed back, never followed; there are no cookies, no proxy but the configured one, no way to turn certificate
+// checks off. The package trusts the config file and the resolver's transport, not its answers. It does not know what
+// a credential is, and its errors hold nothing that a peer sent.
+package outbound
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// Config is what the operator's file says about the network. The zero Config names nothing: only public https opens.
+type Config struct {
+	// Named are origins as the file has them: scheme://host or scheme://host:port.
+	Named []string
+	// Proxy is http://host:port or https://host:port; empty for none. What the environment says is ignored (httpoxy).
+	// Through a proxy the name is checked and the proxy dials. Named loopback hosts are dialled directly all the same:
+	// the proxy's loopback is another machine's.
+	Proxy string
+	// CAFile holds PEM certificates that are trusted beside the system's.
+	CAFile string
+	// DialTimeout bounds resolving and connecting, and then the TLS handshake. 0 means 10 s.
+	DialTimeout time.Duration
+	// HeaderTimeout bounds the wait for an answer's header. 0 means 5 min, which is the default limit of a call.
+	HeaderTimeout time.Duration
+	// FetchTimeout bounds a Do from its start to the last byte of the body. 0 means 30 s.
+	FetchTimeout time.Duration
+	// Resolver resolves names; nil is the system's.
+	Resolver *net.Resolver
+}
+
+// Door is the process's way out. It is safe for concurrent use.
+type Door struct {
+	named, found http.Transport
+	origins      atomic.Pointer[map[origin]struct{}]
+	fetch        time.Duration
+}
+
+// New checks the config and returns a door. Its errors are fault.Invalid and say which line to change.
+func New(c Config) (*Door, error) {
+	d := &Door{fetch: orDefault(c.FetchTimeout, 30*time.Second)}
+	if err := d.SetNamed(c.Named); err != nil {
+		return nil, err
+	}
+	proxy, err := parseProxy(c.Proxy)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := roots(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	if proxy == nil {
+		equip(&d.named, c, roots, neverReached)
+		equip(&d.found, c, roots, notPublic)
+		return d, nil
+	}
+	// All that these two dial are the proxy and named loopback hosts, which the operator wrote down himself.
+	equip(&d.named, c, roots, neverReached)
+	equip(&d.found, c, roots, neverReached)
+	d.named.OnProxyConnectResponse, d.found.OnProxyConnectResponse = proxyAnswered, proxyAnswered
+	d.found.Proxy = http.ProxyURL(proxy)
+	d.named.Proxy = func(r *http.Request) (*url.URL, error) {
+		if isLoopback(r.URL.Hostname()) {
+			return nil, nil
+		}
+		return proxy, nil
+	}
+	return d, nil
+}
+
+// SetNamed replaces the named origins, for requests that start from now on. On an error the old ones stay.
+func (d *Door) SetNamed(origins []string) error {
+	set := make(map[origin]struct{}, 2*len(origins))
+	for _, o := range origins {
+		if err := addOrigin(set, o); err != nil {
+			return err
+		}
+	}
+	d.origins.Store(&set)
+	return nil
+}
+
+// Named returns the client for what the config file names.
+func (d *Door) Named() *Client { return &Client{door: d} }
+
+// Found returns the client for URLs that came from elsewhere.
+func (d *Door) Found() *Client { return &Client{door: d, found: true} }
+
+// Close gives idle connections back. Requests under way are not touched.
+func (d *Door) Close() {
+	d.named.CloseIdleConnections()
+	d.found.CloseIdleConnections()
+}
+
+// Client sends requests through one of the guards. It is safe for concurrent use.
+//
+// Every error, those of reading a body included, is a fault: Invalid for a request that may not be sent like this,
+// Denied where the guard refuses (nothing was resolved, or no connection was made), Unavailable where the other side is
+// away, too slow, or breaks the protocol. Causes stay visible to errors.Is, context.Canceled among them.
+type Client struct {
+	door  *Door
+	found bool
+}
+
+var _ http.RoundTripper = (*Client)(nil)
+
+// RoundTrip sends one request and returns its answer, whatever its status; the request's context is the only bound on
+// the body, which streams in both directions. After `101 Switching Protocols` the body is an io.ReadWriteCloser.
+func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
+	transport, err := c.admit(r)
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // http.RoundTripper promises it
+		}
+		return nil, err
+	}
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return nil, explain(r.URL.Host, err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		if len(r.Header["Upgrade"]) == 0 {
+			_ = resp.Body.Close()
+			return nil, fault.New(fault.Unavailable, r.URL.Host+" switched protocols without being asked to", nil)
+		}
+		return resp, nil
+	}
+	if resp.Body != http.NoBody {
+		resp.Body = &body{ReadCloser: resp.Body, host: r.URL.Host}
+	}
+	return resp, nil
+}
+
+// Do is RoundTrip for a fetch of Frontdesk's own: the whole of it, reading the body included, must end within
+// FetchTimeout, and it cannot switch protocols. The caller closes the body, or hands the response to ReadLimited.
+func (c *Client) Do(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), c.door.fetch)
+	resp, err := c.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	b, ok := resp.Body.(*body)
+	if !ok {
+		b = &body{ReadCloser: resp.Body, host: r.URL.Host}
+		resp.Body = b
+	}
+	b.done = cancel
+	return resp, nil
+}
+
+// admit judges a request by what it says of itself, and returns the transport whose dialer judges addresses.
+// For a named origin it is one look into a map.
+func (c *Client) admit(r *http.Request) (*http.Transport, error) {
+	u := r.URL
+	switch {
+	case u == nil || u.User != nil || u.Opaque != "" || r.Method == http.MethodConnect:
+		return nil, fault.New(fault.Invalid, "outbound: a request needs a plain URL without user or password, and a method other than CONNECT", nil)
+	case r.Host != "" && r.Host != u.Host:
+		// One authority drives name, dial, SNI and Host: with a second one a request reaches a neighbour behind the same
+		// front end (A-099).
+		return nil, fault.New(fault.Invalid, "outbound: the Host header differs from the URL's host", nil)
+	}
+	if _, ok := (*c.door.origins.Load())[origin{u.Scheme, u.Host}]; ok {
+		return &c.door.named, nil
+	}
+	return c.admitOther(u)
+}
+
+func (c *Client) admitOther(u *url.URL) (*http.Transport, error) {
+	at, err := parseAuthority(u.Scheme, u.Host)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := (*c.door.origins.Load())[at.origin()]; ok {
+		return &c.door.named, nil
+	}
+	if !c.found {
+		return nil, at.refuse("not in the config")
+	}
+	if why := at.notFindable(); why != "" {
+		return nil, at.refuse(why)
+	}
+	return &c.door.found, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return def
+}
