@@ -1,5 +1,324 @@
 // Package admin is the JSON API that operators automate against, on a Unix socket that only they can open.
 //
 // Every command of `frontdesk` that looks into a running server speaks through it. It shows no credential: there is
-// no call that exports one.
+// no call that exports one. It trusts the socket's file mode, and nothing in a request beyond its form.
 package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/policy"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// API serves the socket. All fields are required.
+type API struct {
+	People      People
+	Connections Connections
+	Door        broker.Door
+	Explain     Explainer
+	Flows       broker.Flows
+	Policies    *policy.Policies
+	Catalog     *catalog.Catalog
+	Log         LogReader
+	Events      broker.Notary
+	Reload      func(ctx context.Context) (string, error)
+	Status      func(ctx context.Context) map[string]string
+	Slog        *slog.Logger
+	Now         func() time.Time
+}
+
+// People finds users by what an operator knows of them.
+type People interface {
+	// FindUsers matches an id, a subject, a name or an e-mail address, each whole.
+	FindUsers(ctx context.Context, t identity.Tenant, who string) ([]identity.User, error)
+}
+
+// Connections lists connections; never their secrets.
+type Connections interface {
+	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
+	Connection(ctx context.Context, t identity.Tenant, id vault.ConnectionID) (vault.Connection, error)
+}
+
+// Explainer says which credential method would be used (exchange.Exchange).
+type Explainer interface {
+	Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) []exchange.Verdict
+}
+
+// LogReader reads the audit log for people.
+type LogReader interface {
+	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
+}
+
+// Handler returns the routes.
+func (a *API) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", a.at(a.status))
+	mux.HandleFunc("POST /reload", a.at(a.reload))
+	mux.HandleFunc("POST /explain", a.at(a.explain))
+	mux.HandleFunc("GET /connections", a.at(a.connections))
+	mux.HandleFunc("POST /connections/{id}/revoke", a.at(a.revoke))
+	mux.HandleFunc("GET /audit", a.at(a.audit))
+	return mux
+}
+
+// at is the one switch from errors to this wire.
+func (a *API) at(h func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		v, err := h(r)
+		status := http.StatusOK
+		if err != nil {
+			switch fault.KindOf(err) {
+			case fault.Invalid:
+				status = http.StatusBadRequest
+			case fault.NotFound:
+				status = http.StatusNotFound
+			case fault.Conflict:
+				status = http.StatusConflict
+			case fault.Unavailable:
+				status = http.StatusServiceUnavailable
+			default:
+				status = http.StatusInternalServerError
+				a.Slog.Error("admin", "path", r.URL.Path, "error", err)
+			}
+			v = Problem{fault.Message(err)}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		// The command went away if this fails: nobody is left to tell.
+		_ = json.NewEncoder(w).Encode(v)
+	}
+}
+
+// Problem is the body of an answer that is not a success.
+type Problem struct {
+	Error string `json:"error"`
+}
+
+func (a *API) status(r *http.Request) (any, error) { return a.Status(r.Context()), nil }
+
+func (a *API) reload(r *http.Request) (any, error) {
+	said, err := a.Reload(r.Context())
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "the new config was refused, and the old one goes on:\n"+err.Error(), err)
+	}
+	return map[string]string{"reloaded": said}, nil
+}
+
+// Question is what explain is asked: who, where, what.
+type Question struct {
+	Tenant    identity.Tenant            `json:"tenant"`
+	User      string                     `json:"user"`   // of a known user: id, subject, name or e-mail
+	Groups    []string                   `json:"groups"` // instead of what is known of him; or of somebody who never signed in
+	Service   string                     `json:"service"`
+	Client    string                     `json:"client"`
+	Server    string                     `json:"server"`
+	Tool      string                     `json:"tool"`
+	Arguments map[string]json.RawMessage `json:"arguments"`
+}
+
+// Explanation is the live code's answer.
+type Explanation struct {
+	Allow     bool                          `json:"allow"`
+	Reason    string                        `json:"reason,omitempty"`
+	Policies  []string                      `json:"policies"`
+	Errors    []string                      `json:"errors,omitempty"`
+	Visible   bool                          `json:"visible"` // the tool is listed for this caller
+	Missing   []catalog.Missing             `json:"missing,omitempty"`
+	Upstreams map[string][]exchange.Verdict `json:"upstreams"`
+	Caller    string                        `json:"caller"`
+}
+
+func (a *API) explain(r *http.Request) (any, error) {
+	var q Question
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		return nil, fault.New(fault.Invalid, "the question is not JSON", err)
+	}
+	if q.Tenant == "" {
+		q.Tenant = identity.DefaultTenant
+	}
+	s := a.Catalog.Server(q.Tenant, catalog.ServerName(q.Server))
+	if s == nil {
+		return nil, fault.New(fault.NotFound, "there is no server "+q.Server, nil)
+	}
+	c, err := a.caller(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	return a.Answer(r.Context(), c, s, q)
+}
+
+// Answer explains one call by the code that would decide it.
+func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server, q Question) (*Explanation, error) {
+	act := broker.Act{Kind: broker.KindCall, Server: s, Method: "tools/call", Name: q.Tool, Arguments: func(names []string) (map[string][]byte, error) {
+		args := map[string][]byte{}
+		for _, n := range names {
+			if v, ok := q.Arguments[n]; ok {
+				args[n] = v
+			}
+		}
+		return args, nil
+	}}
+	answer, err := a.Door.Ready(ctx, c, act)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := a.Door.Visible(ctx, c, s, act.Method, []string{q.Tool})
+	if err != nil {
+		return nil, err
+	}
+	e := &Explanation{Allow: answer.Decision.Allow, Reason: answer.Decision.Reason, Policies: answer.Decision.Policies, Errors: answer.Decision.Errors,
+		Visible: seen[0], Missing: answer.Missing, Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}
+	for _, n := range s.Needs {
+		if up := a.Catalog.Upstream(q.Tenant, n.Upstream); up != nil {
+			e.Upstreams[string(n.Upstream)] = a.Explain.Explain(ctx, c, up, n.Wants(up))
+		}
+	}
+	return e, nil
+}
+
+// caller makes the caller that the question is about; he has no token, so nothing that needs one can be shown.
+func (a *API) caller(ctx context.Context, q Question) (*identity.Caller, error) {
+	c := &identity.Caller{Tenant: q.Tenant, Client: identity.ClientID(q.Client), Groups: q.Groups, Issued: a.Now(), Expires: a.Now().Add(time.Minute)}
+	if q.Service != "" {
+		c.Service = q.Service
+		return c, nil
+	}
+	l, err := a.People.FindUsers(ctx, q.Tenant, q.User)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(l) > 1:
+		return nil, fault.New(fault.Conflict, "several users are called "+q.User+"; give the id or the subject", nil)
+	case len(l) == 0 && len(q.Groups) == 0:
+		return nil, fault.New(fault.NotFound, "nobody called "+q.User+" has signed in yet; say his groups with --group to ask all the same", nil)
+	case len(l) == 0:
+		c.User, c.Subject, c.Name = "unknown", q.User, q.User
+		return c, nil
+	}
+	u := l[0]
+	c.User, c.IDP, c.Subject, c.Name = u.ID, u.IDP, u.Subject, u.Name
+	if len(q.Groups) == 0 {
+		c.Groups = u.Groups
+	}
+	return c, nil
+}
+
+// Connection is a connection as operators see it.
+type Connection struct {
+	ID       vault.ConnectionID `json:"id"`
+	User     identity.UserID    `json:"user"`
+	Upstream string             `json:"upstream"`
+	Method   string             `json:"method"`
+	Account  string             `json:"account"`
+	Scopes   []string           `json:"scopes"`
+	Status   vault.Status       `json:"status"`
+	Reason   string             `json:"reason,omitempty"`
+	Created  time.Time          `json:"created"`
+	LastUsed time.Time          `json:"last_used,omitzero"`
+	Expires  time.Time          `json:"expires,omitzero"`
+}
+
+func (a *API) connections(r *http.Request) (any, error) {
+	t := tenant(r)
+	users, err := a.People.FindUsers(r.Context(), t, r.URL.Query().Get("user"))
+	if err != nil {
+		return nil, err
+	}
+	if len(users) == 0 {
+		return nil, fault.New(fault.NotFound, "nobody of that id, subject, name or e-mail has signed in", nil)
+	}
+	out := []Connection{}
+	for _, u := range users {
+		l, err := a.Connections.Connections(r.Context(), t, u.ID, "")
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range l {
+			out = append(out, Connection{c.ID, c.User, string(c.Upstream), string(c.Method), c.Label, c.Scopes, c.Status, c.Reason, c.Created, c.LastUsed, c.Expires})
+		}
+	}
+	return out, nil
+}
+
+func (a *API) revoke(r *http.Request) (any, error) {
+	t, id := tenant(r), vault.ConnectionID(r.PathValue("id"))
+	c, err := a.Connections.Connection(r.Context(), t, id)
+	if err != nil {
+		return nil, err
+	}
+	ending, err := a.Flows.End(r.Context(), connect.Visitor{Tenant: t, User: c.User}, id)
+	if err != nil {
+		return nil, err
+	}
+	err = a.Events.Record(r.Context(), audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, User: c.User, Action: "operator.revoked", Upstream: string(c.Upstream),
+		Connection: string(id), Result: audit.ResultOK})
+	return map[string]string{"ended": string(ending)}, err
+}
+
+func (a *API) audit(r *http.Request) (any, error) {
+	q := audit.Query{Tenant: tenant(r), Limit: 200, Before: audit.CallID(r.URL.Query().Get("before"))}
+	if s := r.URL.Query().Get("since"); s != "" {
+		var err error
+		if q.Since, err = time.Parse(time.RFC3339Nano, s); err != nil {
+			return nil, fault.New(fault.Invalid, "since is no RFC 3339 time", err)
+		}
+	}
+	if who := r.URL.Query().Get("user"); who != "" {
+		l, err := a.People.FindUsers(r.Context(), q.Tenant, who)
+		if err != nil {
+			return nil, err
+		}
+		if len(l) != 1 {
+			return nil, fault.New(fault.NotFound, "nobody, or more than one, is called "+who, nil)
+		}
+		q.User = l[0].ID
+	}
+	rows, err := a.Log.Rows(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]json.RawMessage, len(rows))
+	for i, row := range rows {
+		out[i] = row.Record
+	}
+	return out, nil
+}
+
+func tenant(r *http.Request) identity.Tenant {
+	if t := r.URL.Query().Get("tenant"); t != "" {
+		return identity.Tenant(t)
+	}
+	return identity.DefaultTenant
+}
+
+// Decode reads an answer of this API; a Problem becomes an error with its sentence.
+func Decode(resp *http.Response, into any) error {
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var p Problem
+		if json.Unmarshal(body, &p) == nil && p.Error != "" {
+			return errors.New(p.Error)
+		}
+		return errors.New("the server answered with status " + resp.Status)
+	}
+	return json.Unmarshal(body, into)
+}
