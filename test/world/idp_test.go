@@ -218,11 +218,15 @@ func TestDismissal(t *testing.T) {
 	s := newSite(t, idp, idpScopes...)
 	mallory := atIdP(idp, "mallory")
 	tok := s.signIn(t, mallory)
+	pending := s.visit(t, mallory).Get("code")
 	if err := idp.Dismiss("mallory"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.refresh(t, tok.RefreshToken); oauthError(t, err) != "invalid_grant" {
 		t.Errorf("refresh of a dismissed user: %v", err)
+	}
+	if _, err := s.redeem(t, pending); oauthError(t, err) != "invalid_grant" {
+		t.Errorf("code of a dismissed user: %v", err)
 	}
 	if status, _ := get(t, idp.URL()+"/userinfo", tok.AccessToken); status == http.StatusOK {
 		t.Error("userinfo of a dismissed user")

@@ -228,6 +228,7 @@ func TestRevocation(t *testing.T) {
 	tok := s.signIn(t, atTracker(tr, "octo-alice"))
 	tr.AddClient(authserver.Client{ID: "other", Secret: "other"})
 	revoke(tok.AccessToken, "other", "other")
+	revoke(tok.RefreshToken, "other", "other")
 	if status := revoke(tok.AccessToken, world.FrontdeskClient, "guess"); status != 401 || !alive(tok.AccessToken) {
 		t.Errorf("revoked by a stranger (%d)", status)
 	}

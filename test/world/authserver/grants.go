@@ -148,7 +148,7 @@ func (s *Server) redeemable(value string) (*refreshToken, error) {
 		s.count(t, Forced)
 		return nil, errNoGrant
 	}
-	if a := s.users[t.family.subject]; t.family.ended || a == nil || a.dismissed || s.cfg.Now().After(t.expires) {
+	if t.family.ended || s.cfg.Now().After(t.expires) {
 		s.count(t, Ended)
 		return nil, errNoGrant
 	}
