@@ -23,6 +23,9 @@ const (
 	KindIntent  Kind = "intent"
 	KindOutcome Kind = "outcome"
 	KindEvent   Kind = "event" // something that happened and needs no outcome: sign-in, connect, revoke, reload
+	// KindLate is a Row's kind alone, never a Record's: an outcome that came second. It keeps its place in its writer's
+	// chain, and counts for nothing.
+	KindLate Kind = "late"
 )
 
 // Result is what came of an intent or event.
@@ -78,23 +81,26 @@ type Row struct {
 	Hash   []byte // SHA-256(0x00 ‖ writer ‖ seq ‖ previous hash ‖ SHA-256(Record))
 }
 
-// Query selects rows for people: newest first.
+// Query selects rows for people.
 type Query struct {
 	Tenant identity.Tenant
 	User   identity.UserID // "" = all
 	Since  time.Time
-	Before CallID // page on: rows older than this one
-	Limit  int
+	Before CallID // page on: rows older than this one, an event's position being its "<writer>.<seq>" too
+	Limit  int    // of intents and events; 0 = 100, at most 1000
 }
 
 // Store keeps rows. Rows are never changed or removed through it.
 type Store interface {
-	// Append writes all rows or none, durably: when it returns nil they survive a power loss.
-	// A second outcome for a call is dropped in silence (the first one counts), also across replicas.
+	// Append writes all rows or none, durably: when it returns nil they survive a power loss. One writer's calls come one
+	// after the other, in the order of Seq. The first outcome of a call counts, also across replicas; a second one is kept
+	// as KindLate, in silence, so that chains have no gaps. Rows that are there already, to the byte, are no error, so an
+	// Append whose answer was lost can be repeated; other rows in their place are fault.Conflict.
 	Append(ctx context.Context, rows []Row) error
 	// Intent returns the intent's row, fault.NotFound if there is none.
 	Intent(ctx context.Context, id CallID) (Row, error)
-	// Rows lists for people.
+	// Rows lists intents and events, newest first, each intent followed by the outcome that counts, where there is one.
+	// fault.NotFound for a Before that the tenant does not have.
 	Rows(ctx context.Context, q Query) ([]Row, error)
 	// Chain calls f for each row of every writer, ordered by (Writer, Seq), until f errs.
 	Chain(ctx context.Context, f func(Row) error) error

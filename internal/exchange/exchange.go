@@ -59,7 +59,8 @@ type Verdict struct {
 // the bool is false where another process was first, which is no error: read again. Times are the database's.
 type Machine interface {
 	// Claim takes the lease if it is free or over, of exactly this generation and version: phase becomes claimed,
-	// lease_epoch grows by one. The row as it stands after it is returned.
+	// lease_epoch grows by one; a row that stood at sent becomes uncertain, with one recovery more. The row as it stands
+	// after it is returned.
 	Claim(ctx context.Context, c vault.Connection, attempt, owner string, lease time.Duration) (vault.Connection, bool, error)
 	// Sent marks that the request may leave from now on; only the holder of the lease may.
 	Sent(ctx context.Context, c vault.Connection) (bool, error)

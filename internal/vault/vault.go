@@ -93,7 +93,8 @@ type Store interface {
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]Connection, error)
 	Connection(ctx context.Context, t identity.Tenant, id ConnectionID) (Connection, error)
 	// Connect stores a fresh connection. With prior set, it replaces that one in the same transaction (ID and Generation
-	// are the caller's: same id, generation+1); fault.Conflict if prior's generation has moved.
+	// are the caller's: same id, generation+1); fault.Conflict if prior's generation has moved, or if the user has another
+	// connection at this upstream that is neither Revoking nor Revoked.
 	Connect(ctx context.Context, c Connection, prior int64) error
 	// Update changes status, reason, label, scopes, last use; guarded by the generation, 0 rows is fault.Conflict.
 	Update(ctx context.Context, c Connection) error
@@ -117,6 +118,7 @@ type KeyStore interface {
 	Keys(ctx context.Context, t identity.Tenant, purpose string) ([]Key, error)
 	// AddKey inserts; two replicas that add the same (tenant, purpose, generation) at once: the second gets fault.Conflict.
 	AddKey(ctx context.Context, k Key) error
+	// UpdateKey changes NotBefore, NotAfter, Sealed and Public of the key with k's tenant, purpose, generation and id.
 	UpdateKey(ctx context.Context, k Key) error
 	// NameID returns the random 128-bit id under which a name (of a tenant, user, upstream) is bound into sealed fields.
 	NameID(ctx context.Context, t identity.Tenant, kind, name string) ([16]byte, error)
