@@ -112,4 +112,6 @@ type Sweeps interface {
 	Beat(ctx context.Context, writer string, now time.Time) error
 	// Unfinished returns intents without outcome of writers whose last beat is before deadBefore, at most limit.
 	Unfinished(ctx context.Context, deadBefore time.Time, limit int) ([]Row, error)
+	// Ended reports whether an intent has an outcome.
+	Ended(ctx context.Context, id CallID) (bool, error)
 }

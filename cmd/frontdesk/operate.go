@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/identity"
+)
+
+func reloadCommand() *cobra.Command {
+	return &cobra.Command{Use: "reload", Short: "let the running server read its config again (as SIGHUP does)", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var said map[string]string
+			if err := ask(c, http.MethodPost, "/reload", nil, &said); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), said["reloaded"])
+			return err
+		}}
+}
+
+func explainCommand() *cobra.Command {
+	var q admin.Question
+	var args string
+	c := &cobra.Command{Use: "explain --server SERVER --tool TOOL --user USER", Short: "say what would be decided, by which policies, and with which credential method",
+		Example: "  frontdesk explain --user alice --server issues --tool create_issue --args '{\"repo\":\"acme/website\"}'",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if args != "" {
+				if err := json.Unmarshal([]byte(args), &q.Arguments); err != nil {
+					return fmt.Errorf("--args is no JSON object: %w", err)
+				}
+			}
+			body, err := json.Marshal(q)
+			if err != nil {
+				return err
+			}
+			var e admin.Explanation
+			if err := ask(c, http.MethodPost, "/explain", bytes.NewReader(body), &e); err != nil {
+				return err
+			}
+			if done, err := asJSON(c, e); done || err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(c.OutOrStdout(), explanation(&e, q))
+			return err
+		}}
+	f := c.Flags()
+	f.StringVar(&q.User, "user", "", "id, subject, name or e-mail of a person")
+	f.StringVar(&q.Service, "service", "", "subject of a workload, instead of --user")
+	f.StringSliceVar(&q.Groups, "group", nil, "groups to assume instead of those that are known")
+	f.StringVar(&q.Client, "client", "", "client_id of the agent")
+	f.StringVar(&q.Server, "server", "", "name of the MCP server")
+	f.StringVar(&q.Tool, "tool", "", "name of the tool")
+	f.StringVar(&args, "args", "", "the tool's arguments as JSON")
+	f.StringVar((*string)(&q.Tenant), "tenant", string(identity.DefaultTenant), "tenant")
+	for _, required := range []string{"server", "tool"} {
+		if err := c.MarkFlagRequired(required); err != nil {
+			panic(err) // a flag that does not exist: a slip in the lines above
+		}
+	}
+	return c
+}
+
+// explanation is what a person reads.
+func explanation(e *admin.Explanation, q admin.Question) string {
+	var b strings.Builder
+	verdict := "yes"
+	if !e.Allow {
+		verdict = "no: " + e.Reason
+	}
+	fmt.Fprintf(&b, "May %s call %s at %s?  %s\n", cmpOr(q.User, q.Service), q.Tool, q.Server, verdict)
+	for _, p := range e.Policies {
+		fmt.Fprintf(&b, "  decided by  %s\n", p)
+	}
+	for _, p := range e.Errors {
+		fmt.Fprintf(&b, "  erred       %s\n", p)
+	}
+	if !e.Visible {
+		fmt.Fprintln(&b, "  not listed  the tool does not exist for this caller")
+	}
+	for _, m := range e.Missing {
+		fmt.Fprintf(&b, "  asks first  %s: %s %s\n", m.Upstream, m.Why, m.Reason)
+	}
+	for _, up := range slices.Sorted(maps.Keys(e.Upstreams)) {
+		fmt.Fprintf(&b, "credential for %s\n", up)
+		for _, v := range e.Upstreams[up] {
+			mark := " "
+			if v.Used {
+				mark = "*"
+			}
+			fmt.Fprintf(&b, "  %s %-20s %s\n", mark, v.Method, v.Why)
+		}
+	}
+	return b.String()
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func connectionsCommand() *cobra.Command {
+	c := &cobra.Command{Use: "connections", Short: "list and revoke people's connections"}
+	var user, tenant string
+	list := &cobra.Command{Use: "list --user USER", Short: "list a person's connections", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var l []admin.Connection
+		if err := ask(c, http.MethodGet, "/connections?"+url.Values{"user": {user}, "tenant": {tenant}}.Encode(), nil, &l); err != nil {
+			return err
+		}
+		if done, err := asJSON(c, l); done || err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tUPSTREAM\tACCOUNT\tSTATUS\tSCOPES\tEXPIRES")
+		for _, k := range l {
+			expires := "-"
+			if !k.Expires.IsZero() {
+				expires = k.Expires.Format(time.RFC3339)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Upstream, printable(k.Account), strings.TrimSpace(string(k.Status)+" "+k.Reason), strings.Join(k.Scopes, " "), expires)
+		}
+		return w.Flush()
+	}}
+	list.Flags().StringVar(&user, "user", "", "id, subject, name or e-mail")
+	if err := list.MarkFlagRequired("user"); err != nil {
+		panic(err) // a flag that does not exist: a slip in the line above
+	}
+	revoke := &cobra.Command{Use: "revoke ID", Short: "end a connection here, and at the vendor where it lets us", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		var said map[string]string
+		if err := ask(c, http.MethodPost, "/connections/"+url.PathEscape(args[0])+"/revoke?tenant="+url.QueryEscape(tenant), nil, &said); err != nil {
+			return err
+		}
+		sentence := map[string]string{"confirmed": "ended here, and the vendor confirmed", "here": "ended here; the vendor offers no way, end it there by hand",
+			"trying": "ended here; the vendor has not answered yet and is asked again"}[said["ended"]]
+		_, err := fmt.Fprintln(c.OutOrStdout(), sentence)
+		return err
+	}}
+	c.PersistentFlags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
+	c.AddCommand(list, revoke)
+	return c
+}
+
+// printable keeps a foreign string from playing with the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
+)
+
+// version is set by the release build.
+var version = "dev"
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "frontdesk",
+		Short: "Let AI agents act for people, without anyone handing over a credential",
+		Long: `Frontdesk stands between AI agents, MCP servers and APIs: it knows who is asking, decides if they may, obtains the one
+credential that opens this API for this person, and puts it on the outgoing request and nowhere else.
+
+Start with:  frontdesk init github > frontdesk.yaml
+             frontdesk check frontdesk.yaml
+             frontdesk serve frontdesk.yaml`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.PersistentFlags().String("data-dir", "./frontdesk-data", "where the running server's admin socket is")
+	c.PersistentFlags().Bool("json", false, "print JSON for scripts")
+	c.AddCommand(serveCommand(), checkCommand(), initCommand(), schemaCommand(), reloadCommand(), doctorCommand(), explainCommand(),
+		connectionsCommand(), auditCommand(), versionCommand())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	cobra.OnFinalize(stop)
+	c.SetContext(ctx)
+	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		commit := ""
+		if info, ok := debug.ReadBuildInfo(); ok {
+			for _, s := range info.Settings {
+				if s.Key == "vcs.revision" {
+					commit = " " + s.Value
+				}
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "frontdesk %s%s %s\n", version, commit, info.GoVersion)
+			return err
+		}
+		_, err := fmt.Fprintln(c.OutOrStdout(), "frontdesk", version)
+		return err
+	}}
+}
+
+// socketName is the admin socket's, within data_dir.
+const socketName = "admin.sock"
+
+// ask sends a request to the running server's admin socket.
+func ask(c *cobra.Command, method, path string, body io.Reader, into any) error {
+	dir, err := c.Flags().GetString("data-dir")
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(dir, socketName)
+	if _, err := os.Stat(socket); err != nil {
+		return fmt.Errorf("no server runs on %s: start `frontdesk serve`, or name its data_dir with --data-dir", dir)
+	}
+	r, err := http.NewRequestWithContext(c.Context(), method, "http://admin"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := outbound.Unix(socket).RoundTrip(r)
+	if err != nil {
+		return fmt.Errorf("the server on %s does not answer: %w", dir, err)
+	}
+	return admin.Decode(resp, into)
+}
+
+// asJSON reports whether --json was given, and prints v if so.
+func asJSON(c *cobra.Command, v any) (bool, error) {
+	if on, err := c.Flags().GetBool("json"); err != nil || !on {
+		return false, err
+	}
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return true, e.Encode(v)
+}

@@ -1,0 +1,368 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// Log writes the log of this process. Make it with New, and let Run run.
+type Log struct {
+	Store  Store
+	Sweeps Sweeps
+	Now    func() time.Time
+	Slog   *slog.Logger
+
+	in chan *entry
+
+	mu      sync.Mutex
+	writers []string // guarded by mu: the chains that this process has written; the last is the current one
+	queued  int      // guarded by mu: outcomes that are not durable yet
+	closed  bool     // guarded by mu
+	done    chan struct{}
+
+	chain   chain    // owned by the writer goroutine, as is what follows
+	backlog []*entry // outcomes whose append failed
+}
+
+// chain is where one writer's rows go on.
+type chain struct {
+	writer string
+	seq    int64
+	prev   [32]byte
+}
+
+// entry is a record on its way to the disk. Whoever waits reads done once.
+type entry struct {
+	record Record
+	id     CallID // set by the writer for intents and events
+	done   chan error
+}
+
+const (
+	maxBatch  = 256
+	maxQueued = 1 << 16 // outcomes; beyond it nothing new begins
+
+	beatEvery  = 5 * time.Second
+	deadAfter  = 30 * time.Second
+	sweepBatch = 500
+)
+
+// New returns a log with a chain of its own. Nothing is written before Run runs.
+func New(store Store, sweeps Sweeps, now func() time.Time, log *slog.Logger) (*Log, error) {
+	l := &Log{Store: store, Sweeps: sweeps, Now: now, Slog: log, in: make(chan *entry, 4*maxBatch), done: make(chan struct{})}
+	return l, l.newChain()
+}
+
+func (l *Log) newChain() error {
+	id := make([]byte, 8)
+	if _, err := rand.Read(id); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chain = chain{writer: hex.EncodeToString(id)}
+	l.writers = append(l.writers, l.chain.writer)
+	return nil
+}
+
+// Begin writes an intent and returns once it is durable. If it errs, nothing may happen.
+func (l *Log) Begin(ctx context.Context, r Record) (CallID, error) {
+	r.Kind = KindIntent
+	return l.write(ctx, r)
+}
+
+// Event writes something that needs no outcome, durably.
+func (l *Log) Event(ctx context.Context, r Record) error {
+	r.Kind = KindEvent
+	_, err := l.write(ctx, r)
+	return err
+}
+
+var errClosed = fault.New(fault.Unavailable, "the audit log is closed or full", nil)
+
+func (l *Log) write(ctx context.Context, r Record) (CallID, error) {
+	e := &entry{record: r, done: make(chan error, 1)}
+	l.mu.Lock()
+	open := !l.closed && l.queued < maxQueued
+	l.mu.Unlock()
+	if !open {
+		return "", errClosed
+	}
+	select {
+	case l.in <- e:
+	case <-ctx.Done():
+		return "", fault.New(fault.Unavailable, "the audit log is too slow", ctx.Err())
+	case <-l.done:
+		return "", errClosed
+	}
+	// From here on the entry may become durable, so its fate is waited for whatever the caller's context says: an intent
+	// whose caller went away would have no outcome.
+	select {
+	case err := <-e.done:
+		return e.id, err
+	case <-l.done:
+		select {
+		case err := <-e.done:
+			return e.id, err
+		default:
+			return "", errClosed
+		}
+	}
+}
+
+// End queues the outcome of an intent. It is written while the process lives; if the process dies first, a sweeper writes
+// `unknown`. The first outcome of an intent counts.
+func (l *Log) End(_ context.Context, id CallID, r Record) {
+	r.Kind, r.Call = KindOutcome, id
+	l.mu.Lock()
+	l.queued++
+	l.mu.Unlock()
+	select {
+	case l.in <- &entry{record: r}:
+	case <-l.done:
+		l.Slog.Error("an outcome came after the audit log was closed; it will be recorded as unknown", "call", id)
+	}
+}
+
+// Unfinished returns an intent that has no outcome yet, from whichever replica; else fault.NotFound.
+func (l *Log) Unfinished(ctx context.Context, id CallID) (Record, error) {
+	if _, _, err := id.parse(); err != nil {
+		return Record{}, fault.New(fault.NotFound, "there is no such call", err)
+	}
+	row, err := l.Store.Intent(ctx, id)
+	if err != nil {
+		return Record{}, err
+	}
+	ended, err := l.Sweeps.Ended(ctx, id)
+	if err != nil {
+		return Record{}, err
+	}
+	if ended {
+		return Record{}, fault.New(fault.NotFound, "the call has ended", nil)
+	}
+	var r Record
+	return r, json.Unmarshal(row.Record, &r)
+}
+
+// parse splits an id into writer and position.
+func (id CallID) parse() (writer string, seq int64, err error) {
+	writer, n, ok := strings.Cut(string(id), ".")
+	if !ok || len(writer) != 16 {
+		return "", 0, fmt.Errorf("not a call id")
+	}
+	if seq, err = strconv.ParseInt(n, 16, 64); err != nil || seq < 1 {
+		return "", 0, fmt.Errorf("not a call id")
+	}
+	return writer, seq, nil
+}
+
+func callID(writer string, seq int64) CallID {
+	return CallID(writer + "." + strconv.FormatInt(seq, 16))
+}
+
+// Run writes until ctx ends, then what is queued, at most a few seconds. It keeps this process's chains alive, and closes
+// as unknown what dead ones left open.
+func (l *Log) Run(ctx context.Context) error {
+	defer close(l.done)
+	sweeping, stop := context.WithCancel(ctx)
+	defer stop()
+	var chores sync.WaitGroup
+	chores.Go(func() { l.sweep(sweeping) })
+	defer chores.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			l.mu.Lock()
+			l.closed = true
+			l.mu.Unlock()
+			return l.drain(context.WithoutCancel(ctx))
+		case e := <-l.in:
+			l.append(context.WithoutCancel(ctx), l.gather(e))
+		case <-l.retry():
+			l.append(context.WithoutCancel(ctx), nil)
+		}
+	}
+}
+
+// retry fires a while after an append failed, so that outcomes are written even if nothing else happens.
+func (l *Log) retry() <-chan time.Time {
+	if len(l.backlog) == 0 {
+		return nil
+	}
+	return time.After(250 * time.Millisecond)
+}
+
+// gather takes everything that waits already; it does not wait for more, which would only slow down a single caller.
+func (l *Log) gather(first *entry) []*entry {
+	batch := append(make([]*entry, 0, 32), first)
+	for len(batch) < maxBatch {
+		select {
+		case e := <-l.in:
+			batch = append(batch, e)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// drain writes what is queued when the process stops.
+func (l *Log) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		select {
+		case e := <-l.in:
+			l.append(ctx, l.gather(e))
+		default:
+			if len(l.backlog) == 0 {
+				return nil
+			}
+			l.append(ctx, nil)
+		}
+	}
+	return fmt.Errorf("%d outcomes could not be written at stop; they will be recorded as unknown", len(l.backlog))
+}
+
+// append writes one batch. If that fails, nobody knows whether it is on the disk: those who wait are told no, outcomes are
+// kept, and the chain goes on under a new writer, so that no position can be written twice.
+func (l *Log) append(ctx context.Context, batch []*entry) {
+	all := append(l.backlog, batch...)
+	rows, next := make([]Row, len(all)), l.chain
+	for i, e := range all {
+		rows[i] = next.row(e)
+	}
+	err := l.Store.Append(ctx, rows)
+	if err == nil {
+		l.chain, l.backlog = next, nil
+	} else {
+		l.Slog.Error("the audit log could not be written", "rows", len(rows), "error", err)
+		if cerr := l.newChain(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+		l.backlog = nil
+	}
+	outcomes := 0
+	for _, e := range all {
+		switch {
+		case e.done != nil:
+			e.done <- err
+		case err == nil:
+			outcomes++
+		default:
+			l.backlog = append(l.backlog, e)
+		}
+	}
+	if outcomes > 0 {
+		l.mu.Lock()
+		l.queued -= outcomes
+		l.mu.Unlock()
+	}
+}
+
+// row takes the next position of the chain.
+func (c *chain) row(e *entry) Row {
+	c.seq++
+	r := e.record
+	if r.Kind != KindOutcome {
+		e.id = callID(c.writer, c.seq)
+	}
+	if r.Kind == KindIntent {
+		r.Call = e.id
+	}
+	r.Time = r.Time.UTC().Truncate(time.Microsecond)
+	row := Row{Writer: c.writer, Seq: c.seq, Tenant: r.Tenant, User: r.User, Kind: r.Kind, Call: r.Call, Time: r.Time, Record: r.appendJSON(nil)}
+	c.prev = link(c.writer, c.seq, c.prev, row.Record)
+	row.Hash = slices.Clone(c.prev[:])
+	return row
+}
+
+// sweep beats for this process's chains, and ends what dead ones left.
+func (l *Log) sweep(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		if err := l.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			l.Slog.Warn("calls that a dead process left open could not be closed; trying again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *Log) sweepOnce(ctx context.Context) error {
+	l.mu.Lock()
+	own := slices.Clone(l.writers)
+	l.mu.Unlock()
+	now := l.Now()
+	for _, w := range own {
+		if err := l.Sweeps.Beat(ctx, w, now); err != nil {
+			return err
+		}
+	}
+	for {
+		rows, err := l.Sweeps.Unfinished(ctx, now.Add(-deadAfter), sweepBatch)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if err := l.closeUnknown(ctx, rows, own); err != nil {
+			return err
+		}
+		if len(rows) < sweepBatch {
+			return nil
+		}
+	}
+}
+
+// closeUnknown ends intents whose process is gone. It waits until they are durable, so that the same are not found again.
+func (l *Log) closeUnknown(ctx context.Context, rows []Row, own []string) error {
+	last := len(rows) - 1
+	for i, row := range rows {
+		if slices.Contains(own, row.Writer) {
+			continue
+		}
+		var r Record
+		if err := json.Unmarshal(row.Record, &r); err != nil {
+			return err
+		}
+		r.Kind, r.Call, r.Time, r.Result, r.Detail = KindOutcome, row.Call, l.Now(), ResultUnknown, "the process that did this ended before it could say what came of it"
+		e := &entry{record: r}
+		if i == last {
+			e.done = make(chan error, 1)
+		} else {
+			l.mu.Lock()
+			l.queued++
+			l.mu.Unlock()
+		}
+		select {
+		case l.in <- e:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if e.done == nil {
+			continue
+		}
+		select {
+		case err := <-e.done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package mcp
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// MaxEvent bounds one server-sent event.
+const MaxEvent = 16 << 20
+
+// Event is one server-sent event. Raw is the whole block as it came, with its blank line.
+type Event struct {
+	Raw  []byte
+	Type string
+	Data []byte // lines of data joined by LF; nil where there are none
+	ID   string
+}
+
+// Message reports whether the event carries an MCP message: an absent type or "message", and data.
+func (e *Event) Message() bool {
+	return (e.Type == "" || e.Type == "message") && len(bytes.TrimSpace(e.Data)) > 0
+}
+
+// Events reads a stream by the WHATWG rules: lines end in CR, LF or CRLF; a block without its blank line at the end is dropped.
+type Events struct {
+	r     *bufio.Reader
+	first bool
+}
+
+// NewEvents reads from r.
+func NewEvents(r io.Reader) *Events { return &Events{r: bufio.NewReaderSize(r, 16<<10), first: true} }
+
+// ErrEventTooLarge ends a stream whose event passes MaxEvent.
+var ErrEventTooLarge = errors.New("mcp: a server-sent event is too large")
+
+// Next returns the next event, io.EOF at the end of the stream. Comments come as events without data.
+func (s *Events) Next() (Event, error) {
+	var e Event
+	for {
+		line, end, err := s.line(len(e.Raw))
+		if err != nil {
+			return Event{}, err
+		}
+		e.Raw = append(append(e.Raw, line...), end...)
+		if s.first {
+			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+			s.first = false
+		}
+		if len(line) == 0 {
+			return e, nil
+		}
+		if line[0] == ':' {
+			continue
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch string(name) {
+		case "event":
+			e.Type = string(value)
+		case "id":
+			e.ID = string(value)
+		case "data":
+			if e.Data != nil {
+				e.Data = append(e.Data, '\n')
+			}
+			e.Data = append(e.Data, value...)
+			if e.Data == nil {
+				e.Data = []byte{}
+			}
+		}
+	}
+}
+
+// line reads up to a line end, which is returned apart.
+func (s *Events) line(have int) (line, end []byte, err error) {
+	for {
+		c, err := s.r.ReadByte()
+		if err != nil {
+			return nil, nil, err
+		}
+		switch c {
+		case '\n':
+			return line, []byte{'\n'}, nil
+		case '\r':
+			// A CR ends the line by itself; an LF that is there already belongs to it. Waiting for one would hold the event back.
+			if s.r.Buffered() > 0 {
+				if next, err := s.r.Peek(1); err == nil && next[0] == '\n' {
+					_, _ = s.r.Discard(1)
+					return line, []byte("\r\n"), nil
+				}
+			}
+			return line, []byte{'\r'}, nil
+		}
+		if line = append(line, c); have+len(line) > MaxEvent {
+			return nil, nil, ErrEventTooLarge
+		}
+	}
+}
+
+// Stream writes server-sent events to a client. It owns the ResponseWriter from Start to Close: comments and events never
+// interleave. Safe for concurrent use.
+type Stream struct {
+	mu  sync.Mutex
+	w   http.ResponseWriter
+	rc  *http.ResponseController
+	err error
+}
+
+// writeTimeout bounds one event: a client that reads slower than this is cut.
+const writeTimeout = 30 * time.Second
+
+// StartStream sends the head, and a comment at once: some proxies hold a head back until there is a body.
+func StartStream(w http.ResponseWriter, status int) *Stream {
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	h.Del("Content-Length")
+	w.WriteHeader(status)
+	s := &Stream{w: w, rc: http.NewResponseController(w)}
+	s.Comment()
+	return s
+}
+
+func (s *Stream) write(parts ...[]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	// A ResponseWriter without deadlines (a test's recorder) cannot hang either.
+	_ = s.rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	for _, p := range parts {
+		if _, s.err = s.w.Write(p); s.err != nil {
+			return s.err
+		}
+	}
+	if err := s.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		s.err = err
+	}
+	return s.err
+}
+
+// Comment keeps the connection alive.
+func (s *Stream) Comment() { _ = s.write([]byte(":\n\n")) }
+
+// Event passes on an event as it came.
+func (s *Stream) Event(raw []byte) error { return s.write(raw) }
+
+// Message writes one JSON-RPC message.
+func (s *Stream) Message(msg []byte) error {
+	return s.write([]byte("event: message\ndata: "), oneLine(msg), []byte("\n\n"))
+}
+
+// oneLine removes line ends, which in JSON can only stand between tokens.
+func oneLine(msg []byte) []byte {
+	if bytes.IndexByte(msg, '\n') < 0 && bytes.IndexByte(msg, '\r') < 0 {
+		return msg
+	}
+	return bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, msg)
+}
+
+// KeepAlive writes a comment every interval until stop is called.
+func (s *Stream) KeepAlive(interval time.Duration) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				s.Comment()
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
+}

@@ -1,0 +1,15 @@
+package outbound
+
+import (
+	"context"
+	"net"
+	"net/http"
+)
+
+// Unix returns a transport to a socket of this machine, for commands that speak with the running server. Whatever a
+// request's host says, it goes there.
+func Unix(path string) http.RoundTripper {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+}
