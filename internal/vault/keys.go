@@ -1,0 +1,349 @@
+package vault
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// keyring keeps wrapped keys in the store.
+type keyring struct {
+	store KeyStore
+	wrap  Wrapper
+	now   func() time.Time
+}
+
+// opened is a key with its secret part.
+type opened struct {
+	Key
+	secret []byte
+}
+
+// context is what a wrapped key is bound to, and what a KMS would log: whose, what for, which generation.
+func (k Key) context() []byte {
+	b := []byte(aadKeyset)
+	for _, s := range []string{string(k.Tenant), k.Purpose, k.ID} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return binary.BigEndian.AppendUint64(b, uint64(k.Generation))
+}
+
+// all opens every key of a purpose, oldest first.
+func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]opened, error) {
+	keys, err := r.store.Keys(ctx, t, purpose)
+	if err != nil {
+		return nil, err
+	}
+	var l []opened
+	for _, k := range keys {
+		plain, err := r.wrap.Unwrap(ctx, k.Sealed, k.context())
+		if err != nil {
+			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: this process has another key file than the one that wrote it", err)
+		}
+		l = append(l, opened{k, plain})
+	}
+	return l, nil
+}
+
+// current is the newest key that may be used now; one is made where there is none.
+func (r keyring) current(ctx context.Context, t identity.Tenant, purpose string, create func(kid string) (secret, public []byte, err error)) (opened, error) {
+	for range 2 {
+		l, err := r.all(ctx, t, purpose)
+		if err != nil {
+			return opened{}, err
+		}
+		for i := len(l) - 1; i >= 0; i-- {
+			if !r.now().Before(l[i].NotBefore) {
+				return l[i], nil
+			}
+		}
+		if len(l) > 0 {
+			return l[0], nil
+		}
+		if err := r.add(ctx, t, purpose, 1, r.now(), create); err != nil && fault.KindOf(err) != fault.Conflict {
+			return opened{}, err
+		} // on a conflict another replica made it: read again
+	}
+	return opened{}, fault.New(fault.Unavailable, "a key could not be made; try again", nil)
+}
+
+func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, generation int64, from time.Time, create func(kid string) (secret, public []byte, err error)) error {
+	id := make([]byte, 8)
+	if _, err := rand.Read(id); err != nil {
+		return err
+	}
+	k := Key{Tenant: t, Purpose: purpose, ID: purpose[:1] + hex.EncodeToString(id), Generation: generation, Created: r.now(), NotBefore: from}
+	plain, public, err := create(k.ID)
+	if err != nil {
+		return err
+	}
+	k.Public = public
+	if k.Sealed, err = r.wrap.Wrap(ctx, plain, k.context()); err != nil {
+		return err
+	}
+	return r.store.AddKey(ctx, k)
+}
+
+// Check opens one key of each kind that is there, so that a process with the wrong key file does not start.
+func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
+	r := keyring{store, wrap, time.Now}
+	for _, t := range append([]identity.Tenant{""}, tenants...) {
+		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeTicket} {
+			if _, err := r.all(ctx, t, purpose); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	purposeIssuer = "issuer"
+	purposeTicket = "ticket"
+
+	nextAhead   = 24 * time.Hour   // a new signing key is published that long before it is used
+	retiredKeep = 10 * time.Minute // longer than any token that an old key signed
+	keysFresh   = time.Minute      // other replicas see a rotation within that time
+)
+
+// Signer signs what Frontdesk issues. Keys are made when first needed; access tokens are ES256, which every client library
+// verifies, transaction tokens HS256, which only we read. Safe for concurrent use.
+type Signer struct {
+	Keys KeyStore
+	Wrap Wrapper
+	Now  func() time.Time
+
+	mu      sync.RWMutex
+	issuers map[identity.Tenant]issuerKeys // guarded by mu
+	tickets ticketKeys                     // guarded by mu
+}
+
+type issuerKeys struct {
+	signer jose.Signer // of the current key, for typ at+jwt
+	public []jose.JSONWebKey
+	set    []byte
+	read   time.Time
+}
+
+type ticketKeys struct {
+	current string
+	pools   map[string]*sync.Pool // kid -> HMAC states
+	read    time.Time
+}
+
+func (s *Signer) ring() keyring { return keyring{s.Keys, s.Wrap, s.Now} }
+
+// Sign implements the signing half of broker.Notary: access tokens of our issuer, and nothing else.
+func (s *Signer) Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error) {
+	if typ != identity.AccessType {
+		return "", fault.New(fault.Internal, "", fmt.Errorf("asked to sign a %q", typ))
+	}
+	k, err := s.issuer(ctx, t, false)
+	if err != nil {
+		return "", err
+	}
+	jws, err := k.signer.Sign(claims)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}
+
+// JWKS is the set that clients and servers verify our tokens with.
+func (s *Signer) JWKS(ctx context.Context, t identity.Tenant) ([]byte, error) {
+	k, err := s.issuer(ctx, t, false)
+	return k.set, err
+}
+
+// OfTenant returns the tenant's keys as oauth.Keys, for verifying our own tokens.
+func (s *Signer) OfTenant(t identity.Tenant) TenantKeys { return TenantKeys{s, t} }
+
+// TenantKeys implements oauth.Keys over our own signing keys.
+type TenantKeys struct {
+	signer *Signer
+	tenant identity.Tenant
+}
+
+// Key finds the key; one that is not known may have been made by another replica a moment ago.
+func (k TenantKeys) Key(ctx context.Context, kid string, _ jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
+	for _, again := range []bool{false, true} {
+		l, err := k.signer.issuer(ctx, k.tenant, again)
+		if err != nil {
+			return jose.JSONWebKey{}, err
+		}
+		for _, key := range l.public {
+			if key.KeyID == kid {
+				return key, nil
+			}
+		}
+	}
+	return jose.JSONWebKey{}, fault.New(fault.Unauthenticated, "the token is signed with an unknown key", nil)
+}
+
+// issuer returns the tenant's signing keys from memory; again reads them once more, at most every few seconds.
+func (s *Signer) issuer(ctx context.Context, t identity.Tenant, again bool) (issuerKeys, error) {
+	s.mu.RLock()
+	k, ok := s.issuers[t]
+	s.mu.RUnlock()
+	if age := s.Now().Sub(k.read); ok && age < keysFresh && (!again || age < 5*time.Second) {
+		return k, nil
+	}
+	fresh, err := s.loadIssuer(ctx, t)
+	if err != nil && ok {
+		return k, nil // the database is away: what signed a minute ago still does
+	}
+	if err != nil {
+		return k, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.issuers == nil {
+		s.issuers = map[identity.Tenant]issuerKeys{}
+	}
+	s.issuers[t] = fresh
+	return fresh, nil
+}
+
+func (s *Signer) loadIssuer(ctx context.Context, t identity.Tenant) (issuerKeys, error) {
+	current, err := s.ring().current(ctx, t, purposeIssuer, newSigningKey)
+	if err != nil {
+		return issuerKeys{}, err
+	}
+	all, err := s.Keys.Keys(ctx, t, purposeIssuer)
+	if err != nil {
+		return issuerKeys{}, err
+	}
+	out := issuerKeys{read: s.Now()}
+	for _, k := range all {
+		if !k.NotAfter.IsZero() && s.Now().After(k.NotAfter.Add(retiredKeep)) {
+			continue
+		}
+		var j jose.JSONWebKey
+		if err := j.UnmarshalJSON(k.Public); err != nil {
+			return issuerKeys{}, err
+		}
+		out.public = append(out.public, j)
+	}
+	if out.set, err = json.Marshal(jose.JSONWebKeySet{Keys: out.public}); err != nil {
+		return issuerKeys{}, err
+	}
+	private, err := x509.ParseECPrivateKey(current.secret)
+	if err != nil {
+		return issuerKeys{}, err
+	}
+	out.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: private, KeyID: current.ID}},
+		(&jose.SignerOptions{}).WithType(jose.ContentType(identity.AccessType)))
+	return out, err
+}
+
+func newSigningKey(kid string) (plain, public []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if plain, err = x509.MarshalECPrivateKey(k); err != nil {
+		return nil, nil, err
+	}
+	public, err = jose.JSONWebKey{Key: &k.PublicKey, KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"}.MarshalJSON()
+	return plain, public, err
+}
+
+// Rotate publishes a new signing key of the tenant, to be used a day from now, or at once where the old one must not sign
+// again. The old one stays published for as long as its tokens live.
+func (s *Signer) Rotate(ctx context.Context, t identity.Tenant, atOnce bool) error {
+	all, err := s.Keys.Keys(ctx, t, purposeIssuer)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	newest := all[len(all)-1]
+	from := s.Now().Add(nextAhead)
+	if atOnce {
+		from = s.Now()
+	}
+	if err := s.ring().add(ctx, t, purposeIssuer, newest.Generation+1, from, newSigningKey); err != nil {
+		return err
+	}
+	newest.NotAfter = from
+	if err := s.Keys.UpdateKey(ctx, newest); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.issuers, t)
+	return nil
+}
+
+// MAC implements identity.TicketMAC.
+func (s *Signer) MAC(ctx context.Context, kid string, data []byte) ([]byte, string, error) {
+	k, err := s.ticketKeys(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if kid == "" {
+		kid = k.current
+	}
+	pool, ok := k.pools[kid]
+	if !ok {
+		return nil, "", fault.New(fault.NotFound, "no such key", nil)
+	}
+	if data == nil {
+		return nil, kid, nil
+	}
+	h := pool.Get().(hash.Hash)
+	h.Reset()
+	h.Write(data)
+	mac := h.Sum(nil)
+	pool.Put(h)
+	return mac, kid, nil
+}
+
+func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
+	s.mu.RLock()
+	k := s.tickets
+	s.mu.RUnlock()
+	if k.pools != nil && s.Now().Sub(k.read) < keysFresh {
+		return k, nil
+	}
+	current, err := s.ring().current(ctx, "", purposeTicket, newMACKey)
+	if err != nil && k.pools != nil {
+		return k, nil
+	}
+	if err != nil {
+		return k, err
+	}
+	all, err := s.ring().all(ctx, "", purposeTicket)
+	if err != nil {
+		return k, err
+	}
+	fresh := ticketKeys{current: current.ID, pools: map[string]*sync.Pool{}, read: s.Now()}
+	for _, key := range all {
+		fresh.pools[key.ID] = &sync.Pool{New: func() any { return hmac.New(sha256.New, key.secret) }}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tickets = fresh
+	return fresh, nil
+}
+
+func newMACKey(string) (plain, public []byte, err error) {
+	plain = make([]byte, 32)
+	_, err = rand.Read(plain)
+	return plain, nil, err
+}
