@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+var _ connect.Store = (*DB)(nil)
+
+const (
+	requestColumns = "tenant, id, user_id, client, client_name, server, tool, missing, state, created, expires"
+	noRequest      = "there is no such connect request"
+)
+
+func requestFields(r *connect.Request) []any {
+	return []any{&r.Tenant, &r.ID, &r.User, &r.Client, &r.ClientName, &r.Server, &r.Tool, &record{&r.Missing}, &r.State, (*when)(&r.Created), (*when)(&r.Expires)}
+}
+
+// OpenRequest implements connect.RequestStore. Those of one user wait for each other, so two replicas that ask the same at once
+// ask once.
+func (db *DB) OpenRequest(ctx context.Context, r connect.Request) (connect.Request, error) {
+	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if db.lock != "" {
+			if _, err := exec(ctx, tx, db.lock, "connect request/"+string(r.Tenant)+"/"+string(r.User)); err != nil {
+				return err
+			}
+		}
+		open, err := list(ctx, tx, requestFields, "SELECT "+requestColumns+` FROM connect_requests
+			WHERE tenant = $1 AND user_id = $2 AND state = 'open' AND client = $3 AND server = $4 AND expires > $5 ORDER BY created, id`, r.Tenant, r.User, r.Client, r.Server, (*when)(&r.Created))
+		if err != nil {
+			return err
+		}
+		for _, o := range open {
+			if slices.Equal(asked(o.Missing), asked(r.Missing)) {
+				o.Expires = r.Expires
+				r = o
+				_, err := exec(ctx, tx, "UPDATE connect_requests SET expires = $3 WHERE tenant = $1 AND id = $2", r.Tenant, r.ID, (*when)(&r.Expires))
+				return err
+			}
+		}
+		_, err = exec(ctx, tx, insert("connect_requests", requestColumns), requestFields(&r)...)
+		return err
+	})
+	return r, err
+}
+
+// asked is what a request asks for, whatever the reason: upstreams with their scopes, in one order.
+func asked(l []catalog.Missing) []string {
+	var all []string
+	for _, m := range l {
+		scopes := slices.Clone(m.Scopes)
+		slices.Sort(scopes)
+		all = append(all, string(m.Upstream)+" "+strings.Join(slices.Compact(scopes), " "))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Request implements connect.RequestStore.
+func (db *DB) Request(ctx context.Context, t identity.Tenant, id connect.RequestID) (connect.Request, error) {
+	return one(ctx, db.read, requestFields, noRequest, "SELECT "+requestColumns+" FROM connect_requests WHERE tenant = $1 AND id = $2", t, id)
+}
+
+// SetState implements connect.RequestStore.
+func (db *DB) SetState(ctx context.Context, r connect.Request) error {
+	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		n, err := exec(ctx, tx, "UPDATE connect_requests SET state = $3, missing = $4 WHERE tenant = $1 AND id = $2 AND state = 'open'", r.Tenant, r.ID, r.State, &record{&r.Missing})
+		if err == nil && n == 0 {
+			return changed(ctx, tx, noRequest, "SELECT created FROM connect_requests WHERE tenant = $1 AND id = $2", r.Tenant, r.ID)
+		}
+		if err != nil {
+			return err
+		}
+		return db.notifyOthers(ctx, tx)
+	})
+	if err == nil {
+		db.wake()
+	}
+	return err
+}
+
+// Requests implements connect.RequestStore, newest first.
+func (db *DB) Requests(ctx context.Context, t identity.Tenant, u identity.UserID, s connect.State) ([]connect.Request, error) {
+	return list(ctx, db.read, requestFields, "SELECT "+requestColumns+" FROM connect_requests WHERE tenant = $1 AND user_id = $2 AND state = $3 ORDER BY created DESC, id", t, u, s)
+}
+
+const flowColumns = "tenant, state, kind, binding, user_id, upstream, method, request, scopes, issuer, nonce, verifier, return_to, expires"
+
+func flowFields(f *connect.Flow) []any {
+	return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Issuer, &f.Nonce,
+		(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
+}
+
+// PutFlow implements connect.FlowStore.
+func (db *DB) PutFlow(ctx context.Context, f connect.Flow) error {
+	_, err := exec(ctx, db.write, insert("flows", flowColumns), flowFields(&f)...)
+	return err
+}
+
+// TakeFlow implements connect.FlowStore.
+func (db *DB) TakeFlow(ctx context.Context, t identity.Tenant, state string) (connect.Flow, error) {
+	return one(ctx, db.write, flowFields, "there is no such flow", "DELETE FROM flows WHERE tenant = $1 AND state = $2 RETURNING "+flowColumns, t, state)
+}
+
+const grantColumns = "tenant, user_id, client, server, upstream, scopes, created, expires, last_used"
+
+func grantFields(g *connect.Grant) []any {
+	return []any{&g.Tenant, &g.User, &g.Client, &g.Server, &g.Upstream, (*texts)(&g.Scopes), (*when)(&g.Created), (*when)(&g.Expires), (*when)(&g.LastUsed)}
+}
+
+// PutGrant implements connect.GrantStore.
+func (db *DB) PutGrant(ctx context.Context, g connect.Grant) error {
+	_, err := exec(ctx, db.write, insert("grants", grantColumns)+` ON CONFLICT (tenant, user_id, client, server, upstream)
+		DO UPDATE SET scopes = excluded.scopes, created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`, grantFields(&g)...)
+	return err
+}
+
+// Grants implements connect.GrantStore, oldest first.
+func (db *DB) Grants(ctx context.Context, t identity.Tenant, u identity.UserID) ([]connect.Grant, error) {
+	return list(ctx, db.read, grantFields, "SELECT "+grantColumns+" FROM grants WHERE tenant = $1 AND user_id = $2 ORDER BY created, client, server, upstream", t, u)
+}
+
+// DeleteGrants implements connect.GrantStore.
+func (db *DB) DeleteGrants(ctx context.Context, g connect.Grant) (int, error) {
+	if g.Tenant == "" || g.User == "" {
+		return 0, fault.New(fault.Invalid, "grants are deleted for one user of one tenant", nil)
+	}
+	n, err := exec(ctx, db.write, "DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)",
+		g.Tenant, g.User, g.Client, g.Server, g.Upstream)
+	return int(n), err
+}

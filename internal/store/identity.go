@@ -1,0 +1,93 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"slices"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+var (
+	_ identity.Users      = (*DB)(nil)
+	_ identity.EpochStore = (*DB)(nil)
+)
+
+const userColumns = "tenant, id, idp, subject, name, email, groups"
+
+func userFields(u *identity.User) []any {
+	return []any{&u.Tenant, &u.ID, &u.IDP, &u.Subject, &u.Name, &u.Email, (*texts)(&u.Groups)}
+}
+
+// EnsureUser implements identity.Users. Somebody who is known as he is costs no write.
+func (db *DB) EnsureUser(ctx context.Context, u identity.User) (identity.User, error) {
+	known, err := one(ctx, db.read, userFields, "", "SELECT "+userColumns+" FROM users WHERE tenant = $1 AND idp = $2 AND subject = $3", u.Tenant, u.IDP, u.Subject)
+	switch {
+	case err == nil && (u.Name == "" || u.Name == known.Name) && (u.Email == "" || u.Email == known.Email) && (u.Groups == nil || slices.Equal(u.Groups, known.Groups)):
+		return known, nil
+	case err != nil && fault.KindOf(err) != fault.NotFound:
+		return identity.User{}, err
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	u.ID = identity.UserID(hex.EncodeToString(id))
+	args := userFields(&u)
+	if u.Groups == nil {
+		args[len(args)-1] = "" // says nothing, unlike a list without groups
+	}
+	return one(ctx, db.write, userFields, "", insert("users", userColumns)+` ON CONFLICT (tenant, idp, subject) DO UPDATE SET
+		name = CASE WHEN excluded.name = '' THEN users.name ELSE excluded.name END,
+		email = CASE WHEN excluded.email = '' THEN users.email ELSE excluded.email END,
+		groups = CASE WHEN excluded.groups = '' THEN users.groups ELSE excluded.groups END
+		RETURNING `+userColumns, args...)
+}
+
+// User implements identity.Users.
+func (db *DB) User(ctx context.Context, t identity.Tenant, id identity.UserID) (identity.User, error) {
+	return one(ctx, db.read, userFields, "there is no such user", "SELECT "+userColumns+" FROM users WHERE tenant = $1 AND id = $2", t, id)
+}
+
+const epochColumns = "seq, tenant, kind, id, not_before"
+
+func epochFields(e *identity.Epoch) []any {
+	return []any{&e.Seq, &e.Tenant, &e.Kind, &e.ID, (*when)(&e.NotBefore)}
+}
+
+// Advance implements identity.EpochStore. The counter's row is locked until the commit, so no lower number is still on its way
+// when a higher one can be seen.
+func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, error) {
+	e.NotBefore = e.NotBefore.Truncate(time.Microsecond).UTC() // as everybody else will read it
+	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var err error
+		if e.Seq, err = one(ctx, tx, value[int64], "the epoch counter is gone", "UPDATE epoch_counter SET value = value + 1 RETURNING value"); err != nil {
+			return err
+		}
+		if _, err := exec(ctx, tx, insert("epochs", epochColumns), epochFields(&e)...); err != nil {
+			return err
+		}
+		return db.notifyOthers(ctx, tx)
+	})
+	if err != nil {
+		return identity.Epoch{}, err
+	}
+	db.wake()
+	return e, nil
+}
+
+// EpochsSince implements identity.EpochStore.
+func (db *DB) EpochsSince(ctx context.Context, seq int64) ([]identity.Epoch, error) {
+	return list(ctx, db.read, epochFields, "SELECT "+epochColumns+" FROM epochs WHERE seq > $1 ORDER BY seq", seq)
+}
+
+// notifyOthers wakes the watchers of other processes when the transaction commits.
+func (db *DB) notifyOthers(ctx context.Context, tx *sql.Tx) error {
+	if db.notify == "" {
+		return nil
+	}
+	_, err := exec(ctx, tx, db.notify)
+	return err
+}

@@ -1,0 +1,172 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store"
+)
+
+func ask(id string) connect.Request {
+	r := filled[connect.Request]()
+	r.ID, r.User, r.State, r.Created, r.Expires = connect.RequestID(id), "alice", connect.Open, day, day.Add(time.Hour)
+	r.Missing = []catalog.Missing{{Upstream: "tracker", Scopes: []string{"read", "write"}, Why: catalog.WhyScope, Reason: "r"}, {Upstream: "wiki", Why: catalog.WhyGrant}}
+	return r
+}
+
+func requests(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	first := ask("r1")
+	same(t, must(a.OpenRequest(ctx, first))(t), first)
+	same(t, must(b.Request(ctx, ours, "r1"))(t), first)
+
+	again := ask("r2")
+	again.Created, again.Expires = day.Add(time.Minute), day.Add(2*time.Hour)
+	again.Missing = []catalog.Missing{{Upstream: "wiki", Why: catalog.WhyNotConnected}, {Upstream: "tracker", Scopes: []string{"write", "read"}}}
+	first.Expires = again.Expires
+	same(t, must(b.OpenRequest(ctx, again))(t), first) // the same question, for longer
+	same(t, must(a.Requests(ctx, ours, "alice", connect.Open))(t), []connect.Request{first})
+
+	for i, change := range []func(*connect.Request){
+		func(r *connect.Request) { r.User = "bob" },
+		func(r *connect.Request) { r.Client = "another" },
+		func(r *connect.Request) { r.Server = "another" },
+		func(r *connect.Request) { r.Missing = r.Missing[:1] },
+		func(r *connect.Request) { r.Missing[0].Scopes = []string{"read"} },
+		func(r *connect.Request) { r.Created = first.Expires }, // the first one is over by then
+	} {
+		r := ask(fmt.Sprint("other", i))
+		change(&r)
+		same(t, must(a.OpenRequest(ctx, r))(t), r)
+	}
+
+	first.Missing = first.Missing[1:]
+	ok(t, b.SetState(ctx, first)) // one of two is answered
+	same(t, must(a.Request(ctx, ours, "r1"))(t), first)
+	less := ask("r3")
+	less.Missing = less.Missing[1:]
+	same(t, must(a.OpenRequest(ctx, less))(t).ID, first.ID)
+	first.State, first.Missing = connect.Done, nil
+	ok(t, a.SetState(ctx, first))
+	first.State = connect.Refused
+	wantKind(t, b.SetState(ctx, first), fault.Conflict)
+	if got := must(b.Request(ctx, ours, "r1"))(t); got.State != connect.Done {
+		t.Errorf("an answered request is %s", got.State)
+	}
+	first.ID = "none"
+	wantKind(t, b.SetState(ctx, first), fault.NotFound)
+	_, err := b.Request(ctx, ours, "none")
+	wantKind(t, err, fault.NotFound)
+}
+
+func requestsRaced(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	var ids tally[connect.RequestID]
+	race(a, b, func(i int, db *store.DB) {
+		r, err := db.OpenRequest(ctx, ask(fmt.Sprint("r", i)))
+		if err != nil {
+			t.Error(err)
+		}
+		ids.add(r.ID)
+	})
+	open := must(a.Requests(ctx, ours, "alice", connect.Open))(t)
+	if len(ids.n) != 1 || len(open) != 1 {
+		t.Fatalf("one question became %d, of which %d are open", len(ids.n), len(open))
+	}
+	var answers tally[bool]
+	race(a, b, func(i int, db *store.DB) {
+		r := open[0]
+		if r.State = connect.Done; i%3 == 0 {
+			r.State = connect.Refused
+		}
+		err := db.SetState(ctx, r)
+		if err != nil && fault.KindOf(err) != fault.Conflict {
+			t.Error(err)
+		}
+		answers.add(err == nil)
+	})
+	if answers.n[true] != 1 {
+		t.Errorf("one question was answered %d times", answers.n[true])
+	}
+}
+
+func flows(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	f := filled[connect.Flow]()
+	ok(t, a.PutFlow(ctx, f))
+	if err := b.PutFlow(ctx, f); err == nil {
+		t.Error("a state was used for two flows")
+	}
+	same(t, must(b.TakeFlow(ctx, ours, f.State))(t), f)
+	_, err := a.TakeFlow(ctx, ours, f.State)
+	wantKind(t, err, fault.NotFound)
+
+	ok(t, a.PutFlow(ctx, f))
+	var n tally[string]
+	race(a, b, func(_ int, db *store.DB) {
+		_, err := db.TakeFlow(ctx, ours, f.State)
+		switch {
+		case err == nil:
+			n.add("took")
+		case fault.KindOf(err) == fault.NotFound:
+			n.add("missed")
+		default:
+			t.Error(err)
+		}
+	})
+	same(t, n.n, map[string]int{"took": 1, "missed": many - 1})
+}
+
+func grants(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	g := filled[connect.Grant]()
+	g.User, g.Client, g.Server, g.Upstream = "alice", "agent", "issues", "tracker"
+	race(a, b, func(_ int, db *store.DB) {
+		if err := db.PutGrant(ctx, g); err != nil {
+			t.Error(err)
+		}
+	})
+	g.Scopes, g.Created, g.Expires, g.LastUsed = []string{"less"}, day, day, day
+	ok(t, b.PutGrant(ctx, g))
+	same(t, must(a.Grants(ctx, ours, "alice"))(t), []connect.Grant{g})
+	put := func(change func(*connect.Grant)) {
+		o := g
+		change(&o)
+		ok(t, a.PutGrant(ctx, o))
+	}
+	refill := func() {
+		put(func(*connect.Grant) {})
+		put(func(o *connect.Grant) { o.Client = "other" })
+		put(func(o *connect.Grant) { o.Server = "other" })
+		put(func(o *connect.Grant) { o.Upstream = "other" })
+		put(func(o *connect.Grant) { o.User = "bob" })
+	}
+	for _, c := range []struct {
+		which connect.Grant
+		gone  int
+	}{
+		{connect.Grant{}, 4},
+		{connect.Grant{Client: "agent"}, 3},
+		{connect.Grant{Server: "issues", Upstream: "tracker"}, 2},
+		{connect.Grant{Client: "agent", Server: "issues", Upstream: "tracker"}, 1},
+		{connect.Grant{Client: "nobody"}, 0},
+	} {
+		refill()
+		c.which.Tenant, c.which.User = ours, "alice"
+		if n := must(b.DeleteGrants(ctx, c.which))(t); n != c.gone || len(must(a.Grants(ctx, ours, "alice"))(t)) != 4-n {
+			t.Errorf("%+v took %d, want %d", c.which, n, c.gone)
+		}
+		if len(must(a.Grants(ctx, ours, "bob"))(t)) != 1 {
+			t.Errorf("%+v took another user's", c.which)
+		}
+	}
+	for _, wide := range []connect.Grant{{Tenant: ours}, {User: "alice"}} {
+		if _, err := a.DeleteGrants(ctx, wide); err == nil {
+			t.Errorf("%+v was taken as a wish to delete", wide)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/issuer"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store"
+)
+
+func clients(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := filled[issuer.Client]()
+	ok(t, a.PutClient(ctx, c))
+	same(t, must(b.Client(ctx, ours, c.ID))(t), c)
+	again := c
+	again.Name, again.RedirectURIs, again.Created, again.LastUsed = "renamed", []string{"https://x"}, day.Add(time.Hour), time.Time{}
+	ok(t, b.PutClient(ctx, again))
+	again.Created, again.LastUsed = c.Created, c.LastUsed // that it was used is not forgotten
+	same(t, must(a.Client(ctx, ours, c.ID))(t), again)
+	again.LastUsed = day.Add(time.Hour)
+	ok(t, a.TouchClient(ctx, ours, c.ID, again.LastUsed))
+	same(t, must(b.Client(ctx, ours, c.ID))(t), again)
+	wantKind(t, a.TouchClient(ctx, ours, "none", day), fault.NotFound)
+
+	for id, c := range map[identity.ClientID]issuer.Client{
+		"unused":       {How: issuer.RegisteredDynamic, Created: day},
+		"used":         {How: issuer.RegisteredDynamic, Created: day, LastUsed: day},
+		"young":        {How: issuer.RegisteredDynamic, Created: day.Add(time.Hour)},
+		"not by a DCR": {How: issuer.RegisteredDocument, Created: day},
+	} {
+		c.Tenant, c.ID = ours, id
+		ok(t, a.PutClient(ctx, c))
+	}
+	if n := must(b.DropUnused(ctx, day.Add(time.Minute)))(t); n != 1 {
+		t.Errorf("%d clients were dropped as unused, want 1", n)
+	}
+	_, err := a.Client(ctx, ours, "unused")
+	wantKind(t, err, fault.NotFound)
+}
+
+func codes(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := filled[issuer.Code]()
+	c.Used = time.Time{}
+	ok(t, a.PutCode(ctx, c))
+	var firsts tally[bool]
+	race(a, b, func(i int, db *store.DB) {
+		got, err := db.UseCode(ctx, ours, c.Hash, day.Add(time.Duration(i)*time.Second))
+		if err != nil {
+			t.Error(err)
+		}
+		firsts.add(got.Used.IsZero())
+		got.Used = time.Time{}
+		same(t, got, c)
+	})
+	if firsts.n[true] != 1 {
+		t.Errorf("one code was good %d times", firsts.n[true])
+	}
+	one := must(a.UseCode(ctx, ours, c.Hash, day.Add(time.Hour)))(t).Used
+	if two := must(b.UseCode(ctx, ours, c.Hash, day.Add(2*time.Hour)))(t).Used; !one.Equal(two) || !one.Before(day.Add(time.Hour)) {
+		t.Errorf("the first use is said to be at %v, then at %v", one, two)
+	}
+	_, err := a.UseCode(ctx, ours, []byte("none"), day)
+	wantKind(t, err, fault.NotFound)
+}
+
+func families(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	f := filled[issuer.Family]()
+	ok(t, a.PutFamily(ctx, f))
+	same(t, must(b.Family(ctx, ours, f.ID))(t), f)
+	var n tally[string]
+	race(a, b, func(i int, db *store.DB) {
+		next := f
+		next.Previous, next.Current, next.Next, next.Rotated, next.HomeAt, next.Scopes = f.Current, fmt.Append(nil, "token ", i), []byte("n"), day, day, []string{"s"}
+		switch err := db.RotateFamily(ctx, next, f.Current); {
+		case err == nil:
+			n.add("won")
+			same(t, must(b.Family(ctx, ours, f.ID))(t), next)
+		case fault.KindOf(err) == fault.Conflict:
+			n.add("lost")
+		default:
+			t.Error(err)
+		}
+	})
+	same(t, n.n, map[string]int{"won": 1, "lost": many - 1})
+	none := f
+	none.ID = "none"
+	wantKind(t, a.RotateFamily(ctx, none, f.Current), fault.NotFound)
+
+	put := func(id string, u identity.UserID, c identity.ClientID) {
+		ok(t, a.PutFamily(ctx, issuer.Family{Tenant: ours, ID: id, User: u, Client: c, Ends: day}))
+	}
+	for _, c := range []struct {
+		user   identity.UserID
+		client identity.ClientID
+		id     string
+		gone   []string
+	}{
+		{"u", "", "", []string{"1", "2", "3"}},
+		{"u", "c", "", []string{"1", "2"}},
+		{"u", "c", "2", []string{"2"}},
+		{"u", "whoever presented it", "3", []string{"3"}},
+		{"", "", "4", []string{"4"}},
+		{"u", "", "4", nil}, // another user's
+		{"nobody", "", "", nil},
+	} {
+		put("1", "u", "c")
+		put("2", "u", "c")
+		put("3", "u", "d")
+		put("4", "v", "c")
+		gone := must(b.DropFamilies(ctx, ours, c.user, c.client, c.id))(t)
+		slices.Sort(gone)
+		same(t, gone, c.gone)
+		for _, u := range []identity.UserID{"u", "v"} {
+			_, err := a.DropFamilies(ctx, ours, u, "", "")
+			ok(t, err)
+		}
+	}
+	if _, err := a.DropFamilies(ctx, ours, "", "", ""); err == nil {
+		t.Error("all sign-ins of a tenant were ended at once")
+	}
+}
+
+func sessions(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	s := filled[gateway.Session]()
+	ok(t, a.PutSession(ctx, s))
+	same(t, must(b.Session(ctx, ours, s.ID))(t), s)
+	s.Version, s.Upstream, s.URLAsk, s.Seen = "newer", nil, false, day
+	ok(t, b.PutSession(ctx, s))
+	same(t, must(a.Session(ctx, ours, s.ID))(t), s)
+	ok(t, a.DropSession(ctx, ours, s.ID))
+	ok(t, b.DropSession(ctx, ours, s.ID))
+	_, err := b.Session(ctx, ours, s.ID)
+	wantKind(t, err, fault.NotFound)
+
+	for i := range 3 * many {
+		ok(t, a.PutSession(ctx, gateway.Session{Tenant: ours, ID: fmt.Append(nil, i), Seen: day.Add(time.Duration(i) * time.Minute)}))
+	}
+	idle := day.Add(2 * many * time.Minute)
+	if l := must(a.IdleSessions(ctx, idle, 5))(t); len(l) != 5 {
+		t.Errorf("a limit of 5 gave %d", len(l))
+	}
+	var taken tally[string]
+	race(a, b, func(_ int, db *store.DB) {
+		for {
+			l, err := db.IdleSessions(ctx, idle, 3)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, s := range l {
+				taken.add(string(s.ID))
+			}
+			if len(l) == 0 {
+				return
+			}
+		}
+	})
+	for id, n := range taken.n {
+		if n != 1 {
+			t.Errorf("session %s was ended %d times", id, n)
+		}
+	}
+	if len(taken.n) != 2*many-5 {
+		t.Errorf("%d sessions were idle, want %d", len(taken.n), 2*many-5)
+	}
+}

@@ -1,0 +1,145 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store"
+)
+
+func users(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	alice := identity.User{Tenant: ours, IDP: "corp", Subject: "alice", Name: "Alice", Email: "alice@example.com", Groups: []string{"eng", "ops"}}
+	first := must(a.EnsureUser(ctx, alice))(t)
+	if len(first.ID) != 32 {
+		t.Errorf("the id %q is no 128 bits in hex", first.ID)
+	}
+	alice.ID = first.ID
+	same(t, first, alice)
+	same(t, must(b.User(ctx, ours, first.ID))(t), alice)
+
+	for _, c := range []struct {
+		name      string
+		said, now identity.User
+	}{
+		{"nothing new is said", identity.User{}, identity.User{Name: "Alice", Email: "alice@example.com", Groups: []string{"eng", "ops"}}},
+		{"a name", identity.User{Name: "Alice B."}, identity.User{Name: "Alice B.", Email: "alice@example.com", Groups: []string{"eng", "ops"}}},
+		{"no groups any more", identity.User{Groups: []string{}}, identity.User{Name: "Alice B.", Email: "alice@example.com"}},
+		{"a group and an address", identity.User{Email: "a@b.c", Groups: []string{"x"}}, identity.User{Name: "Alice B.", Email: "a@b.c", Groups: []string{"x"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, u := range []*identity.User{&c.said, &c.now} {
+				u.Tenant, u.IDP, u.Subject = ours, "corp", "alice"
+			}
+			c.now.ID = first.ID
+			same(t, must(a.EnsureUser(ctx, c.said))(t), c.now)
+			same(t, must(b.User(ctx, ours, first.ID))(t), c.now)
+		})
+	}
+
+	seen := map[identity.UserID]string{first.ID: "alice"}
+	for _, other := range []identity.User{
+		{Tenant: ours, IDP: "corp", Subject: "Alice"},
+		{Tenant: ours, IDP: "partner", Subject: "alice"},
+		{Tenant: theirs, IDP: "corp", Subject: "alice"},
+	} {
+		u := must(a.EnsureUser(ctx, other))(t)
+		if who, taken := seen[u.ID]; taken {
+			t.Errorf("%+v got the id of %s", other, who)
+		}
+		seen[u.ID] = other.Subject
+	}
+	_, err := a.User(ctx, ours, "ffff")
+	wantKind(t, err, fault.NotFound)
+}
+
+func usersRaced(t *testing.T, a, b *store.DB) {
+	var ids tally[identity.UserID]
+	race(a, b, func(_ int, db *store.DB) {
+		u, err := db.EnsureUser(t.Context(), identity.User{Tenant: ours, IDP: "corp", Subject: "new", Name: "New"})
+		if err != nil {
+			t.Error(err)
+		}
+		ids.add(u.ID)
+	})
+	if len(ids.n) != 1 {
+		t.Errorf("one person got %d ids", len(ids.n))
+	}
+}
+
+func epochs(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	var last int64
+	for _, k := range []identity.EpochKind{identity.EpochUser, identity.EpochClient, identity.EpochFamily, identity.EpochAccess} {
+		e := identity.Epoch{Tenant: ours, Kind: k, ID: "x", NotBefore: day}
+		got := must(a.Advance(ctx, e))(t)
+		if got.Seq <= last {
+			t.Errorf("the number went from %d to %d", last, got.Seq)
+		}
+		e.Seq = got.Seq
+		same(t, got, e)
+		same(t, must(b.EpochsSince(ctx, last))(t), []identity.Epoch{e})
+		last = got.Seq
+	}
+	same(t, must(b.EpochsSince(ctx, last))(t), nil)
+}
+
+// epochsInOrder: whoever reads on from the last number that he saw misses none.
+func epochsInOrder(t *testing.T, a, b *store.DB) {
+	const each = 5
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		race(a, b, func(_ int, db *store.DB) {
+			for range each {
+				if _, err := db.Advance(t.Context(), identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}()
+	var last int64
+	seen := 0
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false // and one more look
+		default:
+		}
+		l, err := b.EpochsSince(t.Context(), last)
+		ok(t, err)
+		for _, e := range l {
+			if e.Seq <= last {
+				t.Fatalf("number %d came after %d", e.Seq, last)
+			}
+			last = e.Seq
+			seen++
+		}
+	}
+	if seen != many*each {
+		t.Errorf("%d of %d epochs were seen by who reads on from the last one", seen, many*each)
+	}
+}
+
+// watch: what one replica changes wakes the other one.
+func watch(t *testing.T, a, b *store.DB) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ran := make(chan error, 1)
+	go func() { ran <- b.Run(ctx) }()
+	wakes := b.Watch(ctx)
+	eventually(t, "the other replica is woken", func() bool {
+		_, err := a.Advance(ctx, identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day})
+		ok(t, err)
+		select {
+		case <-wakes:
+			return true
+		default:
+			return false
+		}
+	})
+	stop()
+	ok(t, <-ran)
+}

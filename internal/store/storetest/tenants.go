@@ -1,0 +1,247 @@
+package storetest
+
+import (
+	"context"
+	"reflect"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/issuer"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// things is one of everything, of one tenant.
+type things struct {
+	user    identity.User
+	conn    vault.Connection
+	key     vault.Key
+	request connect.Request
+	flow    connect.Flow
+	grant   connect.Grant
+	client  issuer.Client
+	code    issuer.Code
+	family  issuer.Family
+	session gateway.Session
+	intent  audit.Row
+}
+
+func stock(t *testing.T, db *store.DB) things {
+	ctx := t.Context()
+	w := writer(1)
+	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, "")}
+	s.code.Used = time.Time{}
+	var err error
+	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
+		t.Fatal(err)
+	}
+	s.conn.User, s.intent.User = s.user.ID, s.user.ID
+	_, err = db.OpenRequest(ctx, s.request)
+	ok(t, err)
+	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent})} {
+		ok(t, err)
+	}
+	return s
+}
+
+// strange is one method, called with another tenant and everything else right. It says what it must come to.
+type strange func(ctx context.Context, db *store.DB, s things) (any, error)
+
+// byTenant has every method that takes a tenant. What each gives must be nothing: fault.NotFound, or an empty answer.
+var byTenant = map[string]strange{
+	"User": func(ctx context.Context, db *store.DB, s things) (any, error) { return db.User(ctx, theirs, s.user.ID) },
+	"Rows": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Rows(ctx, audit.Query{Tenant: theirs, User: s.user.ID})
+	},
+	"Connections": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Connections(ctx, theirs, s.user.ID, s.conn.Upstream)
+	},
+	"Connection": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Connection(ctx, theirs, s.conn.ID)
+	},
+	"Connect": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant, s.conn.Generation = theirs, 2
+		return nil, db.Connect(ctx, s.conn, 1)
+	},
+	"Update": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		return nil, db.Update(ctx, s.conn)
+	},
+	"Claim": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		_, won, err := db.Claim(ctx, s.conn, "try", "me", leaseTime)
+		return won, err
+	},
+	"Sent": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		held, _, err := db.Claim(ctx, s.conn, "try", "me", leaseTime)
+		if held.Tenant = theirs; err != nil {
+			return nil, err
+		}
+		return db.Sent(ctx, held)
+	},
+	"Settle": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		return db.Settle(ctx, s.conn, 1)
+	},
+	"Fail": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		held, err := db.Connection(ctx, ours, s.conn.ID)
+		if held.Tenant = theirs; err != nil {
+			return nil, err
+		}
+		return db.Fail(ctx, held)
+	},
+	"Keys": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Keys(ctx, theirs, s.key.Purpose)
+	},
+	"UpdateKey": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.key.Tenant = theirs
+		return nil, db.UpdateKey(ctx, s.key)
+	},
+	"Request": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Request(ctx, theirs, s.request.ID)
+	},
+	"Requests": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Requests(ctx, theirs, s.request.User, connect.Open)
+	},
+	"SetState": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.request.Tenant, s.request.State = theirs, connect.Refused
+		return nil, db.SetState(ctx, s.request)
+	},
+	"TakeFlow": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.TakeFlow(ctx, theirs, s.flow.State)
+	},
+	"Grants": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Grants(ctx, theirs, s.grant.User)
+	},
+	"DeleteGrants": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.DeleteGrants(ctx, connect.Grant{Tenant: theirs, User: s.grant.User})
+	},
+	"Client": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Client(ctx, theirs, s.client.ID)
+	},
+	"TouchClient": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return nil, db.TouchClient(ctx, theirs, s.client.ID, day)
+	},
+	"UseCode": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.UseCode(ctx, theirs, s.code.Hash, day)
+	},
+	"Family": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Family(ctx, theirs, s.family.ID)
+	},
+	"RotateFamily": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.family.Tenant = theirs
+		return nil, db.RotateFamily(ctx, s.family, s.family.Current)
+	},
+	"DropFamilies": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.DropFamilies(ctx, theirs, s.family.User, "", s.family.ID)
+	},
+	"Session": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Session(ctx, theirs, s.session.ID)
+	},
+	"DropSession": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return nil, db.DropSession(ctx, theirs, s.session.ID)
+	},
+}
+
+// elsewhere has the methods that no other tenant's call can be made of, with the reason.
+var elsewhere = map[string]string{
+	"EnsureUser": "makes a user of its own tenant: users", "NameID": "makes an id of its own tenant: names",
+	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
+	"Chain": "for operators", "IndexActs": "a chore",
+	"Advance": "writes", "EpochsSince": "for all tenants",
+	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
+	"DropUnused": "a chore", "IdleSessions": "a chore",
+	"Close": "", "Ping": "", "Run": "", "Watch": "",
+}
+
+// tenants: nothing of one tenant is seen or changed by a call that names another one. A method that is in neither list fails.
+func tenants(t *testing.T, a, b *store.DB) {
+	s := stock(t, a)
+	all := reflect.TypeFor[*store.DB]()
+	for i := range all.NumMethod() {
+		name := all.Method(i).Name
+		call, listed := byTenant[name]
+		if _, out := elsewhere[name]; listed == out {
+			t.Errorf("is %s to be tried with another tenant? say so in one of the two lists", name)
+		}
+		if !listed {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			got, err := call(t.Context(), b, s)
+			switch v := reflect.ValueOf(got); {
+			case fault.KindOf(err) == fault.NotFound && err != nil:
+			case err != nil:
+				t.Error(err)
+			case got == nil && name != "DropSession":
+				t.Error("another tenant's thing was changed, or that it is not there was not said")
+			case got != nil && !v.IsZero() && !(v.Kind() == reflect.Slice && v.Len() == 0):
+				t.Errorf("another tenant got %+v", got)
+			}
+		})
+	}
+	openRequestElsewhere(t, b, s)
+	untouched(t, b, s)
+}
+
+func openRequestElsewhere(t *testing.T, db *store.DB, s things) {
+	r := s.request
+	r.Tenant, r.ID = theirs, "r2"
+	same(t, must(db.OpenRequest(t.Context(), r))(t), r)
+}
+
+// untouched: everything is still as it was put. The connection has been claimed by its own tenant meanwhile.
+func untouched(t *testing.T, db *store.DB, s things) {
+	t.Helper()
+	ctx := t.Context()
+	same(t, must(db.User(ctx, ours, s.user.ID))(t), s.user)
+	c := must(db.Connection(ctx, ours, s.conn.ID))(t)
+	if c.Phase != vault.Claimed {
+		t.Errorf("the connection is %s: another tenant's send or failure counted", c.Phase)
+	}
+	c.Machine, s.conn.Machine = vault.Machine{}, vault.Machine{}
+	same(t, c, s.conn)
+	same(t, must(db.Keys(ctx, ours, s.key.Purpose))(t), []vault.Key{s.key})
+	same(t, must(db.Request(ctx, ours, s.request.ID))(t), s.request)
+	same(t, must(db.Grants(ctx, ours, s.grant.User))(t), []connect.Grant{s.grant})
+	same(t, must(db.Client(ctx, ours, s.client.ID))(t), s.client)
+	same(t, must(db.Family(ctx, ours, s.family.ID))(t), s.family)
+	same(t, must(db.Session(ctx, ours, s.session.ID))(t), s.session)
+	same(t, must(db.Rows(ctx, audit.Query{Tenant: ours}))(t), []audit.Row{s.intent})
+	same(t, must(db.UseCode(ctx, ours, s.code.Hash, day))(t), s.code)
+	same(t, must(db.TakeFlow(ctx, ours, s.flow.State))(t), s.flow)
+}
+
+// oddTexts: what one database cannot keep, none does.
+func oddTexts(t *testing.T, a, _ *store.DB) {
+	for _, odd := range []string{"a\x00b", "\xff", "\xed\xa0\x80"} {
+		_, err := a.Client(t.Context(), ours, identity.ClientID(odd))
+		wantKind(t, err, fault.Invalid)
+		wantKind(t, a.PutClient(t.Context(), issuer.Client{Tenant: ours, ID: "c", Name: odd}), fault.Invalid)
+	}
+	fine := issuer.Client{Tenant: ours, ID: "c", Name: "Ünï \u202e 😀 ' \" ; -- \\", Created: day}
+	ok(t, a.PutClient(t.Context(), fine))
+	same(t, must(a.Client(t.Context(), ours, "c"))(t), fine)
+}
+
+// callersWhoLeft: who went away gets an error, and the next one an answer.
+func callersWhoLeft(t *testing.T, a, b *store.DB) {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	_, err := a.EnsureUser(gone, identity.User{Tenant: ours, IDP: "corp", Subject: "x"})
+	wantKind(t, err, fault.Unavailable)
+	wantKind(t, a.Append(gone, []audit.Row{writer(1).row(audit.KindEvent, "")}), fault.Unavailable)
+	_, err = a.Advance(gone, identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day})
+	wantKind(t, err, fault.Unavailable)
+	same(t, log(t, b), nil)
+	ok(t, a.Ping(t.Context()))
+	_, err = a.EnsureUser(t.Context(), identity.User{Tenant: ours, IDP: "corp", Subject: "x"})
+	ok(t, err)
+}
