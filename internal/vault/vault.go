@@ -96,7 +96,8 @@ type Store interface {
 	// are the caller's: same id, generation+1); fault.Conflict if prior's generation has moved, or if the user has another
 	// connection at this upstream that is neither Revoking nor Revoked.
 	Connect(ctx context.Context, c Connection, prior int64) error
-	// Update changes status, reason, label, scopes, last use; guarded by the generation, 0 rows is fault.Conflict.
+	// Update changes status, reason, label, scopes, last use; guarded by generation and version, so that a late mark never
+	// hits a newer credential: 0 rows is fault.Conflict.
 	Update(ctx context.Context, c Connection) error
 }
 
