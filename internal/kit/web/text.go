@@ -1,0 +1,64 @@
+package web
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// maxForeign is how much of a stranger's text a page shows.
+const maxForeign = 64
+
+// Foreign makes a stranger's text fit to be shown: control and direction characters are gone, and it is cut.
+func Foreign(s string) string {
+	clean := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	runes := []rune(strings.Join(strings.Fields(clean), " "))
+	if len(runes) > maxForeign {
+		return string(runes[:maxForeign-1]) + "…"
+	}
+	return string(runes)
+}
+
+// Local returns the path if it leads to a page of ours, else otherwise: nobody is sent elsewhere by a link to us.
+func Local(path, otherwise string) string {
+	u, err := url.Parse(path)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") ||
+		strings.ContainsAny(path, "\\\r\n\t") || strings.HasPrefix(u.Path, "//") || strings.Contains(u.Path, "\\") {
+		return otherwise
+	}
+	return path
+}
+
+// Seconds is a duration for Retry-After, at least one.
+func Seconds(d time.Duration) string { return strconv.Itoa(max(int((d+time.Second-1)/time.Second), 1)) }
+
+// Ago says how long ago, or in how long, in words.
+func Ago(t, now time.Time) string {
+	d, suffix, prefix := now.Sub(t), " ago", ""
+	if t.After(now) {
+		d, suffix, prefix = t.Sub(now), "", "in "
+	}
+	n, unit := int(d.Minutes()), "minute"
+	switch {
+	case d < time.Minute:
+		if suffix == "" {
+			return "in less than a minute"
+		}
+		return "just now"
+	case d >= 48*time.Hour:
+		n, unit = int(d.Hours()/24), "day"
+	case d >= 2*time.Hour:
+		n, unit = int(d.Hours()), "hour"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return prefix + strconv.Itoa(n) + " " + unit + suffix
+}
