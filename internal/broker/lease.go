@@ -39,8 +39,8 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(l.credential.Marks) > 0 {
-		redact.New(l.credential.Marks).Response(resp)
+	if err := redact.New(l.credential.Marks).Response(resp); err != nil {
+		return nil, fault.New(fault.Unavailable, "the answer was refused: it is compressed or partial, so a credential in it could not be taken out", err)
 	}
 	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {
 		l.broker.calls.Succeeded(l.act.Holding.Call)

@@ -1,0 +1,75 @@
+package redact
+
+import "io"
+
+// Buffers start small, since most streams are idle or short, and grow while reads fill them.
+const firstBuffer, lastBuffer = 2 << 10, 64 << 10
+
+// reader cleans a stream. It keeps the bytes from the first undecided one on, as they came and as they may go out.
+type reader struct {
+	redactor *Redactor
+	src      io.Reader
+	raw      []byte // what came
+	clean    []byte // the same with marks covered, as far as they are known
+	decided  int    // raw[:decided] holds no start of a mark that isn't covered
+	ready    int    // clean[:ready] may go out
+	sent     int    // clean[:sent] has
+	err      error  // src's last word
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for r.sent == r.ready {
+		if r.err != nil {
+			return 0, r.err
+		}
+		if !r.fill() {
+			return 0, nil
+		}
+	}
+	n := copy(p, r.clean[r.sent:r.ready])
+	r.sent += n
+	return n, nil
+}
+
+// fill forgets what is decided and reads once. It reports false where src gave neither bytes nor an error.
+func (r *reader) fill() bool {
+	kept := copy(r.raw, r.raw[r.decided:])
+	copy(r.clean, r.clean[r.decided:])
+	r.sent -= r.decided
+	r.grow(kept)
+	n, err := r.src.Read(r.raw[kept:cap(r.raw)])
+	if n == 0 && err == nil {
+		r.raw, r.clean, r.decided, r.ready = r.raw[:kept], r.clean[:kept], 0, r.sent
+		return false
+	}
+	r.err = err
+	r.raw, r.clean = r.raw[:kept+n], r.clean[:kept+n]
+	copy(r.clean[kept:], r.raw[kept:])
+	var found []span
+	found, r.decided = r.redactor.tables().scan(r.raw, err == io.EOF)
+	r.redactor.cover(r.clean, r.raw, found)
+	r.ready = max(r.decided, r.sent)
+	if err == nil && len(r.raw)-r.decided <= r.redactor.table.early {
+		r.ready = len(r.raw)
+	}
+	return true
+}
+
+// grow makes room after the first `kept` bytes, more where the last read left none.
+func (r *reader) grow(kept int) {
+	size := cap(r.raw)
+	if len(r.raw) == size || size-kept < firstBuffer/2 {
+		size = max(firstBuffer, min(2*size, lastBuffer), 2*kept)
+	}
+	if size <= cap(r.raw) {
+		r.raw, r.clean = r.raw[:kept], r.clean[:kept]
+		return
+	}
+	both := make([]byte, 2*size)
+	copy(both, r.raw[:kept])
+	copy(both[size:], r.clean[:kept])
+	r.raw, r.clean = both[:kept:size], both[size:size+kept]
+}

@@ -1,0 +1,323 @@
+package redact
+
+import (
+	"slices"
+	"unicode/utf8"
+)
+
+// span is a place of a mark in a text.
+type span struct{ from, to int }
+
+// table finds marks. A place is looked at closely only if its two bytes can begin a form of a mark (some 60 of the
+// 65,536 pairs), and then only for the forms that begin so.
+type table struct {
+	pairs [1 << 16 / 64]uint64
+	all   []pattern
+	heads [][]pattern // the forms that begin with one byte, escapes undone; heads[0] is empty
+	head  [256]uint16 // which of heads
+	wide  bool        // a form may begin with a byte beyond ASCII
+	early int         // so many bytes of a mark may go out before it is known to be one
+}
+
+func newTable(marks [][]byte) *table {
+	// A message that ends, by chance, with a credential's first letter must not wait for the next one, since a peer may
+	// wait for it. If a mark it was, its rest is still taken out: up to an eighth of it, at most four bytes, were seen.
+	const most, part = 4, 8
+	t := &table{early: most, heads: make([][]pattern, 1, 16)}
+	for _, m := range marks {
+		t.all = append(t.all, patterns(m)...)
+		t.early = min(t.early, len(m)/part)
+	}
+	for _, p := range t.all {
+		t.begin(p.a[0], p)
+		if p.b[0] != p.a[0] {
+			t.begin(p.b[0], p)
+		}
+	}
+	for name, meaning := range named {
+		if t.head[meaning] != 0 {
+			t.allow('&', name[0])
+		}
+	}
+	return t
+}
+
+// begin enters how a pattern may begin whose first byte is c.
+func (t *table) begin(c byte, p pattern) {
+	if t.head[c] == 0 {
+		t.head[c] = uint16(len(t.heads))
+		t.heads = append(t.heads, nil)
+		t.wide = t.wide || c >= utf8.RuneSelf
+	}
+	t.heads[t.head[c]] = append(t.heads[t.head[c]], p)
+	for _, next := range []byte{p.a[1], p.b[1], '\\', '%', '&', '\n', '\r'} {
+		t.allow(c, next)
+	}
+	const lower, upper = "0123456789abcdef", "0123456789ABCDEF"
+	t.allow('%', lower[c>>4])
+	t.allow('%', upper[c>>4])
+	t.allow('\\', 'u')
+	t.allow('&', '#')
+	for i := range len(jsonMeans) {
+		if jsonMeans[i] == c {
+			t.allow('\\', jsonShort[i])
+		}
+	}
+}
+
+func (t *table) allow(first, second byte) {
+	pair := uint(first) | uint(second)<<8
+	t.pairs[pair/64] |= 1 << (pair % 64)
+}
+
+// next returns the first place from i on where a form may begin; len(b) if there is none.
+func (t *table) next(b []byte, i int) int {
+	for ; i+1 < len(b); i++ {
+		pair := uint(b[i]) | uint(b[i+1])<<8
+		if t.pairs[pair/64]&(1<<(pair%64)) != 0 {
+			return i
+		}
+	}
+	if i < len(b) && t.head[b[i]] == 0 && !isSpecial(b[i]) {
+		return len(b)
+	}
+	return i
+}
+
+const wholeText = true // nothing follows a text that is scanned
+
+// Marks and text that repeat themselves could make every place worth a long look. Beyond `patience` steps a byte (and
+// some that are free) whatever begins like a mark is covered as far as it does, so that time stays linear.
+const patience, free = 16, 1 << 16
+
+// scan finds all marks in b, overlapping ones included, in order of their starts. Before `decided` nothing is left to
+// find; from there on, b must be seen again together with what follows it.
+func (t *table) scan(b []byte, whole bool) (found []span, decided int) {
+	work := 0
+	for i := t.next(b, 0); i < len(b); i = t.next(b, i+1) {
+		v := t.match(b, i)
+		if v.open && !whole {
+			return found, i
+		}
+		work += v.work
+		tired := work > free+patience*i
+		if tired {
+			v.end = v.read
+		}
+		if v.end > 0 {
+			found = append(found, span{i, v.end})
+		}
+		if tired {
+			i = max(i, v.end-1)
+		}
+	}
+	return found, len(b)
+}
+
+// verdict is what is known of a place in a text.
+type verdict struct {
+	end  int  // where the longest form that begins there ends; 0 if none does
+	open bool // the text ends before all is decided
+	read int  // how far the text is that of a form
+	work int  // steps taken
+}
+
+func (v *verdict) add(o verdict) {
+	*v = verdict{max(v.end, o.end), v.open || o.open, max(v.read, o.read), v.work + o.work}
+}
+
+// match looks for all forms at b[at].
+func (t *table) match(b []byte, at int) verdict {
+	candidates, size := t.heads[t.head[b[at]]], 1
+	if isSpecial(b[at]) {
+		if len(candidates) > 0 { // a mark that itself begins with such a byte: rare, and not worth being quick about
+			return longest(t.all, b, at, nil)
+		}
+		if text := b[at:]; !t.wide && len(text) > 3 && text[1] == 'u' && (text[2] != '0' || text[3] != '0') {
+			return verdict{} // JSON of which all but ASCII is escaped is full of these
+		}
+		var first text
+		if first, size = unescape(b[at:]); size <= 0 {
+			return verdict{open: size == needMore}
+		}
+		candidates = t.heads[t.head[first.bytes[0]]]
+		if first.n > 1 {
+			return longest(candidates, b, at, nil)
+		}
+	}
+	return longest(candidates, b, at, b[at+size:])
+}
+
+// longest tries each candidate whose second byte can be at the start of rest; all, if rest is empty.
+func longest(candidates []pattern, b []byte, at int, rest []byte) (v verdict) {
+	if len(candidates) == 0 {
+		return v
+	}
+	var second text
+	if len(rest) > 0 && isSpecial(rest[0]) {
+		size := 0
+		if second, size = unescape(rest); size == needMore || rest[0] == '\n' || rest[0] == '\r' || second.bytes[0] == '\n' || second.bytes[0] == '\r' {
+			rest = nil
+		}
+	}
+	for _, p := range candidates {
+		if len(rest) == 0 || p.takes(1, rest[:1]) || second.n > 0 && p.takes(1, second.slice()) {
+			v.add(p.match(b, at))
+		}
+	}
+	return v
+}
+
+// state is how far a match has come: the next place in the pattern, the next byte of the text.
+type state struct {
+	place, pos int
+	broken     bool // the last thing read was a line break; two in a row end a match
+}
+
+func (s state) before(o state) bool {
+	return s.place < o.place || s.place == o.place && s.pos < o.pos
+}
+
+// match follows every way to read the text. There is more than one only where a mark itself holds a byte that begins
+// an escape or a line break; where they get too many, what was read counts as found.
+func (p pattern) match(b []byte, at int) (v verdict) {
+	const tooMany = 32
+	var room [4]state
+	waiting := room[:0] // at a byte that may begin an escape or a line break; none twice
+	next := options{n: 1}
+	next.list[0].pos = at
+	for {
+		for _, s := range next.list[:next.n] {
+			from := s.place
+			s = p.plain(b, s)
+			v.work += 1 + s.place - from
+			v.read = max(v.read, s.pos)
+			switch {
+			case s.place == len(p.a):
+				v.end = max(v.end, s.pos)
+			case s.pos == len(b):
+				v.open = true
+			case isSpecial(b[s.pos]) && !slices.Contains(waiting, s):
+				waiting = append(waiting, s)
+			}
+		}
+		if len(waiting) == 0 {
+			return v
+		}
+		if len(waiting) > tooMany {
+			v.end = v.read
+			return v
+		}
+		// The one that is furthest behind goes first, so that others which come to the same state find it waiting.
+		first := 0
+		for i, s := range waiting {
+			if s.before(waiting[first]) {
+				first = i
+			}
+		}
+		next = p.special(b, waiting[first])
+		v.open = v.open || next.open
+		waiting = slices.Delete(waiting, first, first+1)
+	}
+}
+
+// options are the states that may follow one; open: b ends before they are all known.
+type options struct {
+	list [5]state
+	n    int
+	open bool
+}
+
+func (o *options) add(s state) {
+	o.list[o.n] = s
+	o.n++
+}
+
+// plain follows bytes that can be read in one way only.
+func (p pattern) plain(b []byte, s state) state {
+	for s.place < len(p.a) && s.pos < len(b) {
+		c := b[s.pos]
+		if c != p.a[s.place] && c != p.b[s.place] || isSpecial(c) {
+			break
+		}
+		s = state{place: s.place + 1, pos: s.pos + 1}
+	}
+	return s
+}
+
+// special returns what may follow s at a byte that may begin an escape or a line break.
+func (p pattern) special(b []byte, s state) (o options) {
+	if b[s.pos] == p.a[s.place] || b[s.pos] == p.b[s.place] {
+		o.add(state{place: s.place + 1, pos: s.pos + 1})
+	}
+	t, size := unescape(b[s.pos:])
+	if size > 0 && p.takes(s.place, t.slice()) {
+		o.add(state{place: s.place + t.n, pos: s.pos + size})
+	}
+	o.open = size == needMore
+	if s.place == 0 || s.broken {
+		return o
+	}
+	size, plain := lineBreak(b[s.pos:])
+	o.open = o.open || size == needMore
+	if size <= 0 {
+		return o
+	}
+	o.add(state{s.place, s.pos + size, true})
+	if after := b[s.pos+size:]; plain {
+		if n := dataField(after); n > 0 {
+			o.add(state{s.place, s.pos + size + n, true})
+			if n > len(data) { // the space may belong to the mark
+				o.add(state{s.place, s.pos + size + len(data), true})
+			}
+		}
+		o.open = o.open || len(after) < len(data) && string(after) == data[:len(after)]
+	}
+	return o
+}
+
+// lineBreak returns the size of the LF or CRLF at the start of b, each as it is or escaped: base64 comes folded, and a
+// stream of events has its text in lines. plain: it ends with a real LF.
+func lineBreak(b []byte) (size int, plain bool) {
+	c, size := symbol(b)
+	if c == '\n' {
+		return size, b[0] == '\n'
+	}
+	if c != '\r' {
+		return min(size, 0), false
+	}
+	if size == len(b) {
+		return needMore, false
+	}
+	c, more := symbol(b[size:])
+	if c == '\n' {
+		return size + more, b[size] == '\n'
+	}
+	return min(more, 0), false
+}
+
+// symbol reads one byte, or the escape of one.
+func symbol(b []byte) (c byte, size int) {
+	if b[0] == '\n' || b[0] == '\r' {
+		return b[0], 1
+	}
+	t, size := unescape(b)
+	if t.n != 1 {
+		return 0, min(size, 0)
+	}
+	return t.bytes[0], size
+}
+
+const data = "data:" // the field name of server-sent events
+
+// dataField returns the length of SSE's field name at the start of a line, with the space that may follow it; 0 if it
+// is not there.
+func dataField(line []byte) int {
+	if len(line) < len(data) || string(line[:len(data)]) != data {
+		return 0
+	}
+	if len(line) > len(data) && line[len(data)] == ' ' {
+		return len(data) + 1
+	}
+	return len(data)
+}
