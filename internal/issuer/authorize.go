@@ -204,7 +204,9 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, t identity.Tenant
 		return err
 	}
 	finish := s.path(t, "/authorize/finish?to="+url.QueryEscape(s.Browser.Seal(purposeLeave, v.Binding, plain)))
-	q := url.Values{"server": {string(srv.Name)}, "client": {string(p.Client)}, "return": {finish}}
+	// Sealed: what is connected in this visit is granted to this client alone, and only because its consent was just given.
+	pass := s.Browser.Seal(web.PurposeDoor, v.Binding, []byte(string(p.User)+"\n"+string(srv.Name)+"\n"+string(p.Client)))
+	q := url.Values{"server": {string(srv.Name)}, "pass": {pass}, "return": {finish}}
 	http.Redirect(w, r, s.path(t, "/door?"+q.Encode()), http.StatusSeeOther)
 	return nil
 }

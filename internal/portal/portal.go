@@ -3,3 +3,354 @@
 // It works without JavaScript. It knows the person from a sealed cookie, shows nobody anything of another, and hands
 // a pasted key's body unread to the broker's flows. It holds no credential and no rule.
 package portal
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/web"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// Site is the pages of one tenant. All fields are required.
+type Site struct {
+	Tenant   identity.Tenant
+	Prefix   string // of the tenant's paths
+	Browser  *web.Browser
+	Pages    *web.Pages
+	Flows    broker.Flows
+	Requests Requests
+	Grants   Grants
+	Catalog  *catalog.Catalog
+	Holdings Holdings
+	Log      Activity
+	Clients  func(ctx context.Context, t identity.Tenant, id identity.ClientID) string // what a client calls itself
+	Now      func() time.Time
+}
+
+// Requests are the connect requests of the visitor (connect.Desk).
+type Requests interface {
+	Request(ctx context.Context, v connect.Visitor, id connect.RequestID) (connect.Request, error)
+	Pending(ctx context.Context, v connect.Visitor) ([]connect.Request, error)
+	Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error
+}
+
+// Grants are the visitor's (connect.Desk).
+type Grants interface {
+	Grants(ctx context.Context, v connect.Visitor) ([]connect.Grant, error)
+	RevokeGrant(ctx context.Context, v connect.Visitor, g connect.Grant) error
+	// Consent gives grants to a client that the visitor has let in, for what is connected.
+	Consent(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server) error
+}
+
+// Holdings lists connections without their secrets (vault.Vault).
+type Holdings interface {
+	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
+}
+
+// Activity reads the log for a person (audit.Store).
+type Activity interface {
+	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
+}
+
+const (
+	maxBody    = 64 << 10
+	sessionMax = 12 * time.Hour
+)
+
+// Mount adds the routes.
+func (s *Site) Mount(mux *http.ServeMux) {
+	forms := http.NewCrossOriginProtection()
+	forms.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Pages.Wrong(w, r, http.StatusForbidden, fault.New(fault.Denied, "this form was sent from another site; nothing was done", nil))
+	}))
+	on := func(pattern string, h page) {
+		method, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(method+" "+s.Prefix+path, forms.Handler(s.at(h)))
+	}
+	on("GET /{$}", s.home)
+	on("GET /signin", s.signIn)
+	on("GET /signout", s.askSignOut)
+	on("POST /signout", s.signOut)
+	on("GET /callback/{upstream}", s.callback)
+	on("GET /door", s.signedIn(s.door))
+	on("GET /connect/{id}", s.signedIn(s.request))
+	on("POST /connect/{id}/refuse", s.signedIn(s.refuse))
+	on("POST /connect/{id}/{upstream}", s.signedIn(s.connect))
+	on("POST /portal/connect/{upstream}", s.signedIn(s.connect))
+	on("POST /portal/key", s.signedIn(s.answer))
+	on("GET /portal/done", s.signedIn(s.done))
+	on("GET /portal/{$}", s.signedIn(s.connections))
+	on("POST /portal/end/{id}", s.signedIn(s.end))
+	on("POST /portal/grant/end", s.signedIn(s.endGrant))
+	on("GET /portal/activity", s.signedIn(s.activity))
+	on("GET /portal/activity.jsonl", s.signedIn(s.download))
+	s.Pages.Mount(mux)
+}
+
+// page is a handler that returns its error.
+type page func(w http.ResponseWriter, r *http.Request) error
+
+// at is the one switch from errors to pages.
+func (s *Site) at(h page) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		status := http.StatusInternalServerError
+		switch fault.KindOf(err) {
+		case fault.Invalid:
+			status = http.StatusBadRequest
+		case fault.Denied, fault.Unauthenticated:
+			status = http.StatusForbidden
+		case fault.NotFound:
+			status = http.StatusNotFound
+		case fault.Conflict:
+			status = http.StatusGone
+		case fault.RateLimited:
+			status = http.StatusTooManyRequests
+		case fault.Unavailable:
+			status = http.StatusServiceUnavailable
+		}
+		s.Pages.Wrong(w, r, status, err)
+	})
+}
+
+// visit is a request of somebody who is signed in.
+type visit struct {
+	connect.Visitor
+	Name string
+}
+
+// signedIn sends strangers to sign in first, and brings them back.
+func (s *Site) signedIn(h func(w http.ResponseWriter, r *http.Request, v visit) error) page {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		session, ok := s.Browser.Session(r)
+		if !ok {
+			back := s.Prefix + "/portal/"
+			if r.Method == http.MethodGet {
+				back = r.URL.RequestURI()
+			}
+			http.Redirect(w, r, s.Prefix+"/signin?return="+url.QueryEscape(back), http.StatusSeeOther)
+			return nil
+		}
+		return h(w, r, visit{connect.Visitor{Tenant: s.Tenant, User: identity.UserID(session.User), Binding: s.Browser.Binding(w, r)}, session.Name})
+	}
+}
+
+func (s *Site) render(w http.ResponseWriter, v visit, template, title string, view any) {
+	s.Pages.Render(w, http.StatusOK, web.Page{Template: template, Title: title, Person: v.Name, View: view})
+}
+
+func (s *Site) home(w http.ResponseWriter, r *http.Request) error {
+	http.Redirect(w, r, s.Prefix+"/portal/", http.StatusSeeOther)
+	return nil
+}
+
+func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
+	next, err := s.Flows.Begin(r.Context(), connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)},
+		connect.Start{Kind: connect.FlowSignIn, Return: web.Local(r.URL.Query().Get("return"), s.Prefix+"/portal/")})
+	if err != nil {
+		return err
+	}
+	http.Redirect(w, r, next.URL, http.StatusSeeOther)
+	return nil
+}
+
+func (s *Site) askSignOut(w http.ResponseWriter, r *http.Request) error {
+	s.Pages.Render(w, http.StatusOK, web.Page{Template: "signout", Title: "Sign out of Frontdesk here?", View: s.Prefix + "/signout"})
+	return nil
+}
+
+func (s *Site) signOut(w http.ResponseWriter, _ *http.Request) error {
+	s.Browser.SignOut(w)
+	s.Pages.Render(w, http.StatusOK, web.Page{Template: "notice", Title: "You are signed out here", View: notice{
+		Lines: []string{"Your agents go on working; end them on your pages, or ask your organisation. The company's own sign-in may still remember you."}, Link: s.Prefix + "/signin", Button: "Sign in"}})
+	return nil
+}
+
+// notice is a page with a few sentences and one way on.
+type notice struct {
+	Lines        []string
+	Link, Button string
+}
+
+// callback takes a browser back from the IdP or a vendor. It answers with a redirect to a clean address: what stands in this
+// one must not be loaded again, or stay in sight.
+func (s *Site) callback(w http.ResponseWriter, r *http.Request) error {
+	params, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return fault.New(fault.Invalid, "this answer could not be read; nothing was saved; start again", nil)
+	}
+	v := connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)}
+	if session, ok := s.Browser.Session(r); ok {
+		v.User = identity.UserID(session.User)
+	}
+	name := r.PathValue("upstream")
+	result, err := s.Flows.Complete(r.Context(), v, connect.Answer{Upstream: catalog.UpstreamName(name), IDP: strings.TrimPrefix(name, "idp:"), Params: params})
+	if err != nil {
+		return err
+	}
+	return s.completed(w, r, result)
+}
+
+// completed goes on from what became of a flow.
+func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Result) error {
+	switch res.Kind {
+	case connect.FlowSignIn:
+		now := s.Now()
+		if err := s.Browser.SignIn(w, r, web.Session{Tenant: string(s.Tenant), User: string(res.User.ID), Name: cmpOr(res.User.Name, res.User.Email, res.User.Subject),
+			IDP: res.Session.IDP, ACR: res.Session.ACR, AMR: res.Session.AMR, Started: now, Ends: now.Add(sessionMax)}); err != nil {
+			return err
+		}
+		http.Redirect(w, r, web.Local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)
+		return nil
+	case connect.FlowSwap:
+		s.Pages.Render(w, http.StatusOK, web.Page{Template: "swap", Title: "This is another account than before", View: map[string]string{
+			"Old": res.Changed, "New": res.Connection.Label, "State": res.Swap, "Action": s.Prefix + "/portal/key"}})
+		return nil
+	}
+	q := url.Values{"at": {string(res.Connection.Upstream)}, "as": {res.Connection.Label}, "request": {string(res.Request)}, "return": {res.Return}}
+	http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
+	return nil
+}
+
+func cmpOr(l ...string) string {
+	for _, v := range l {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// answer hands the body of a form that took a key, or chose an account, on unread.
+func (s *Site) answer(w http.ResponseWriter, r *http.Request, v visit) error {
+	body, err := readAll(r)
+	if err != nil {
+		return err
+	}
+	res, err := s.Flows.Complete(r.Context(), v.Visitor, connect.Answer{Body: body})
+	if err != nil {
+		return err
+	}
+	return s.completed(w, r, res)
+}
+
+var errNotYours = []string{"Nothing was done. Ask your own agent again: it gets a link of its own."}
+
+// request shows a connect request to the one for whom it was opened.
+func (s *Site) request(w http.ResponseWriter, r *http.Request, v visit) error {
+	q, err := s.Requests.Request(r.Context(), v.Visitor, connect.RequestID(r.PathValue("id")))
+	if fault.KindOf(err) == fault.Denied {
+		s.Pages.Render(w, http.StatusForbidden, web.Page{Template: "notice", Title: "This link was made for somebody else", Person: v.Name,
+			View: notice{Lines: errNotYours, Link: s.Prefix + "/portal/", Button: "Close"}})
+		return nil
+	}
+	if fault.KindOf(err) == fault.NotFound {
+		return fault.New(fault.NotFound, "there is no such request; ask your agent again, and it gets a new link", nil)
+	}
+	if err != nil {
+		return err
+	}
+	if q.State != connect.Open {
+		s.Pages.Render(w, http.StatusGone, web.Page{Template: "notice", Title: requestEnds[q.State], Person: v.Name,
+			View: notice{Lines: []string{"If your agent still asks, let it try again: it gets a new link."}, Link: s.Prefix + "/portal/", Button: "What is connected"}})
+		return nil
+	}
+	return s.showRequest(w, r, v, q)
+}
+
+var requestEnds = map[connect.State]string{connect.Done: "This request was answered", connect.Refused: "You refused this request", connect.Expired: "This request is too old"}
+
+func (s *Site) refuse(w http.ResponseWriter, r *http.Request, v visit) error {
+	if err := s.Requests.Refuse(r.Context(), v.Visitor, connect.RequestID(r.PathValue("id"))); err != nil {
+		return err
+	}
+	s.render(w, v, "notice", "You refused", notice{Lines: []string{"The tool will say that you said no. Nothing was connected."}, Link: s.Prefix + "/portal/", Button: "Close"})
+	return nil
+}
+
+// connect sends the person to the vendor, to the page that takes a key, or on, where his yes was all that was missing.
+func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
+	if err := r.ParseForm(); err != nil {
+		return fault.New(fault.Invalid, "the form could not be read; go back and try again", nil)
+	}
+	up := s.Catalog.Upstream(s.Tenant, catalog.UpstreamName(r.PathValue("upstream")))
+	if up == nil {
+		return fault.New(fault.NotFound, "there is no such service here", nil)
+	}
+	id := connect.RequestID(r.PathValue("id"))
+	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: web.Local(r.PostForm.Get("return"), "")}
+	next, err := s.Flows.Begin(r.Context(), v.Visitor, start)
+	switch {
+	case err != nil:
+		return err
+	case next.Done:
+		q := url.Values{"at": {string(up.Name)}, "request": {string(id)}, "return": {start.Return}}
+		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
+	case next.Form != nil:
+		s.render(w, v, "key", "Paste a key for "+up.Title, map[string]string{"Upstream": up.Title, "Where": next.Form.Where, "Link": next.Form.Link,
+			"State": next.Form.State, "Action": s.Prefix + "/portal/key", "Cancel": cmpOr(start.Return, s.Prefix+"/portal/")})
+	default:
+		s.Pages.Leave(w, "On to "+up.Title, next.URL, hostOf(next.URL))
+	}
+	return nil
+}
+
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// done says what is connected now, and whether more is asked for.
+func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
+	q := r.URL.Query()
+	up := s.Catalog.Upstream(s.Tenant, catalog.UpstreamName(q.Get("at")))
+	if up == nil {
+		return s.home(w, r)
+	}
+	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, up.Name)
+	if err != nil {
+		return err
+	}
+	view := map[string]string{"Return": web.Local(q.Get("return"), ""), "Pages": s.Prefix + "/portal/"}
+	title := up.Title + " is connected"
+	if len(l) > 0 && l[0].Label != "" {
+		view["Account"] = l[0].Label
+	}
+	if id := connect.RequestID(q.Get("request")); id != "" {
+		if req, err := s.Requests.Request(r.Context(), v.Visitor, id); err == nil && req.State == connect.Open {
+			view["More"] = s.Prefix + "/connect/" + string(id)
+		} else if err != nil && fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Denied {
+			return err
+		}
+	}
+	s.render(w, v, "done", title, view)
+	return nil
+}
+
+var errTooLarge = fault.New(fault.Invalid, "the form is too large; nothing was saved", nil)
+
+func readAll(r *http.Request) ([]byte, error) {
+	b, err := readLimited(r)
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, errTooLarge
+	}
+	return b, err
+}

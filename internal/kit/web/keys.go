@@ -98,6 +98,9 @@ type Browser struct {
 	Alive func(s Session) bool
 }
 
+// PurposeDoor seals, from the consent page to the door, who was just let in.
+const PurposeDoor = "door"
+
 const (
 	cookieSession = "session"
 	cookieBinding = "browser"
