@@ -87,11 +87,11 @@ func (v *verification) row(row Row) error {
 	if r.Kind != row.Kind || r.Tenant != row.Tenant || r.User != row.User || r.Call != row.Call || !r.Time.Equal(row.Time) {
 		return v.broken(Altered, row, "the columns say something else than the record")
 	}
-	v.match(row)
+	v.match(row, r)
 	return nil
 }
 
-func (v *verification) match(row Row) {
+func (v *verification) match(row Row, r Record) {
 	switch row.Kind {
 	case KindIntent:
 		if v.early[row.Call] {
@@ -99,6 +99,9 @@ func (v *verification) match(row Row) {
 			return
 		}
 		v.open[row.Call] = row.Time
+		if r.Action == "session" { // a session lives for days
+			v.open[row.Call] = v.now
+		}
 	case KindOutcome:
 		if _, ok := v.open[row.Call]; ok {
 			delete(v.open, row.Call)

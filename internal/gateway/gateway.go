@@ -6,12 +6,53 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/policy"
 )
+
+// Gateway serves every tenant's MCP endpoints. All exported fields are required.
+type Gateway struct {
+	Verifier *identity.Verifier
+	Catalog  *catalog.Catalog
+	Policies *policy.Policies
+	Door     broker.Door
+	Asks     Asks
+	Sessions Sessions
+	Epochs   *identity.Epochs
+	Keys     Keys
+	Names    func(ctx context.Context, t identity.Tenant, id identity.ClientID) string // what a client calls itself
+	URL      func(t identity.Tenant, path string) string
+	Log      *slog.Logger
+	Now      func() time.Time
+
+	mu       sync.Mutex
+	cache    map[string]cachedSession // guarded by mu, as is what follows
+	held     map[audit.CallID]broker.Lease
+	streams  map[string]*clientStream // open GET streams by session
+	waiting  map[chan struct{}]bool   // who waits for a person
+	draining bool
+}
+
+// Asks opens connect requests (connect.Desk).
+type Asks interface {
+	Ask(ctx context.Context, c *identity.Caller, s *catalog.Server, tool, clientName string, missing []catalog.Missing) (connect.Request, error)
+	Link(r connect.Request) string
+	State(ctx context.Context, t identity.Tenant, id connect.RequestID) (connect.State, error)
+}
+
+// Keys are the faces' own (web.Keys).
+type Keys interface {
+	Seal(purpose string, aad, plain []byte) string
+	Open(purpose string, aad []byte, sealed string) ([]byte, error)
+}
 
 // Session is a legacy MCP session of one client of one user at one server. Any replica can serve its next message.
 type Session struct {

@@ -91,3 +91,8 @@ func (db *DB) notifyOthers(ctx context.Context, tx *sql.Tx) error {
 	_, err := exec(ctx, tx, db.notify)
 	return err
 }
+
+// FindUsers implements admin.People: whole matches of id, subject, name or e-mail.
+func (db *DB) FindUsers(ctx context.Context, t identity.Tenant, who string) ([]identity.User, error) {
+	return list(ctx, db.read, userFields, "SELECT "+userColumns+" FROM users WHERE tenant = $1 AND (id = $2 OR subject = $2 OR lower(name) = lower($2) OR lower(email) = lower($2)) ORDER BY id LIMIT 20", t, who)
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/store"
+)
+
+func auditCommand() *cobra.Command {
+	c := &cobra.Command{Use: "audit", Short: "what was attempted, and what came of it"}
+	var user, tenant, database string
+	follow := false
+	tail := &cobra.Command{Use: "tail", Short: "show the newest records of the running server", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		since := time.Time{}
+		for {
+			q := url.Values{"tenant": {tenant}}
+			if user != "" {
+				q.Set("user", user)
+			}
+			if !since.IsZero() {
+				q.Set("since", since.Format(time.RFC3339Nano))
+			}
+			var l []json.RawMessage
+			if err := ask(c, http.MethodGet, "/audit?"+q.Encode(), nil, &l); err != nil {
+				return err
+			}
+			for i := len(l) - 1; i >= 0; i-- {
+				var r audit.Record
+				if err := json.Unmarshal(l[i], &r); err != nil {
+					return err
+				}
+				if r.Time.After(since) {
+					fmt.Fprintln(c.OutOrStdout(), string(l[i]))
+					since = r.Time
+				}
+			}
+			if !follow {
+				return nil
+			}
+			select {
+			case <-c.Context().Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+	}}
+	tail.Flags().StringVar(&user, "user", "", "of one person: id, subject, name or e-mail")
+	tail.Flags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
+	tail.Flags().BoolVarP(&follow, "follow", "f", false, "go on as records come")
+	export := &cobra.Command{Use: "export", Short: "write every record with its place and hash as JSON lines", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		db, err := reader(c, database)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		return audit.Export(c.Context(), db, func(line []byte) error { _, err := c.OutOrStdout().Write(line); return err })
+	}}
+	verify := &cobra.Command{Use: "verify", Short: "recompute every chain, and name the first broken record; needs no running server",
+		Long: "Exits with 0 whole, 1 altered, 3 forked, 4 an intent without outcome or the reverse, 5 could not be read.\nA chain whose newest records were cut off verifies all the same, until checkpoints are kept elsewhere.",
+		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			db, err := reader(c, database)
+			if err != nil {
+				fmt.Fprintln(c.ErrOrStderr(), "error:", err)
+				os.Exit(int(audit.Unchecked))
+			}
+			report := audit.Verify(c.Context(), db, time.Now())
+			_ = db.Close() // nothing was written
+			if done, err := asJSON(c, report); err != nil || done {
+				return exit(report, err)
+			}
+			if report.Verdict == audit.Whole {
+				fmt.Fprintf(c.OutOrStdout(), "whole: %d records in %d chains, %d still open\nnote: %s\n", report.Rows, report.Writers, report.Open, report.Reminder)
+			} else {
+				fmt.Fprintf(c.OutOrStdout(), "NOT WHOLE at %s: %s\n", report.Where, report.What)
+			}
+			return exit(report, nil)
+		}}
+	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: SQLite in --data-dir")
+	c.AddCommand(tail, export, verify)
+	return c
+}
+
+func exit(r audit.Report, err error) error {
+	if err == nil && r.Verdict != audit.Whole {
+		os.Exit(int(r.Verdict))
+	}
+	return err
+}
+
+// reader opens the database for reading alone, beside a server that may run on it.
+func reader(c *cobra.Command, ref string) (*store.DB, error) {
+	dir, err := c.Flags().GetString("data-dir")
+	if err != nil {
+		return nil, err
+	}
+	s := store.Config{Path: filepath.Join(dir, "frontdesk.db"), Now: time.Now}
+	if ref != "" {
+		var sec conf.Secret
+		if err := sec.UnmarshalConf(ref); err != nil {
+			return nil, err
+		}
+		if s.DSN, err = sec.Resolve("."); err != nil {
+			return nil, err
+		}
+		s.Path = ""
+	}
+	return store.OpenReader(context.WithoutCancel(c.Context()), s)
+}
+
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		dir, err := c.Flags().GetString("data-dir")
+		if err != nil {
+			return err
+		}
+		out := c.OutOrStdout()
+		bad := 0
+		for _, f := range []struct {
+			name string
+			mode os.FileMode
+		}{{".", 0o077}, {"vault.key", 0o077}, {"faces.key", 0o077}, {"frontdesk.db", 0o077}, {socketName, 0o077}} {
+			info, err := os.Stat(filepath.Join(dir, f.name))
+			switch {
+			case err != nil:
+				fmt.Fprintf(out, "absent   %s\n", f.name)
+			case info.Mode().Perm()&f.mode != 0:
+				bad++
+				fmt.Fprintf(out, "OPEN     %s can be read by others (mode %04o): chmod go= it\n", f.name, info.Mode().Perm())
+			default:
+				fmt.Fprintf(out, "ok       %s\n", f.name)
+			}
+		}
+		fmt.Fprintln(out, "note     the key file and the database together open every credential: keep them apart in backups (docs/security.md)")
+		var status map[string]string
+		if err := ask(c, http.MethodGet, "/status", nil, &status); err != nil {
+			fmt.Fprintf(out, "server   %v\n", err)
+		} else {
+			fmt.Fprintf(out, "server   runs for %s; database %s\n", status["public_url"], status["database"])
+			if status["database"] != "answers" {
+				bad++
+			}
+		}
+		if bad > 0 {
+			return fmt.Errorf("%d things are not as they should be", bad)
+		}
+		return nil
+	}}
+}

@@ -1,0 +1,430 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+)
+
+// File is the operator's config: the `doc` tags are its manual (docs/config.md and the JSON Schema are made of them).
+type File struct {
+	PublicURL      conf.URL      `yaml:"public_url" required:"yes" doc:"where people and agents reach this, as https://desk.example.com"`
+	Listen         string        `yaml:"listen" doc:"address of the public listener; default: the port of public_url on loopback, else :8080"`
+	TrustedProxies []conf.Prefix `yaml:"trusted_proxies" doc:"addresses of the proxies in front, where TLS ends"`
+	TLS            *TLS          `yaml:"tls" doc:"certificate and key, where TLS ends here"`
+	Egress         Egress        `yaml:"egress" doc:"where MCP servers send their API requests"`
+	Ops            Ops           `yaml:"ops" doc:"metrics, health and readiness"`
+	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
+	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
+	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
+	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
+	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
+	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
+
+	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones"`
+
+	IDP       *IDP                `yaml:"idp" doc:"the company's sign-in service (OpenID Connect)"`
+	Upstreams map[string]Upstream `yaml:"upstreams" doc:"APIs in other trust domains"`
+	Servers   map[string]Server   `yaml:"servers" doc:"MCP servers behind the gateway"`
+	Policies  []string            `yaml:"policies" doc:"Cedar files, beside the servers' allow lists"`
+	Tenants   map[string]Tenant   `yaml:"tenants" doc:"further organisations, under /t/<name>"`
+}
+
+// Tenant is what an organisation has of its own.
+type Tenant struct {
+	IDP       *IDP                `yaml:"idp" doc:"the company's sign-in service (OpenID Connect)"`
+	Upstreams map[string]Upstream `yaml:"upstreams" doc:"APIs in other trust domains"`
+	Servers   map[string]Server   `yaml:"servers" doc:"MCP servers behind the gateway"`
+	Policies  []string            `yaml:"policies" doc:"Cedar files"`
+}
+
+type TLS struct {
+	Cert conf.Secret `yaml:"cert" required:"yes" doc:"PEM certificate chain, as file:tls.crt"`
+	Key  conf.Secret `yaml:"key" required:"yes" doc:"PEM key, as file:tls.key"`
+}
+
+type Egress struct {
+	Listen string `yaml:"listen" doc:"address; default 127.0.0.1:8081"`
+}
+
+type Ops struct {
+	Listen string `yaml:"listen" doc:"address; default 127.0.0.1:9090"`
+}
+
+type Keys struct {
+	Vault string `yaml:"vault" doc:"key file that wraps the vault's keys; default data_dir/vault.key"`
+	Faces string `yaml:"faces" doc:"key file of cookies and pages; default data_dir/faces.key"`
+}
+
+type Outbound struct {
+	Proxy  string `yaml:"proxy" doc:"http proxy for everything that leaves"`
+	CAFile string `yaml:"ca_file" doc:"certificates that are trusted beside the system's"`
+}
+
+type Telemetry struct {
+	LogLevel string `yaml:"log_level" doc:"debug, info (default), warn or error"`
+	Traces   string `yaml:"traces" doc:"OTLP/HTTP endpoint, as http://collector:4318"`
+}
+
+type Clients struct {
+	Dynamic    *bool                 `yaml:"dynamic" doc:"let public clients register themselves; default true"`
+	Redirects  []string              `yaml:"redirects" doc:"redirect URIs that they may have beside loopback and the built-in list"`
+	Origins    []string              `yaml:"origins" doc:"web origins that may speak MCP from a browser"`
+	Registered map[string]Registered `yaml:"registered" doc:"clients that the operator registers, by client_id"`
+}
+
+type Registered struct {
+	Name      string      `yaml:"name" doc:"shown to people"`
+	Redirects []string    `yaml:"redirects" required:"yes" doc:"exact redirect URIs"`
+	Secret    conf.Secret `yaml:"client_secret" doc:"of a confidential client"`
+}
+
+type IDP struct {
+	Name         string      `yaml:"name" doc:"default login"`
+	Issuer       conf.URL    `yaml:"issuer" required:"yes" doc:"exactly the issuer that its discovery document names"`
+	ClientID     string      `yaml:"client_id" required:"yes" doc:"our registration there"`
+	ClientSecret conf.Secret `yaml:"client_secret" doc:"its secret, as file:idp.secret"`
+	Scopes       []string    `yaml:"scopes" doc:"asked for beside openid, profile, email and offline_access"`
+	SubjectClaim string      `yaml:"subject_claim" doc:"default sub; Entra: oid"`
+	GroupsClaim  string      `yaml:"groups_claim" doc:"default groups, of the ID token"`
+	Audiences    []string    `yaml:"audiences" doc:"audiences of the IdP's own access tokens that are accepted here, for workloads"`
+	TokenTypes   []string    `yaml:"token_types" doc:"typ of those tokens; default at+jwt"`
+}
+
+type Upstream struct {
+	Provider     string            `yaml:"provider" required:"yes" doc:"a vendor of the catalogue, or of providers in this file"`
+	Title        string            `yaml:"title" doc:"shown to people; default: the vendor's name"`
+	ClientID     string            `yaml:"client_id" doc:"our OAuth client at the vendor"`
+	ClientSecret conf.Secret       `yaml:"client_secret" doc:"its secret, as env:GITHUB_SECRET"`
+	URL          *conf.URL         `yaml:"url" doc:"base URL of the API, where it is not the vendor's default"`
+	Hosts        []string          `yaml:"hosts" doc:"further hosts of the API, beside the vendor's"`
+	Scopes       []string          `yaml:"scopes" doc:"asked for by default"`
+	Methods      []string          `yaml:"methods" doc:"ways to obtain a credential, in order: authorization_code, api_key, client_credentials"`
+	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
+	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
+}
+
+type Server struct {
+	URL         conf.URL       `yaml:"url" required:"yes" doc:"its streamable HTTP endpoint"`
+	Title       string         `yaml:"title" doc:"shown to people"`
+	Upstreams   []Need         `yaml:"upstreams" doc:"what it uses: a name, or {name: {optional, tools, scopes}}"`
+	Allow       []string       `yaml:"allow" doc:"who may use it: group:NAME, user:SUBJECT, service:SUBJECT, client:ID, everyone"`
+	Deliver     string         `yaml:"deliver" doc:"egress (default): the server holds a keycard; header: it is the vendor's own server and gets the credential"`
+	TokenHeader string         `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
+	Placeholder string         `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
+	CallLimit   *conf.Duration `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
+	Refuse      []string       `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
+}
+
+// Need is an entry of a server's upstreams.
+type Need struct {
+	Name string
+	NeedDetails
+}
+
+type NeedDetails struct {
+	Optional bool     `yaml:"optional" doc:"the server can do without"`
+	Tools    []string `yaml:"tools" doc:"tool name patterns that need it"`
+	Scopes   []string `yaml:"scopes" doc:"beyond the upstream's own"`
+}
+
+// SetName implements conf.Either.
+func (n *Need) SetName(name string) { n.Name = name }
+
+// Details implements conf.Either.
+func (n *Need) Details() any { return &n.NeedDetails }
+
+// Config is a file that was read and checked: what the rooms are made of.
+type Config struct {
+	File
+	dir       string
+	doc       *conf.Document
+	providers map[string]*catalog.Provider
+	snapshot  *catalog.Snapshot
+	warnings  []string
+}
+
+// tenants lists the file's organisations by name, the default one among them.
+func (c *Config) tenants() map[identity.Tenant]Tenant {
+	m := map[identity.Tenant]Tenant{identity.DefaultTenant: {c.IDP, c.File.Upstreams, c.File.Servers, c.Policies}}
+	for name, t := range c.Tenants {
+		m[identity.Tenant(name)] = t
+	}
+	return m
+}
+
+// place is the path of a tenant's key in the file.
+func place(t identity.Tenant, key string) string {
+	if t == identity.DefaultTenant {
+		return key
+	}
+	return "tenants." + string(t) + "." + key
+}
+
+// readConfig reads and checks a file. All that is wrong comes at once.
+func readConfig(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("the config %s cannot be read: `frontdesk init` writes one to start from", path)
+	}
+	c := &Config{dir: filepath.Dir(path)}
+	doc, problems := conf.Decode(filepath.Base(path), text, &c.File)
+	c.doc = doc
+	if len(problems) == 0 {
+		problems = append(problems, c.check()...)
+	}
+	if len(problems) > 0 {
+		return c, problems
+	}
+	return c, nil
+}
+
+// check looks at what the form cannot say.
+func (c *Config) check() conf.Problems {
+	k := &checker{Config: c}
+	k.defaults()
+	k.public()
+	k.catalogue()
+	for t := range c.Tenants {
+		if !name.MatchString(t) || t == string(identity.DefaultTenant) {
+			k.wrong("tenants."+t, "a tenant's name is 1 to 32 lower-case letters, digits and hyphens, and not \"default\"", "")
+		}
+	}
+	for _, t := range slices.Sorted(maps.Keys(c.tenants())) {
+		k.tenant(t, c.tenants()[t])
+	}
+	return k.problems
+}
+
+type checker struct {
+	*Config
+	problems conf.Problems
+}
+
+func (k *checker) wrong(path, message, help string) {
+	k.problems = append(k.problems, k.doc.Problem(path, message, help))
+}
+
+func (k *checker) defaults() {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&k.DataDir, "./frontdesk-data")
+	set(&k.Keys.Vault, filepath.Join(k.DataDir, "vault.key"))
+	set(&k.Keys.Faces, filepath.Join(k.DataDir, "faces.key"))
+	set(&k.Egress.Listen, "127.0.0.1:8081")
+	set(&k.Ops.Listen, "127.0.0.1:9090")
+	if k.Listen == "" {
+		k.Listen = ":8080"
+		if k.local() {
+			k.Listen = k.PublicURL.Host
+		}
+	}
+}
+
+// local reports whether the public URL is plain http on this machine.
+func (k *checker) local() bool {
+	h := k.PublicURL.Hostname()
+	return k.PublicURL.Scheme == "http" && (h == "localhost" || h == "127.0.0.1" || h == "::1")
+}
+
+func (k *checker) public() {
+	if p := k.PublicURL.Path; p != "" && p != "/" {
+		k.wrong("public_url", "public_url must not have a path", "give Frontdesk a host name of its own")
+	}
+	k.PublicURL.Path = ""
+	if k.local() {
+		return
+	}
+	if k.PublicURL.Scheme != "https" {
+		k.wrong("public_url", "public_url is plain http, and not on loopback: cookies and tokens would travel in the open", "use https, and say where TLS ends: tls, or trusted_proxies")
+	}
+	if k.TLS == nil && len(k.TrustedProxies) == 0 {
+		k.wrong("public_url", "nothing says where TLS ends", "add  tls: {cert: file:tls.crt, key: file:tls.key}  or  trusted_proxies: [10.0.0.0/8]")
+	}
+}
+
+// catalogue joins the built-in providers with those of the file.
+func (k *checker) catalogue() {
+	built, err := catalog.Providers()
+	if err != nil {
+		panic(err) // the built-in files are part of the program, and tested
+	}
+	k.providers = built
+	for id, p := range k.Providers {
+		p.ID = id
+		if p.Name == "" {
+			p.Name = id
+		}
+		if err := p.Check(); err != nil {
+			k.wrong("providers."+id, err.Error(), "internal/catalog/providers has examples")
+			continue
+		}
+		k.providers[id] = &p
+	}
+}
+
+// name is the form of servers', upstreams' and tenants' names.
+var name = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+
+func (k *checker) tenant(t identity.Tenant, org Tenant) {
+	if k.snapshot == nil {
+		k.snapshot = &catalog.Snapshot{Servers: map[identity.Tenant]map[catalog.ServerName]*catalog.Server{}, Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{}}
+	}
+	ups, servers := map[catalog.UpstreamName]*catalog.Upstream{}, map[catalog.ServerName]*catalog.Server{}
+	k.snapshot.Upstreams[t], k.snapshot.Servers[t] = ups, servers
+	if org.IDP == nil && len(org.Servers) > 0 {
+		k.wrong(place(t, "servers"), "there are servers, but nobody can sign in", "add  idp: {issuer: https://login.example.com, client_id: frontdesk, client_secret: file:idp.secret}")
+	}
+	for _, n := range slices.Sorted(maps.Keys(org.Upstreams)) {
+		if up := k.upstream(t, n, org.Upstreams[n]); up != nil {
+			ups[up.Name] = up
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(org.Servers)) {
+		if s := k.server(t, n, org.Servers[n], org.Upstreams); s != nil {
+			servers[s.Name] = s
+		}
+	}
+}
+
+func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Upstream {
+	at := place(t, "upstreams."+n)
+	if !name.MatchString(n) {
+		k.wrong(at, "an upstream's name is 1 to 32 lower-case letters, digits and hyphens", "")
+	}
+	p, ok := k.providers[u.Provider]
+	if !ok {
+		help := "name a built-in one, or describe it under providers"
+		if near := conf.Nearest(u.Provider, slices.Sorted(maps.Keys(k.providers))); near != "" {
+			help = fmt.Sprintf("did you mean %q?", near)
+		}
+		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), help)
+		return nil
+	}
+	p, err := p.With(u.Inputs)
+	if err != nil {
+		k.wrong(at+".inputs", err.Error(), "add it under inputs")
+		return nil
+	}
+	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmpOr(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk}
+	slices.Sort(up.Scopes)
+	if u.URL != nil {
+		up.Origins = append(up.Origins, u.URL.URL)
+	}
+	for _, h := range append(slices.Clone(p.Hosts), u.Hosts...) {
+		if o, err := origin(h); err != nil {
+			k.wrong(at+".hosts", err.Error(), "write it as api.example.com, or https://api.example.com")
+		} else if !slices.ContainsFunc(up.Origins, func(x *url.URL) bool { return x.Host == o.Host }) {
+			up.Origins = append(up.Origins, o)
+		}
+	}
+	up.Methods = k.methods(at, u, p)
+	return up
+}
+
+// origin reads a host, which may say its scheme.
+func origin(h string) (*url.URL, error) {
+	if !strings.Contains(h, "://") {
+		h = "https://" + h
+	}
+	u, err := url.Parse(h)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || strings.ContainsAny(u.Host, "*{}") {
+		return nil, fmt.Errorf("%q is no host", h)
+	}
+	u.Host = strings.ToLower(u.Host)
+	return u, nil
+}
+
+func (k *checker) methods(at string, u Upstream, p *catalog.Provider) []catalog.Method {
+	names := u.Methods
+	if len(names) == 0 {
+		if u.ClientID != "" && p.OAuth != nil {
+			names = append(names, string(catalog.AuthorizationCode))
+		}
+		if p.APIKey != nil {
+			names = append(names, string(catalog.APIKey))
+		}
+	}
+	var l []catalog.Method
+	for i, m := range names {
+		here := at + ".methods[" + strconv.Itoa(i) + "]"
+		kind := catalog.MethodKind(m)
+		switch {
+		case kind == catalog.AuthorizationCode && p.OAuth == nil:
+			k.wrong(here, p.Name+" has no OAuth in the catalogue", "use api_key")
+		case kind == catalog.AuthorizationCode && u.ClientID == "":
+			k.wrong(at, "authorization_code needs a client_id", "register an OAuth app at "+p.Name+" ("+p.Docs+") and put its id here")
+		case kind == catalog.APIKey && p.APIKey == nil:
+			k.wrong(here, p.Name+" has no api_key in the catalogue", "use authorization_code")
+		case kind == catalog.ClientCredentials && u.AcceptRisk == "":
+			k.wrong(here, "client_credentials is one credential for everybody", "say why that is acceptable: accept_risk: \"read-only statistics, no personal data\"")
+		case kind == catalog.ClientCredentials && (u.ClientID == "" || u.ClientSecret.IsZero()):
+			k.wrong(at, "client_credentials needs client_id and client_secret", "")
+		case kind != catalog.AuthorizationCode && kind != catalog.APIKey && kind != catalog.ClientCredentials:
+			k.wrong(here, fmt.Sprintf("there is no method %q", m), "the methods are authorization_code, api_key and client_credentials")
+		}
+		l = append(l, catalog.Method{Kind: kind, Client: u.ClientID})
+	}
+	if len(l) == 0 {
+		k.wrong(at, "nothing says how a credential is obtained", "add client_id and client_secret of an OAuth app at "+p.Name)
+	}
+	return l
+}
+
+const (
+	defaultCallLimit = 5 * time.Minute
+	maxCallLimit     = time.Hour
+)
+
+func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]Upstream) *catalog.Server {
+	at := place(t, "servers."+n)
+	if !name.MatchString(n) {
+		k.wrong(at, "a server's name is 1 to 32 lower-case letters, digits and hyphens", "")
+	}
+	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), URL: s.URL.URL, Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
+		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse}
+	if s.CallLimit != nil {
+		if out.CallLimit = time.Duration(*s.CallLimit); out.CallLimit > maxCallLimit {
+			k.wrong(at+".call_limit", "call_limit is at most 1h", "")
+		}
+	}
+	if out.Deliver != catalog.DeliverEgress && out.Deliver != catalog.DeliverHeader {
+		k.wrong(at+".deliver", "deliver is egress or header", "")
+	}
+	if out.Placeholder != identity.TicketCall && out.Placeholder != identity.TicketSession {
+		k.wrong(at+".placeholder", "placeholder is call or session", "")
+	}
+	for i, need := range s.Upstreams {
+		here := at + ".upstreams[" + strconv.Itoa(i) + "]"
+		if _, ok := ups[need.Name]; !ok {
+			help := "add it under upstreams"
+			if near := conf.Nearest(need.Name, slices.Sorted(maps.Keys(ups))); near != "" {
+				help = fmt.Sprintf("did you mean %q?", near)
+			}
+			k.wrong(here, fmt.Sprintf("there is no upstream %q", need.Name), help)
+			continue
+		}
+		if len(out.Need(catalog.UpstreamName(need.Name))) > 0 {
+			k.wrong(here, fmt.Sprintf("upstream %q stands twice", need.Name), "")
+		}
+		out.Needs = append(out.Needs, catalog.Need{Upstream: catalog.UpstreamName(need.Name), Scopes: need.Scopes, Optional: need.Optional, Tools: need.Tools})
+	}
+	if out.Deliver == catalog.DeliverHeader && len(out.Needs) != 1 {
+		k.wrong(at+".deliver", "deliver: header needs exactly one upstream: the one whose credential the server gets", "")
+	}
+	return out
+}

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/egress"
+	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/issuer"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/kit/web"
+	"frontdesk.dev/frontdesk/internal/policy"
+	"frontdesk.dev/frontdesk/internal/portal"
+	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/kms"
+)
+
+// desk is the whole program as a value: this file is its wiring diagram, from the ground up.
+type desk struct {
+	path   string // of the config file
+	config atomic.Pointer[Config]
+	log    *slog.Logger
+	now    func() time.Time
+
+	db       *store.DB
+	door     *outbound.Door
+	epochs   *identity.Epochs
+	idps     identity.IdPs
+	verifier *identity.Verifier
+	catalog  catalog.Catalog
+	audit    *audit.Log
+	policies policy.Policies
+	vault    *vault.Vault
+	signer   *vault.Signer
+	clients  vault.Clients
+	exchange *exchange.Exchange
+	connect  *connect.Desk
+	broker   *broker.Broker
+	registry *issuer.Registry
+	gateway  *gateway.Gateway
+	metrics  *prometheus.Registry
+
+	keys   *web.Keys
+	public atomic.Pointer[http.Handler]
+	egress http.Handler
+	admin  http.Handler
+}
+
+// flows joins the halves of broker.Flows.
+type flows struct {
+	*connect.Desk
+	*exchange.Home
+}
+
+// notary joins the halves of broker.Notary.
+type notary struct {
+	*vault.Signer
+	log *audit.Log
+}
+
+func (n notary) Record(ctx context.Context, r audit.Record) error { return n.log.Event(ctx, r) }
+
+// newDesk opens what the config names and joins the rooms. Nothing runs yet.
+func newDesk(ctx context.Context, path string, cfg *Config, log *slog.Logger) (*desk, error) {
+	d := &desk{path: path, log: log, now: time.Now}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data_dir %s cannot be made: %w", cfg.DataDir, err)
+	}
+	if err := d.open(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := d.join(cfg); err != nil {
+		return nil, err
+	}
+	return d, d.apply(ctx, cfg)
+}
+
+// open reaches what stands outside: database, keys, network.
+func (d *desk) open(ctx context.Context, cfg *Config) error {
+	s := store.Config{Path: filepath.Join(cfg.DataDir, "frontdesk.db"), Log: d.log, Now: d.now}
+	if !cfg.Database.IsZero() {
+		dsn, err := cfg.Database.Resolve(cfg.dir)
+		if err != nil {
+			return fmt.Errorf("database: %w", err)
+		}
+		s.Path, s.DSN = "", dsn
+	}
+	var err error
+	if d.db, err = store.Open(ctx, s); err != nil {
+		return err
+	}
+	fresh, err := d.db.Keys(ctx, "", "ticket")
+	if err != nil {
+		return err
+	}
+	wrap, err := kms.OpenKeyFile(cfg.Keys.Vault, len(fresh) == 0)
+	if err != nil {
+		return err
+	}
+	var tenants []identity.Tenant
+	for t := range cfg.tenants() {
+		tenants = append(tenants, t)
+	}
+	if err := vault.Check(ctx, d.db, wrap, tenants); err != nil {
+		return err
+	}
+	if d.keys, err = web.OpenKeys(cfg.Keys.Faces); err != nil {
+		return err
+	}
+	if d.door, err = outbound.New(outbound.Config{Named: cfg.origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
+		return err
+	}
+	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
+	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
+	d.audit, err = audit.New(d.db, d.db, d.now, d.log)
+	return err
+}
+
+// join makes the rooms, floor by floor.
+func (d *desk) join(cfg *Config) error {
+	base := *cfg.PublicURL.URL
+	at := func(t identity.Tenant, path string) string { return base.Scheme + "://" + base.Host + prefix(t) + path }
+	issuerURL := at(identity.DefaultTenant, "")
+	client := oauth.Client{HTTP: d.door.Found(), Now: d.now}
+	owner := make([]byte, 6)
+	if _, err := rand.Read(owner); err != nil {
+		return err
+	}
+
+	d.epochs = &identity.Epochs{Store: d.db, Now: d.now, Log: d.log, Changed: d.forget}
+	d.verifier = &identity.Verifier{Users: d.db, Epochs: d.epochs, Now: d.now}
+	refresher := &exchange.Refresher{Vault: d.vault, Machine: d.db, Rows: d.db, Clients: &d.clients, OAuth: client, Log: d.audit, Slog: d.log, Owner: hex.EncodeToString(owner), Now: d.now}
+	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: refresher, Now: d.now,
+		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress"},
+		Methods: map[catalog.MethodKind]exchange.Method{
+			catalog.AuthorizationCode: &exchange.Stored{Kind: catalog.AuthorizationCode, Vault: d.vault, Refresh: refresher},
+			catalog.APIKey:            &exchange.Stored{Kind: catalog.APIKey, Vault: d.vault, Refresh: refresher},
+			catalog.ClientCredentials: &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now},
+		}}
+	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit,
+		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now}
+	d.metrics = prometheus.NewRegistry()
+	acts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_acts_total", Help: "What was decided and done, by kind and result."}, []string{"kind", "result"})
+	d.metrics.MustRegister(acts, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.broker = &broker.Broker{Policies: &d.policies, Log: d.audit, Exchange: d.exchange, People: d.connect, Access: d.epochs, Users: d.db,
+		Tickets: &identity.Tickets{MAC: d.signer, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
+		Observe: func(k broker.Kind, r audit.Result) { acts.WithLabelValues(string(k), string(r)).Inc() }}
+	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
+	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: d.broker, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
+		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
+	hop := "frontdesk-" + hex.EncodeToString(owner)
+	d.egress = &egress.Proxy{Door: d.broker, Catalog: &d.catalog, Log: d.log, Hop: hop}
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(refresher), Policies: &d.policies, Catalog: &d.catalog,
+		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Slog: d.log, Now: d.now}).Handler()
+	return nil
+}
+
+func (d *desk) flows(r *exchange.Refresher) flows {
+	return flows{d.connect, &exchange.Home{Vault: d.vault, Refresh: r, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}}
+}
+
+// prefix of a tenant's paths.
+func prefix(t identity.Tenant) string {
+	if t == identity.DefaultTenant {
+		return ""
+	}
+	return "/t/" + string(t)
+}
+
+// forget drops what is remembered of whoever an epoch names, from whichever replica it came.
+func (d *desk) forget(e identity.Epoch) {
+	switch e.Kind {
+	case identity.EpochUser, identity.EpochAccess:
+		d.exchange.Forget(e.Tenant, e.ID)
+		d.connect.Forget(e.Tenant, identity.UserID(e.ID))
+	}
+	d.gateway.Wake(e)
+}
+
+// apply makes a checked config the current one: all of it, or, with an error, nothing.
+func (d *desk) apply(ctx context.Context, cfg *Config) error {
+	sets, problems := cfg.policySets()
+	if len(problems) > 0 {
+		return problems
+	}
+	secrets, idps, issuers, clients, problems := d.resolve(cfg)
+	if len(problems) > 0 {
+		return problems
+	}
+	if err := d.door.SetNamed(cfg.origins()); err != nil {
+		return err
+	}
+	d.catalog.Set(cfg.snapshot)
+	d.policies.Use(sets)
+	d.clients.Use(secrets)
+	d.idps.Use(idps)
+	d.verifier.UseIssuers(issuers)
+	d.registry.UseConfig(clients, cfg.File.Clients.Redirects)
+	h := d.routes(cfg)
+	d.public.Store(&h)
+	d.config.Store(cfg)
+	return d.epochs.Load(ctx)
+}
+
+// resolve reads the secrets that the config refers to.
+func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, idps []*identity.IdP, issuers []identity.Issuer, clients []issuer.Client, problems conf.Problems) {
+	secrets = map[vault.ClientKey]secret.Text{}
+	read := func(at string, s conf.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		v, err := s.Resolve(cfg.dir)
+		if err != nil {
+			problems = append(problems, cfg.doc.Problem(at, err.Error(), ""))
+		}
+		return v
+	}
+	for t, org := range cfg.tenants() {
+		for n, u := range org.Upstreams {
+			secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
+		}
+		own := identity.Issuer{Tenant: t, URL: cfg.at(t), Keys: d.signer.OfTenant(t)}
+		issuers = append(issuers, own)
+		if org.IDP == nil {
+			continue
+		}
+		idp := identity.NewIdP(identity.IdPConfig{Tenant: t, Name: cmpOr(org.IDP.Name, "login"), Issuer: org.IDP.Issuer.String(), ClientID: org.IDP.ClientID,
+			Secret: secret.New(read(place(t, "idp.client_secret"), org.IDP.ClientSecret)), Scopes: org.IDP.Scopes, SubjectClaim: org.IDP.SubjectClaim, GroupsClaim: org.IDP.GroupsClaim,
+			Audiences: org.IDP.Audiences, TokenTypes: org.IDP.TokenTypes}, d.door.Found(), d.now, d.log)
+		idps = append(idps, idp)
+		issuers = append(issuers, identity.Issuer{Tenant: t, URL: idp.Issuer, Keys: idp, IDP: idp.Name, Audiences: idp.Audiences, Types: idp.TokenTypes,
+			SubjectClaim: idp.SubjectClaim, GroupsClaim: idp.GroupsClaim})
+	}
+	for id, r := range cfg.File.Clients.Registered {
+		c := issuer.Client{Tenant: identity.DefaultTenant, ID: identity.ClientID(id), Name: cmpOr(r.Name, id), RedirectURIs: r.Redirects, Created: d.now()}
+		if v := read("clients.registered."+id+".client_secret", r.Secret); v != "" {
+			sum := sha256.Sum256([]byte(v))
+			c.SecretHash = sum[:]
+		}
+		clients = append(clients, c)
+	}
+	return secrets, idps, issuers, clients, problems
+}
+
+// at is a tenant's issuer.
+func (c *Config) at(t identity.Tenant) string {
+	return c.PublicURL.Scheme + "://" + c.PublicURL.Host + prefix(t)
+}
+
+// origins are all that the config names: where connections may go, private addresses included.
+func (c *Config) origins() []string {
+	set := map[string]bool{}
+	add := func(raw string) {
+		if u, err := url.Parse(raw); err == nil && u.Host != "" {
+			set[u.Scheme+"://"+u.Host] = true
+		}
+	}
+	for t, org := range c.tenants() {
+		if org.IDP != nil {
+			add(org.IDP.Issuer.String())
+		}
+		for _, s := range org.Servers {
+			add(s.URL.String())
+		}
+		for _, up := range c.snapshot.Upstreams[t] {
+			for _, o := range up.Origins {
+				add(o.String())
+			}
+			add(up.Provider.Account.URL)
+			if o := up.Provider.OAuth; o != nil {
+				add(o.Token)
+				add(o.Revocation)
+			}
+		}
+	}
+	var l []string
+	for o := range set {
+		l = append(l, o)
+	}
+	return l
+}
+
+// routes is the site map of the public listener.
+func (d *desk) routes(cfg *Config) http.Handler {
+	mux := http.NewServeMux()
+	base := cfg.PublicURL
+	suffix := ""
+	if base.Scheme == "http" {
+		suffix = "-" + base.Port()
+	}
+	for t := range cfg.tenants() {
+		p := prefix(t)
+		pages := web.NewPages(p, "Frontdesk", d.log, d.now)
+		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Now: d.now, Alive: func(s web.Session) bool {
+			return identity.Tenant(s.Tenant) == t && d.epochs.Since(t, identity.UserID(s.User), s.Started)
+		}}
+		people := d.flows(d.exchange.Refresh)
+		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
+			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
+		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,
+			Log: d.db, Clients: d.registry.Name, Now: d.now}).Mount(mux)
+		d.gateway.Mount(mux, t, p)
+	}
+	var trusted []conf.Prefix = cfg.TrustedProxies
+	front := &web.Front{Public: base.URL, Origins: cfg.File.Clients.Origins, Log: d.log}
+	for _, p := range trusted {
+		front.Trusted = append(front.Trusted, p.Prefix)
+	}
+	return front.Wrap(mux)
+}
+
+// issuerPages shows the issuer's pages with the frame of all.
+type issuerPages struct{ *web.Pages }
+
+func (p issuerPages) Consent(w http.ResponseWriter, _ *http.Request, c issuer.Consent) {
+	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Foreign(cmpOr(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
+}
+
+func (p issuerPages) Leave(w http.ResponseWriter, _ *http.Request, to string) {
+	where := to
+	if u, err := url.Parse(to); err == nil {
+		where = cmpOr(u.Hostname(), u.Scheme)
+	}
+	p.Pages.Leave(w, "Back to your agent", to, where)
+}

@@ -1,0 +1,411 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/mcp"
+)
+
+// call is one HTTP request on its way.
+type call struct {
+	g       *Gateway
+	w       http.ResponseWriter
+	r       *http.Request
+	tenant  identity.Tenant
+	server  *catalog.Server
+	caller  *identity.Caller
+	m       mcp.Message
+	session *Session // legacy, after initialize
+	id      string   // the client's session id
+	body    []byte   // what is forwarded
+}
+
+func must(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // a value of ours that is no JSON: a slip in this package
+	}
+	return b
+}
+
+func (c *call) post() {
+	if kind, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		http.Error(c.w, "send application/json", http.StatusUnsupportedMediaType)
+		return
+	}
+	body, err := readBody(c.r)
+	if errors.Is(err, error(errTooLarge)) {
+		c.w.Header().Set("Connection", "close")
+		c.write(http.StatusRequestEntityTooLarge, mcp.ErrorMessage([]byte("null"), errTooLarge.Code, errTooLarge.Msg, nil))
+		return
+	}
+	if err != nil {
+		return // the client went away
+	}
+	if c.m, err = mcp.Scan(body); err == nil {
+		c.body = body
+		err = c.era()
+	}
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	if !c.m.Modern() && c.m.Method != "initialize" && !c.findSession() {
+		return
+	}
+	c.dispatch()
+}
+
+// era checks what a message of its era must carry.
+func (c *call) era() error {
+	if c.m.Modern() {
+		if err := mcp.CheckHeaders(c.r.Header, &c.m); err != nil {
+			return err
+		}
+		if c.m.Kind == mcp.Request && !c.m.Capabilities.Present() {
+			return &mcp.Fault{Code: mcp.CodeParams, Msg: "_meta lacks io.modelcontextprotocol/clientCapabilities"}
+		}
+		return nil
+	}
+	v := c.r.Header.Get(mcp.HeaderVersion)
+	if v == mcp.Version2026July && c.m.Method != "initialize" {
+		return &mcp.Fault{Code: mcp.CodeParams, Msg: "_meta lacks io.modelcontextprotocol/protocolVersion"}
+	}
+	if v != "" && !slices.Contains(mcp.Supported, v) {
+		return &mcp.Fault{Code: mcp.CodeRequest, Msg: "this protocol version is not supported; supported are " + strings.Join(mcp.Supported, ", ")}
+	}
+	return nil
+}
+
+func (c *call) dispatch() {
+	switch {
+	case c.m.Method == "ping" && c.m.Kind == mcp.Request && !c.m.Modern():
+		c.write(http.StatusOK, mcp.ResultMessage(c.m.IDBytes(), []byte(`{}`)))
+	case c.m.Method == "initialize":
+		c.initialize()
+	case acts(c.m.Method) && c.m.Kind == mcp.Request:
+		c.act()
+	default:
+		c.forward(broker.KindCatalogue)
+	}
+}
+
+// acts reports whether a method runs or reads something by name. What is not known is taken to act: it stands under policy.
+func acts(method string) bool {
+	switch method {
+	case "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "logging/setLevel", "subscriptions/listen", "tasks/list":
+		return false
+	}
+	return !strings.HasPrefix(method, "notifications/") && method != ""
+}
+
+// act is a call that policy decides by name: first the retry of a question is recognised, then it goes on as any other.
+func (c *call) act() {
+	if c.m.RequestState.Present() && c.m.Modern() {
+		if goOn := c.resume(); !goOn {
+			return
+		}
+	}
+	if c.m.Method == "tools/call" && c.m.Target == connectTool && c.server.Deliver == catalog.DeliverHeader {
+		c.connectNow()
+		return
+	}
+	c.forward(broker.KindCall)
+}
+
+// forward takes one message through the broker to the server, and its answer back.
+func (c *call) forward(kind broker.Kind) {
+	ctx, cancel := context.WithTimeout(c.context(), c.server.CallLimit)
+	defer cancel()
+	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(kind))
+	if err != nil {
+		c.no(err)
+		return
+	}
+	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the call was broken off"}
+	defer func() { lease.Close(ctx, outcome) }()
+	resp, err := c.send(ctx, lease, http.MethodPost, c.body)
+	if err != nil {
+		outcome = c.failed(err)
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	outcome = c.answer(lease, resp)
+}
+
+// context is the request's in the modern era, where a client that goes away cancels. A legacy client that goes away does not.
+func (c *call) context() context.Context {
+	if c.m.Modern() || c.m.Kind != mcp.Request {
+		return c.r.Context()
+	}
+	return context.WithoutCancel(c.r.Context())
+}
+
+func (c *call) actOf(kind broker.Kind) broker.Act {
+	a := broker.Act{Kind: kind, Server: c.server, Method: c.m.Method, Arguments: c.m.ArgumentValues}
+	if kind == broker.KindCall {
+		a.Name = c.m.Target
+	}
+	if c.session != nil && c.server.Placeholder == identity.TicketSession {
+		a.Session = c.session.Act
+	}
+	return a
+}
+
+// send builds the request to the server from nothing: what a client sent in headers goes no further, but for what the
+// protocol needs.
+func (c *call) send(ctx context.Context, lease broker.Lease, method string, body []byte) (*http.Response, error) {
+	r := (&http.Request{Method: method, URL: c.server.URL, Host: c.server.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, 10)}).WithContext(ctx)
+	if body != nil {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Header["Content-Type"] = []string{"application/json"}
+	}
+	r.Header["Accept"] = []string{"application/json, text/event-stream"}
+	r.Header["Accept-Encoding"] = []string{"identity"}
+	r.Header["User-Agent"] = []string{"frontdesk"}
+	for _, name := range []string{"Traceparent", "Tracestate"} {
+		if v := c.r.Header.Get(name); v != "" && len(v) < 512 {
+			r.Header[name] = []string{v}
+		}
+	}
+	switch {
+	case c.m.Modern():
+		r.Header[mcp.HeaderVersion] = []string{c.m.Version}
+		r.Header[mcp.HeaderMethod] = []string{c.m.Method}
+		if c.m.Target != "" && c.m.Method != "completion/complete" {
+			r.Header[mcp.HeaderName] = []string{mcp.EncodeHeader(c.m.Target)}
+		}
+		for name, v := range c.r.Header {
+			if strings.HasPrefix(name, "Mcp-Param-") {
+				r.Header[name] = v
+			}
+		}
+	case c.session != nil:
+		if c.session.Version >= mcp.Version2025June {
+			r.Header[mcp.HeaderVersion] = []string{c.session.Version}
+		}
+		if up := c.upstreamSession(); up != "" {
+			r.Header[mcp.HeaderSession] = []string{up}
+		}
+		if v := c.r.Header.Get("Last-Event-Id"); v != "" && method == http.MethodGet {
+			r.Header["Last-Event-Id"] = []string{v}
+		}
+	}
+	return lease.Do(r)
+}
+
+const maxAnswer = 16 << 20
+
+// answer passes the server's answer on, and says what came of the call.
+func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case resp.StatusCode == http.StatusNotFound && c.session != nil && kind != "application/json":
+		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		http.Error(c.w, "the session has ended: initialize again", http.StatusNotFound)
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's session has ended"}
+	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
+		// The server's challenge would send the client to somebody else's authorization server: it is not passed on.
+		c.say(c.server.Title+" refused the credential that Frontdesk sent (status "+strconv.Itoa(resp.StatusCode)+"). The user can connect again at "+c.g.URL(c.tenant, "/portal/")+", or ask an operator.", mcp.CodeUnavailable)
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with status " + strconv.Itoa(resp.StatusCode)}
+	case kind == "text/event-stream":
+		return c.relay(lease, resp)
+	case resp.StatusCode >= 300 && kind != "application/json":
+		c.say(c.server.Title+" answered with status "+strconv.Itoa(resp.StatusCode)+". Nothing is known of what it did; an operator can look into its log.", mcp.CodeUnavailable)
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "status " + strconv.Itoa(resp.StatusCode)}
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil || len(body) > maxAnswer {
+		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
+		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
+	}
+	if len(body) > 0 && kind == "application/json" {
+		body = c.edit(lease, body)
+	}
+	if kind != "" {
+		c.w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+	}
+	c.w.WriteHeader(resp.StatusCode)
+	_, _ = c.w.Write(body) // the client went away if this fails; the call is done all the same
+	return resultOf(body, resp.StatusCode)
+}
+
+// resultOf reads what came of a call, as far as the answer says.
+func resultOf(body []byte, status int) broker.Outcome {
+	if status >= 400 || len(mcp.Lookup(body, "error")) > 0 {
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with an error"}
+	}
+	if string(mcp.Lookup(body, "result", "isError")) == "true" {
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the tool reported an error"}
+	}
+	return broker.Outcome{Result: audit.ResultOK}
+}
+
+// edit changes an answer where it must: lists lose what this caller may not call, and an answer to a call whose every API
+// request was refused for a missing connection becomes the question.
+func (c *call) edit(lease broker.Lease, body []byte) []byte {
+	if mcp.IsList(c.m.Method) {
+		return c.filter(body)
+	}
+	if s := lease.State(); len(s.Missing) > 0 && s.APIs == 0 && c.m.Kind == mcp.Request {
+		if q := c.question(s.Missing); q != nil {
+			return q
+		}
+	}
+	return body
+}
+
+func (c *call) filter(body []byte) []byte {
+	names, err := mcp.ListNames(c.m.Method, body)
+	if err != nil {
+		return body
+	}
+	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
+	if method == "" {
+		method = "resources/read"
+	}
+	keep, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, method, names)
+	if err != nil {
+		keep = make([]bool, len(names)) // an error is a no
+	}
+	out, err := mcp.FilterList(c.m.Method, body, keep)
+	if err != nil {
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
+	}
+	return out
+}
+
+// failed answers for a server that could not be reached.
+func (c *call) failed(err error) broker.Outcome {
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated:
+		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
+		return broker.Outcome{Result: audit.ResultDenied, Detail: fault.Message(err)}
+	case fault.Internal:
+		c.g.Log.Error("a call failed", "server", c.server.Name, "error", err)
+	}
+	c.say(c.server.Title+" could not be reached, or did not answer in time. Nothing is known of what it did; try again later.", mcp.CodeUnavailable)
+	return broker.Outcome{Result: audit.ResultFailed, Detail: "the server could not be reached, or did not answer"}
+}
+
+// no is the one switch from the broker's refusals to MCP.
+func (c *call) no(err error) {
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+		c.ask(needed.Missing)
+		return
+	}
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated:
+		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
+	case fault.Denied:
+		c.denied(err)
+	case fault.Invalid:
+		c.refuse(err)
+	default:
+		if fault.KindOf(err) == fault.Internal {
+			c.g.Log.Error("a call failed inside", "server", c.server.Name, "error", err)
+		}
+		if c.m.Kind != mcp.Request {
+			c.w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeUnavailable, sentence(fault.Message(err)), nil))
+	}
+}
+
+// denied tells a caller no for what he can see; what he cannot see is answered like what does not exist.
+func (c *call) denied(err error) {
+	if c.m.Kind != mcp.Request {
+		c.w.WriteHeader(http.StatusAccepted)
+		return
+	}
+	see, verr := c.g.Door.Visible(c.r.Context(), c.caller, c.server, c.m.Method, []string{c.m.Target})
+	if verr == nil && see[0] {
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeDenied, sentence(fault.Message(err))+" Do not retry.", nil))
+		return
+	}
+	c.unknown()
+}
+
+// unknown is made by us, for hidden and for made-up names alike.
+func (c *call) unknown() {
+	what := "Unknown tool"
+	switch {
+	case strings.HasPrefix(c.m.Method, "prompts/"):
+		what = "Unknown prompt"
+	case strings.HasPrefix(c.m.Method, "resources/"):
+		what = "Unknown resource"
+	case c.m.Method != "tools/call":
+		c.write(mcp.Status(c.m.Modern(), mcp.CodeMethod), mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil))
+		return
+	}
+	c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, what, nil))
+}
+
+// refuse answers a message that cannot be taken.
+func (c *call) refuse(err error) {
+	f, ok := errors.AsType[*mcp.Fault](err)
+	if !ok {
+		f = &mcp.Fault{Code: mcp.CodeParams, Msg: fault.Message(err)}
+	}
+	status := mcp.Status(c.m.Modern(), f.Code)
+	var data []byte
+	switch f.Code {
+	case mcp.CodeParams:
+		status = http.StatusBadRequest
+	case mcp.CodeVersion:
+		data = must(map[string]any{"supported": mcp.Supported, "requested": c.m.Version})
+	}
+	c.write(status, mcp.ErrorMessage(c.m.IDBytes(), f.Code, f.Msg, data))
+}
+
+// say tells the model what happened: as a tool result where it is a tool's call, else as an error.
+func (c *call) say(text string, code int) {
+	switch {
+	case c.m.Kind != mcp.Request:
+		c.w.WriteHeader(http.StatusBadGateway)
+	case c.m.Method == "tools/call":
+		c.write(http.StatusOK, mcp.ToolText(c.m.IDBytes(), c.m.Modern(), text, nil))
+	default:
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), code, text, nil))
+	}
+}
+
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
+}
+
+func (c *call) write(status int, msg []byte) {
+	c.w.Header().Set("Content-Type", "application/json")
+	c.w.WriteHeader(status)
+	_, _ = c.w.Write(msg) // the client went away if this fails
+}
+
+// state of a question, sealed into requestState.
+type asked struct {
+	Request connect.RequestID `json:"r"`
+	Who     string            `json:"w"`
+	Client  identity.ClientID `json:"c"`
+	Digest  []byte            `json:"d"`
+	Expires time.Time         `json:"e"`
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/mcp"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/web"
+)
+
+const (
+	maxBody  = 4 << 20
+	scopeMCP = "mcp"
+)
+
+// Mount adds the endpoints of one tenant, whose path prefix is P.
+func (g *Gateway) Mount(mux *http.ServeMux, t identity.Tenant, prefix string) {
+	mux.HandleFunc(prefix+"/mcp/{server}", func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, t) })
+	mux.HandleFunc("GET /.well-known/oauth-protected-resource"+prefix+"/mcp/{server}", func(w http.ResponseWriter, r *http.Request) { g.resource(w, r, t) })
+}
+
+// resource is RFC 9728: which authorization server opens this endpoint.
+func (g *Gateway) resource(w http.ResponseWriter, r *http.Request, t identity.Tenant) {
+	name := r.PathValue("server")
+	s := g.Catalog.Server(t, catalog.ServerName(name))
+	if s == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	writeJSON(w, http.StatusOK, map[string]any{"resource": g.URL(t, "/mcp/"+name), "authorization_servers": []string{g.URL(t, "")},
+		"scopes_supported": []string{scopeMCP}, "bearer_methods_supported": []string{"header"}, "resource_name": s.Title})
+}
+
+// serve is the way of every request: who is asking, does this exist for him, then what he asks.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenant) {
+	cors(w, r)
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	name := r.PathValue("server")
+	resource := g.URL(t, "/mcp/"+name)
+	token, err := bearer(r)
+	if err != nil {
+		http.Error(w, fault.Message(err), http.StatusBadRequest)
+		return
+	}
+	if token == "" {
+		g.challenge(w, t, name, "")
+		return
+	}
+	caller, err := g.Verifier.Verify(r.Context(), t, resource, token)
+	if err != nil {
+		g.unverified(w, t, name, token, err)
+		return
+	}
+	s := g.Catalog.Server(t, catalog.ServerName(name))
+	if s == nil || !g.Policies.Set(t).Reaches(caller, name) {
+		http.NotFound(w, r)
+		return
+	}
+	if what := g.smuggled(r, s); what != "" {
+		http.Error(w, what+" looks like a credential: Frontdesk obtains credentials itself, so send none along", http.StatusBadRequest)
+		return
+	}
+	c := &call{g: g, w: w, r: r, tenant: t, server: s, caller: caller}
+	switch r.Method {
+	case http.MethodPost:
+		c.post()
+	case http.MethodGet:
+		c.get()
+	case http.MethodDelete:
+		c.delete()
+	default:
+		w.Header().Set("Allow", "POST, GET, DELETE")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+	}
+}
+
+func cors(w http.ResponseWriter, r *http.Request) {
+	o := r.Header.Get("Origin")
+	if o == "" {
+		return
+	}
+	h := w.Header() // the front has refused origins that may not speak here
+	h.Set("Access-Control-Allow-Origin", o)
+	h.Add("Vary", "Origin")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID")
+	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE")
+	h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Mcp-Session-Id")
+}
+
+// bearer takes the token from the one place where it may stand (RFC 6750 section 2.1).
+func bearer(r *http.Request) (string, error) {
+	v := r.Header.Values("Authorization")
+	if len(v) == 0 {
+		return "", nil
+	}
+	scheme, token, ok := strings.Cut(v[0], " ")
+	if len(v) > 1 || strings.ContainsAny(v[0], ",") {
+		return "", fault.New(fault.Invalid, "send one Authorization header with one token", nil)
+	}
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.HasPrefix(token, " ") {
+		return "", nil
+	}
+	return token, nil
+}
+
+// challenge is the 401 from which a client discovers how to sign in.
+func (g *Gateway) challenge(w http.ResponseWriter, t identity.Tenant, name, code string) {
+	params := []oauth.Param{{Name: "resource_metadata", Value: g.URL("", "/.well-known/oauth-protected-resource") + strings.TrimPrefix(g.URL(t, "/mcp/"+name), g.URL("", ""))}, {Name: "scope", Value: scopeMCP}}
+	said := "sign in: this endpoint needs an access token"
+	if code != "" {
+		said = "the access token has expired, or is not valid here"
+		params = append([]oauth.Param{{Name: "error", Value: code}, {Name: "error_description", Value: said}}, params...)
+	}
+	w.Header().Set("WWW-Authenticate", oauth.BearerChallenge(params...).String())
+	writeJSON(w, http.StatusUnauthorized, map[string]string{"error": said})
+}
+
+func (g *Gateway) unverified(w http.ResponseWriter, t identity.Tenant, name, token string, err error) {
+	if fault.KindOf(err) != fault.Unauthenticated {
+		g.Log.Warn("a token could not be verified", "error", err)
+		w.Header().Set("Retry-After", web.Seconds(fault.RetryAfter(err)))
+		http.Error(w, fault.Message(err), http.StatusServiceUnavailable)
+		return
+	}
+	if p := g.Catalog.ShapedLike(token, nil); p != nil {
+		g.Log.Warn("a client sent a vendor's credential in place of an access token; its owner should revoke it", "vendor", p.Name)
+	}
+	g.challenge(w, t, name, oauth.CodeInvalidToken)
+}
+
+// smuggleHeaders are those with which clients hand servers a credential of their own.
+var smuggleHeaders = []string{"X-Api-Key", "X-Auth-Token", "X-Access-Token", "X-Github-Token", "Private-Token", "X-Gitlab-Token", "X-Slack-Token", "X-Figma-Token", "Notion-Token", "X-Goog-Api-Key",
+	"Txn-Token", "Cookie", "Proxy-Authorization", "X-Forwarded-Access-Token", "X-Atlassian-Token-Api"}
+
+// ordinary headers are not searched for credentials: their values are known kinds.
+var ordinary = map[string]bool{"Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Authorization": true, "Connection": true, "Content-Length": true, "Content-Type": true,
+	"Host": true, "Last-Event-Id": true, "Mcp-Method": true, "Mcp-Name": true, "Mcp-Protocol-Version": true, "Mcp-Session-Id": true, "Origin": true, "User-Agent": true, "Traceparent": true,
+	"Tracestate": true, "Sec-Fetch-Mode": true, "Sec-Fetch-Site": true, "Sec-Fetch-Dest": true, "X-Forwarded-For": true, "X-Forwarded-Proto": true, "X-Forwarded-Host": true, "Cache-Control": true, "Pragma": true}
+
+// smuggled names what in the request is a credential for an upstream; "" if nothing is.
+func (g *Gateway) smuggled(r *http.Request, s *catalog.Server) string {
+	for _, l := range [][]string{smuggleHeaders, s.SmuggleHeaders} {
+		for _, name := range l {
+			if r.Header.Get(name) != "" {
+				return "header " + name
+			}
+		}
+	}
+	for name, values := range r.Header {
+		if ordinary[name] {
+			continue
+		}
+		for _, v := range values {
+			if g.Catalog.ShapedLike(v, nil) != nil {
+				return "header " + name
+			}
+		}
+	}
+	if r.URL.RawQuery != "" {
+		if q := r.URL.Query(); q.Has("access_token") || q.Has("token") || q.Has("api_key") || g.Catalog.ShapedLike(r.URL.RawQuery, nil) != nil {
+			return "the query"
+		}
+	}
+	return ""
+}
+
+// readBody reads the message; an oversized one is refused whole.
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, errTooLarge
+	}
+	return body, err
+}
+
+var errTooLarge = &mcp.Fault{Code: mcp.CodeRequest, Msg: "the message is larger than 4 MiB"}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b := must(v)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client went away if this fails
+}
