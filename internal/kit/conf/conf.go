@@ -200,6 +200,8 @@ func (d *Document) kind(n ast.Node, v reflect.Value, path string) {
 	case reflect.String:
 		if s, ok := n.(*ast.StringNode); ok {
 			v.SetString(s.Value)
+		} else if text, ok := colons(n); ok {
+			v.SetString(text)
 		} else if l, ok := n.(*ast.LiteralNode); ok {
 			v.SetString(l.Value.Value)
 		} else {
@@ -226,6 +228,28 @@ func (d *Document) kind(n ast.Node, v reflect.Value, path string) {
 	default:
 		panic("conf: no rule for " + v.Type().String())
 	}
+}
+
+// colons reads group:engineering in a flow list as the one word that YAML says it is; the parser takes it for a mapping.
+func colons(n ast.Node) (string, bool) {
+	m, ok := n.(*ast.MappingValueNode)
+	if !ok {
+		if f, isMap := n.(*ast.MappingNode); isMap && len(f.Values) == 1 && !f.IsFlowStyle {
+			m, ok = f.Values[0], true
+		}
+	}
+	if !ok || m.Value == nil || m.Value.GetToken() == nil {
+		return "", false
+	}
+	k, v := m.Key.GetToken(), m.Value.GetToken()
+	if k.Position.Line != v.Position.Line || v.Position.Offset != k.Position.Offset+len(k.Value)+1 {
+		return "", false
+	}
+	rest := v.Value
+	if inner, ok := colons(m.Value); ok {
+		rest = inner
+	}
+	return k.Value + ":" + rest, true
 }
 
 func (d *Document) wrong(n ast.Node, path, want, help string) {
