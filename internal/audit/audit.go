@@ -86,7 +86,7 @@ type Query struct {
 	Tenant identity.Tenant
 	User   identity.UserID // "" = all
 	Since  time.Time
-	Before CallID // page on: rows older than this one, an event's position being its "<writer>.<seq>" too
+	Before CallID // page on: what is older than the act at this "<writer>.<seq>", or than the one whose outcome is there
 	Limit  int    // of intents and events; 0 = 100, at most 1000
 }
 

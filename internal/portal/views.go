@@ -281,7 +281,11 @@ func (s *Site) activity(w http.ResponseWriter, r *http.Request, v visit) error {
 		Older, Download string
 	}
 	view.Download = s.Prefix + "/portal/activity.jsonl"
+	acts := 0
 	for _, raw := range rows {
+		if raw.Kind != audit.KindOutcome {
+			acts++
+		}
 		var k audit.Record
 		if err := json.Unmarshal(raw.Record, &k); err != nil {
 			return err
@@ -290,7 +294,7 @@ func (s *Site) activity(w http.ResponseWriter, r *http.Request, v visit) error {
 			view.Rows = append(view.Rows, d)
 		}
 	}
-	if len(rows) == perPage {
+	if acts == perPage {
 		last := rows[len(rows)-1]
 		view.Older = "?before=" + url.QueryEscape(last.Writer+"."+strconv.FormatInt(last.Seq, 16))
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -41,8 +40,8 @@ func (db *DB) Append(ctx context.Context, rows []audit.Row) error {
 	for i, r := range rows {
 		r.User = identity.UserID(strings.ReplaceAll(strings.ToValidUTF8(string(r.User), "\uFFFD"), "\x00", "\uFFFD"))
 		clean[i] = auditRow(r)
-		if r.Kind == audit.KindOutcome && r.Call == "" || r.Kind == audit.KindLate {
-			return fmt.Errorf("store: row %s.%x is no row: an outcome without its call, or late before it came", r.Writer, r.Seq)
+		if len(r.Record) == 0 || len(r.Hash) == 0 || r.Kind == audit.KindOutcome && r.Call == "" || r.Kind == audit.KindLate {
+			return fmt.Errorf("store: row %s.%x is none: it lacks its record, hash or call, or is late before it came", r.Writer, r.Seq)
 		}
 		if r.Seq == 1 {
 			if err := db.enlist(ctx, r.Writer, r.Time); err != nil {
@@ -68,8 +67,13 @@ func (r *auditRow) args() []any {
 	return []any{r.Writer, r.Seq, string(r.Tenant), string(r.User), string(r.Kind), string(r.Call), micros(r.Time), r.Record, r.Hash}
 }
 
-// insertRowsSQLite: a prepared statement a row is faster than one of many rows (docs/decisions/0007-the-log-in-sql.md).
+// insertRowsSQLite: a prepared statement a row is faster than one of many rows, and a statement that nobody can break off
+// faster than one that is watched by a goroutine (docs/decisions/0007-the-log-in-sql.md). It waits for no network.
 func insertRowsSQLite(ctx context.Context, db *DB, rows []auditRow) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	if len(rows) == 1 {
 		_, err := db.insertAudit.ExecContext(ctx, rows[0].args()...)
 		return err
@@ -158,82 +162,12 @@ func (db *DB) Intent(ctx context.Context, id audit.CallID) (audit.Row, error) {
 	return one(ctx, db.read, auditFields, noIntent, "SELECT "+auditColumns+" FROM audit WHERE writer = $1 AND seq = $2 AND kind = 'intent'", writer, seq)
 }
 
-// act is a row's place in the order of people: by time, and where that is the same by position.
-type act struct {
-	at     int64
-	writer string
-	seq    int64
-}
-
-// Rows implements audit.Store. What is not in audit_acts yet is the end of a chain, and is looked at row by row.
-func (db *DB) Rows(ctx context.Context, q audit.Query) ([]audit.Row, error) {
-	before := act{math.MaxInt64, "", 0}
-	if q.Before != "" {
-		writer, seq, err := place(q.Before)
-		if err != nil {
-			return nil, err
-		}
-		if before, err = one(ctx, db.read, func(a *act) []any { return []any{&a.at, &a.writer, &a.seq} }, noIntent,
-			"SELECT at, writer, seq FROM audit WHERE writer = $1 AND seq = $2 AND tenant = $3", writer, seq, q.Tenant); err != nil {
-			return nil, err
-		}
-	}
-	limit := min(q.Limit, 1000)
-	if limit <= 0 {
-		limit = 100
-	}
-	user := "$2 = ''" // all; as a condition of its own, so that an index serves either
-	if q.User != "" {
-		user = "user_id = $2"
-	}
-	match := "tenant = $1 AND " + user + " AND at >= $3 AND (at, writer, seq) < ($4, $5, $6) ORDER BY at DESC, writer DESC, seq DESC LIMIT $7"
-	rows, err := list(ctx, db.read, auditFields, `SELECT a.`+strings.ReplaceAll(auditColumns, ", ", ", a.")+` FROM (
-			SELECT * FROM (SELECT at, writer, seq FROM audit_acts WHERE `+match+`) AS indexed
-			UNION ALL
-			SELECT * FROM (SELECT at, writer, seq FROM audit_writers JOIN audit ON writer = id AND seq > seen WHERE kind IN ('intent', 'event') AND `+match+`) AS tail
-		) AS acts JOIN audit a ON a.writer = acts.writer AND a.seq = acts.seq ORDER BY a.at DESC, a.writer DESC, a.seq DESC LIMIT $7`,
-		q.Tenant, q.User, micros(q.Since), before.at, before.writer, before.seq, limit)
-	if err != nil || len(rows) == 0 {
-		return nil, err
-	}
-	return db.withOutcomes(ctx, rows)
-}
-
-// withOutcomes puts behind each intent the outcome that counts.
-func (db *DB) withOutcomes(ctx context.Context, acts []audit.Row) ([]audit.Row, error) {
-	var calls []any
-	for _, r := range acts {
-		if r.Kind == audit.KindIntent {
-			calls = append(calls, r.Call)
-		}
-	}
-	if len(calls) == 0 {
-		return acts, nil
-	}
-	found, err := list(ctx, db.read, auditFields, "SELECT "+auditColumns+" FROM audit WHERE kind = 'outcome' AND call IN ("+holes(1, len(calls))+")", calls...)
-	if err != nil {
-		return nil, err
-	}
-	outcome := map[audit.CallID]audit.Row{}
-	for _, r := range found {
-		outcome[r.Call] = r
-	}
-	rows := make([]audit.Row, 0, len(acts)+len(found))
-	for _, r := range acts {
-		rows = append(rows, r)
-		if o, ok := outcome[r.Call]; ok && r.Kind == audit.KindIntent {
-			rows = append(rows, o)
-		}
-	}
-	return rows, nil
-}
-
 // Chain implements audit.Store. It reads in pages, so that a long look holds nothing up.
 func (db *DB) Chain(ctx context.Context, f func(audit.Row) error) error {
 	const page = 2000
 	var last audit.Row
 	for {
-		rows, err := list(ctx, db.read, auditFields, "SELECT "+auditColumns+" FROM audit WHERE (writer, seq) > ($1, $2) ORDER BY writer, seq LIMIT $3", last.Writer, last.Seq, page)
+		rows, err := list(ctx, db.read, auditFields, fmt.Sprintf("SELECT %s FROM audit WHERE (writer, seq) > ($1, $2) ORDER BY writer, seq LIMIT %d", auditColumns, page), last.Writer, last.Seq)
 		if err != nil {
 			return err
 		}
@@ -260,37 +194,6 @@ func (db *DB) writers(ctx context.Context, where string, args ...any) ([]writerS
 		"SELECT id, seen, swept, top FROM (SELECT id, beat, seen, swept, COALESCE((SELECT max(seq) FROM audit WHERE writer = id), 0) AS top FROM audit_writers) AS w WHERE "+where, args...)
 }
 
-// IndexActs moves new acts to where Rows finds them by person and time. Done as they come, it would halve the rate of Append
-// (docs/decisions/0007-the-log-in-sql.md). Run does it every few seconds.
-func (db *DB) IndexActs(ctx context.Context) error {
-	const step = 4000 // rows in one transaction, which Appends wait for
-	behind, err := db.writers(ctx, "top > seen")
-	if err != nil {
-		return err
-	}
-	for _, w := range behind {
-		for from := w.seen; from < w.top && err == nil; from += step {
-			err = db.indexSome(ctx, w.id, from, min(from+step, w.top))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (db *DB) indexSome(ctx context.Context, writer string, from, to int64) error {
-	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		n, err := exec(ctx, tx, "UPDATE audit_writers SET seen = $1 WHERE id = $2 AND seen = $3", to, writer, from)
-		if err != nil || n == 0 { // another replica did it
-			return err
-		}
-		_, err = exec(ctx, tx, `INSERT INTO audit_acts (tenant, user_id, at, writer, seq) SELECT tenant, user_id, at, writer, seq FROM audit
-			WHERE writer = $1 AND seq > $2 AND seq <= $3 AND kind IN ('intent', 'event') ORDER BY tenant, user_id, at`, writer, from, to)
-		return err
-	})
-}
-
 // Beat implements audit.Sweeps.
 func (db *DB) Beat(ctx context.Context, writer string, now time.Time) error {
 	_, err := exec(ctx, db.write, "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat", writer, micros(now))
@@ -315,7 +218,7 @@ func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, limit int) (
 	for _, w := range dead {
 		edge := min(w.swept+piece, w.top)
 		rows, err := list(ctx, db.read, auditFields, "SELECT "+auditColumns+` FROM audit AS i WHERE writer = $1 AND seq > $2 AND (seq <= $3 OR seq > $4) AND seq <= $5 AND kind = 'intent'
-			AND NOT EXISTS (SELECT 1 FROM audit AS o WHERE o.kind = 'outcome' AND o.call = i.call) ORDER BY seq LIMIT $6`, w.id, w.swept, edge, w.top-piece, w.top, limit-len(open))
+			AND (SELECT o.seq FROM audit AS o WHERE o.kind = 'outcome' AND o.call = i.call) IS NULL ORDER BY seq LIMIT $6`, w.id, w.swept, edge, w.top-piece, w.top, limit-len(open))
 		if err != nil {
 			return nil, err
 		}

@@ -232,7 +232,6 @@ func asFault(err error) error {
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
-	full := "the database's disk is full; an operator has to make room; try again later"
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch code := e.Code(); {
 		case code == litePrimaryKey || code == liteUnique:
@@ -264,6 +263,7 @@ func asFault(err error) error {
 const (
 	taken = "somebody else was first; read again"
 	away  = "the database does not answer; try again in a moment"
+	full  = "the database's disk is full; an operator has to make room; try again later"
 )
 
 // gone reports whether the connection failed, rather than the statement.

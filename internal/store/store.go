@@ -109,12 +109,13 @@ func (db *DB) migrate(ctx context.Context, p *goose.Provider, readOnly bool) err
 		_, err := p.Up(ctx)
 		return asFault(err)
 	}
-	at, want, err := p.GetVersions(ctx)
-	if err != nil {
-		return asFault(err)
+	sources := p.ListSources()
+	at, err := one(ctx, db.read, value[int64], "", "SELECT max(version_id) FROM goose_db_version")
+	if fault.KindOf(err) == fault.Unavailable {
+		return err
 	}
-	if at < want {
-		return fault.New(fault.Conflict, "the database's tables are of an older Frontdesk; start the server once to bring them up to date", nil)
+	if err != nil || at < sources[len(sources)-1].Version {
+		return fault.New(fault.Conflict, "the database's tables are missing, or of an older Frontdesk; start the server once to bring them up to date", err)
 	}
 	return nil
 }
@@ -170,7 +171,7 @@ func (db *DB) wake() {
 }
 
 const (
-	indexEvery = 2 * time.Second
+	indexEvery = 10 * time.Second
 	cleanEvery = 10 * time.Minute
 )
 

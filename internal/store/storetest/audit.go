@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -167,6 +169,7 @@ func auditRows(t *testing.T, a, b *store.DB) {
 		{"of all", audit.Query{}, []audit.Row{r6, r3, r1, r0, r4}},
 		{"the newest", audit.Query{Limit: 2}, []audit.Row{r6, r3}},
 		{"the next page", audit.Query{Limit: 2, Before: at(r3)}, []audit.Row{r1, r0, r4}},
+		{"before an outcome", audit.Query{Before: at(r4)}, nil},
 		{"before an event", audit.Query{User: "alice", Before: at(r1)}, []audit.Row{r0, r4}},
 		{"since", audit.Query{Since: r1.Time}, []audit.Row{r6, r3, r1}},
 		{"of nobody", audit.Query{User: "carol"}, nil},
@@ -191,6 +194,60 @@ func auditRows(t *testing.T, a, b *store.DB) {
 	same(t, must(b.Rows(ctx, audit.Query{Tenant: ours, User: "alice"}))(t), []audit.Row{r7, r6, r1, r0, r4})
 	_, err := b.Rows(ctx, audit.Query{Tenant: theirs, Before: at(r6)})
 	wantKind(t, err, fault.NotFound)
+}
+
+// auditPages reads a log of many writers page by page, for each user and for all, in every state of the index, against the
+// same log sorted here.
+func auditPages(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	chains := []*chain{writer(1), writer(2), writer(3)}
+	users := []identity.UserID{"alice", "bob", "carol", ""}
+	var acts []audit.Row
+	grow := func(n int) {
+		for range n {
+			var rows []audit.Row
+			c := chains[rnd.IntN(len(chains))]
+			for range 1 + rnd.IntN(40) {
+				r := c.row([]audit.Kind{audit.KindIntent, audit.KindEvent}[rnd.IntN(2)], "")
+				r.User, r.Time = users[rnd.IntN(len(users))], day.Add(time.Duration(rnd.IntN(5*3600))*time.Second)
+				rows = append(rows, r)
+			}
+			ok(t, a.Append(ctx, rows))
+			acts = append(acts, rows...)
+		}
+		slices.SortFunc(acts, func(x, y audit.Row) int {
+			return cmp.Or(y.Time.Compare(x.Time), cmp.Compare(y.Writer, x.Writer), cmp.Compare(y.Seq, x.Seq))
+		})
+	}
+	look := func(user identity.UserID) {
+		since := day.Add(time.Duration(rnd.IntN(3600)) * time.Second)
+		var want, got []audit.Row
+		for _, r := range acts {
+			if (user == "" || r.User == user) && !r.Time.Before(since) {
+				want = append(want, r)
+			}
+		}
+		q := audit.Query{Tenant: ours, User: user, Since: since, Limit: 200 + rnd.IntN(500)}
+		for len(got) <= len(want) {
+			page := must(b.Rows(ctx, q))(t)
+			if got = append(got, page...); len(page) < q.Limit {
+				break
+			}
+			q.Before = audit.CallID(fmt.Sprintf("%s.%x", page[len(page)-1].Writer, page[len(page)-1].Seq))
+		}
+		same(t, got, want)
+	}
+	for range 2 {
+		grow(60)
+		for _, u := range users {
+			look(u)
+		}
+		ok(t, b.IndexActs(ctx))
+		for _, u := range users {
+			look(u)
+		}
+	}
 }
 
 func auditUnfinished(t *testing.T, a, b *store.DB) {
@@ -234,13 +291,10 @@ func auditLongChain(t *testing.T, a, b *store.DB) {
 	c, sweeper := writer(1), writer(2)
 	left := []audit.Row{c.row(audit.KindIntent, "")}
 	ok(t, a.Append(ctx, left))
-	for range 160 {
-		var rows []audit.Row
-		for range 500 {
-			i := c.row(audit.KindIntent, "")
-			rows = append(rows, i, c.row(audit.KindOutcome, i.Call))
-		}
-		ok(t, a.Append(ctx, rows))
+	for range 4 {
+		i := c.row(audit.KindIntent, "")
+		ok(t, a.Append(ctx, []audit.Row{i, c.row(audit.KindOutcome, i.Call)}))
+		c.seq += 40_000 // long is what the numbers say
 	}
 	left = append(left, c.row(audit.KindIntent, ""))
 	ok(t, a.Append(ctx, left[1:]))

@@ -51,6 +51,11 @@ func users(t *testing.T, a, b *store.DB) {
 		}
 		seen[u.ID] = other.Subject
 	}
+	for who, found := range map[string]int{string(first.ID): 1, "alice": 2, "ALICE B.": 1, "A@B.C": 1, "ali": 0, "%": 0, "": 0} {
+		if l := must(b.FindUsers(ctx, ours, who))(t); len(l) != found {
+			t.Errorf("%q finds %d people, want %d", who, len(l), found)
+		}
+	}
 	_, err := a.User(ctx, ours, "ffff")
 	wantKind(t, err, fault.NotFound)
 }

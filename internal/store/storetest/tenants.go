@@ -57,6 +57,9 @@ type strange func(ctx context.Context, db *store.DB, s things) (any, error)
 // byTenant has every method that takes a tenant. What each gives must be nothing: fault.NotFound, or an empty answer.
 var byTenant = map[string]strange{
 	"User": func(ctx context.Context, db *store.DB, s things) (any, error) { return db.User(ctx, theirs, s.user.ID) },
+	"FindUsers": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.FindUsers(ctx, theirs, string(s.user.ID))
+	},
 	"Rows": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Rows(ctx, audit.Query{Tenant: theirs, User: s.user.ID})
 	},

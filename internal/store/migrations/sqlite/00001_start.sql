@@ -42,7 +42,7 @@ CREATE TABLE audit (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX audit_outcome ON audit (call) WHERE kind = 'outcome';
 
--- seen: acts up to it are in audit_acts. swept: intents up to it have an outcome.
+-- seen: up to it, intents and events are in audit_acts. swept: intents up to it have an outcome.
 CREATE TABLE audit_writers (
     id     TEXT NOT NULL PRIMARY KEY,
     beat   INTEGER NOT NULL,
@@ -50,16 +50,17 @@ CREATE TABLE audit_writers (
     swept  INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
--- Intents and events by person and time, filled in the background.
+-- Where the intents and events of a person are, a row for many: seqs of the writer, the newest at that time, the last one seq.
+-- The person '*' is everybody.
 CREATE TABLE audit_acts (
     tenant  TEXT NOT NULL,
     user_id TEXT NOT NULL,
-    at      INTEGER NOT NULL,
+    newest  INTEGER NOT NULL,
     writer  TEXT NOT NULL,
     seq     INTEGER NOT NULL,
-    PRIMARY KEY (tenant, user_id, at, writer, seq)
+    seqs    TEXT NOT NULL,
+    PRIMARY KEY (tenant, user_id, newest, writer, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX audit_acts_time ON audit_acts (tenant, at, writer, seq);
 
 CREATE TABLE connections (
     tenant      TEXT NOT NULL,
