@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 func serveCommand() *cobra.Command {
@@ -84,8 +86,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	// Rooms outlive the listeners: what is open is finished, then its outcomes are written.
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
-	chores, stopChores := errgroup.WithContext(rooms)
-	_ = stopChores
+	chores := new(errgroup.Group)
 	chores.Go(func() error { return d.audit.Run(rooms) })
 	chores.Go(func() error { return d.db.Run(rooms) })
 	chores.Go(func() error { return d.epochs.Run(rooms, d.db.Watch(rooms)) })
@@ -147,8 +148,7 @@ func listen(addr string, cfg *Config) (net.Listener, error) {
 
 func listenUnix(path string) (net.Listener, error) {
 	if _, err := os.Stat(path); err == nil {
-		if c, err := (&net.Dialer{Timeout: time.Second}).Dial("unix", path); err == nil {
-			_ = c.Close()
+		if outbound.Answers(path) {
 			return nil, fmt.Errorf("another server runs on %s", filepath.Dir(path))
 		}
 		if err := os.Remove(path); err != nil {

@@ -236,7 +236,7 @@ func TestKeySetBadAnswersKeepGoodKeys(t *testing.T) {
 		"duplicate":     text(`{"keys":[],"keys":[]}`),
 		"empty":         jwks(),
 		"no usable key": jwks(map[string]any{"kty": "oct", "k": "AAAA", "kid": "k2"}),
-		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL, 302) },
+		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL, http.StatusFound) },
 		"half an answer": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "99")
 			io.WriteString(w, `{"keys":[`)

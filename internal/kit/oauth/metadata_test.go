@@ -144,7 +144,7 @@ func TestFetchMetadataRefuses(t *testing.T) {
 		"JSON that says text":   {func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"issuer":"http://%s/t1"}`, r.Host) }, fault.NotFound},
 		"500":                   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, fault.Unavailable},
 		"429":                   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, fault.Unavailable},
-		"redirect to elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, fault.NotFound},
+		"redirect to elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, fault.NotFound},
 	} {
 		s, asked := site(t, map[string]http.HandlerFunc{asPath: c.page, "/elsewhere": jsonPage(`{"issuer":"$O/t1"}`)})
 		m, err := oauth.FetchMetadata(t.Context(), direct(s), s.URL+"/t1")

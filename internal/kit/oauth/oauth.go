@@ -111,7 +111,7 @@ func get(ctx context.Context, doer Doer, url string, limit int64) (document, err
 	if err != nil {
 		return document{}, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, whole, err := readBody(resp.Body, limit)
 	if err != nil {
 		return document{}, err

@@ -183,7 +183,7 @@ func (c Client) post(ctx context.Context, e Endpoint, params url.Values) (reply,
 	if err != nil {
 		return reply{}, (&TokenError{Failure: Temporary, Sent: sent.Load(), Cause: quiet(err)}).fault(e.URL)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, whole, err := readBody(resp.Body, maxAnswer)
 	if err != nil {
 		return reply{}, (&TokenError{Failure: Temporary, HTTPStatus: resp.StatusCode, Sent: true, Cause: quiet(err)}).fault(e.URL)
