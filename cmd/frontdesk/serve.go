@@ -86,20 +86,21 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	// Rooms outlive the listeners: what is open is finished, then its outcomes are written.
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
-	chores := new(errgroup.Group)
-	chores.Go(func() error { return d.audit.Run(rooms) })
-	chores.Go(func() error { return d.db.Run(rooms) })
-	chores.Go(func() error { return d.epochs.Run(rooms, d.db.Watch(rooms)) })
-	chores.Go(func() error { return d.connect.Run(rooms) })
-	chores.Go(func() error { return d.registry.Run(rooms) })
-	chores.Go(func() error { return d.gateway.Run(rooms) })
-	chores.Go(func() error { d.onHangup(rooms); return nil })
-
-	failed := make(chan error, len(servers)+1)
+	failed := make(chan error, len(servers)+8)
+	var chores errgroup.Group
+	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.registry.Run, d.gateway.Run, d.onHangup,
+		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
+		chores.Go(func() error {
+			err := run(rooms)
+			if err != nil {
+				failed <- err // a room that cannot go on ends the process: half of Frontdesk is no Frontdesk
+			}
+			return err
+		})
+	}
 	for i, l := range []net.Listener{public, egress, ops, admin} {
 		go func() { failed <- servers[i].Serve(l) }()
 	}
-	go func() { failed <- chores.Wait() }()
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -178,14 +179,14 @@ func (d *desk) opsHandler() http.Handler {
 }
 
 // onHangup reloads the config at SIGHUP.
-func (d *desk) onHangup(ctx context.Context) {
+func (d *desk) onHangup(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-hup:
 			if _, err := d.reload(ctx); err != nil {
 				d.log.Error("the new config was refused, and the old one goes on", "problems", err.Error())

@@ -26,11 +26,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-# Node 22 and the JavaScript parts (an OAuth provider, clients, axe, the conformance suite), pinned by the lock file.
-if have npm && [ -f package-lock.json ]; then
-  if [ ! -d node_modules ] || [ package-lock.json -nt node_modules/.stamp ]; then
-    npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.stamp ||
-      echo "npm could not fetch test/tools/package-lock.json; the tests that need it will say so"
+# Node 22 and the JavaScript parts (an OAuth provider, clients, axe, the conformance suite), pinned by lock files.
+for dir in . ../world/oidcprovider; do
+  have npm && [ -f "$dir/package-lock.json" ] || continue
+  if [ ! -f "$dir/node_modules/.stamp" ] || [ "$dir/package-lock.json" -nt "$dir/node_modules/.stamp" ]; then
+    (cd "$dir" && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.stamp) ||
+      echo "npm could not fetch what $dir/package-lock.json names; the tests that need it will say so"
   fi
-fi
+done
 exit 0
