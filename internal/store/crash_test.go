@@ -69,9 +69,8 @@ func pair(writer string, seq int64) []audit.Row {
 // no chain has a gap, and the next server gets the file. While one lives, no other does.
 func TestWhatWasAcknowledgedSurvivesKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "frontdesk.db")
-	var acked []audit.CallID
 	for round := range 5 {
-		acked = append(acked, killAfter(t, path, 50+round*300)...)
+		acked := killAfter(t, path, 50+round*300)
 		db, err := store.Open(t.Context(), store.Config{Path: path})
 		if err != nil {
 			t.Fatal(err)

@@ -2,10 +2,13 @@ package storetest
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,13 +26,15 @@ type chain struct {
 
 func (c *chain) row(k audit.Kind, call audit.CallID) audit.Row {
 	c.seq++
-	id := audit.CallID(fmt.Sprintf("%s.%x", c.writer, c.seq))
+	id := position(audit.Row{Writer: c.writer, Seq: c.seq})
 	if k == audit.KindIntent {
 		call = id
 	}
 	return audit.Row{Writer: c.writer, Seq: c.seq, Tenant: ours, User: "alice", Kind: k, Call: call, Time: day.Add(time.Duration(c.seq) * time.Millisecond),
 		Record: []byte(`{"id":"` + id + "\"}"), Hash: []byte("hash of " + id)}
 }
+
+func position(r audit.Row) audit.CallID { return audit.CallID(fmt.Sprintf("%s.%x", r.Writer, r.Seq)) }
 
 func writer(n int) *chain { return &chain{writer: fmt.Sprintf("%016x", n)} }
 
@@ -159,7 +164,6 @@ func auditRows(t *testing.T, a, b *store.DB) {
 	r4 := add(d, audit.KindOutcome, r0.Call, "alice", ours)
 	add(c, audit.KindOutcome, r0.Call, "alice", ours) // late
 	r6 := add(c, audit.KindIntent, "", "alice", ours)
-	at := func(r audit.Row) audit.CallID { return audit.CallID(fmt.Sprintf("%s.%x", r.Writer, r.Seq)) }
 	cases := []struct {
 		name string
 		q    audit.Query
@@ -168,9 +172,9 @@ func auditRows(t *testing.T, a, b *store.DB) {
 		{"of one", audit.Query{User: "alice"}, []audit.Row{r6, r1, r0, r4}},
 		{"of all", audit.Query{}, []audit.Row{r6, r3, r1, r0, r4}},
 		{"the newest", audit.Query{Limit: 2}, []audit.Row{r6, r3}},
-		{"the next page", audit.Query{Limit: 2, Before: at(r3)}, []audit.Row{r1, r0, r4}},
-		{"before an outcome", audit.Query{Before: at(r4)}, nil},
-		{"before an event", audit.Query{User: "alice", Before: at(r1)}, []audit.Row{r0, r4}},
+		{"the next page", audit.Query{Limit: 2, Before: position(r3)}, []audit.Row{r1, r0, r4}},
+		{"before an outcome", audit.Query{Before: position(r4)}, nil},
+		{"before an event", audit.Query{User: "alice", Before: position(r1)}, []audit.Row{r0, r4}},
 		{"since", audit.Query{Since: r1.Time}, []audit.Row{r6, r3, r1}},
 		{"of nobody", audit.Query{User: "carol"}, nil},
 	}
@@ -192,7 +196,7 @@ func auditRows(t *testing.T, a, b *store.DB) {
 		}
 	})
 	same(t, must(b.Rows(ctx, audit.Query{Tenant: ours, User: "alice"}))(t), []audit.Row{r7, r6, r1, r0, r4})
-	_, err := b.Rows(ctx, audit.Query{Tenant: theirs, Before: at(r6)})
+	_, err := b.Rows(ctx, audit.Query{Tenant: theirs, Before: position(r6)})
 	wantKind(t, err, fault.NotFound)
 }
 
@@ -222,19 +226,22 @@ func auditPages(t *testing.T, a, b *store.DB) {
 	}
 	look := func(user identity.UserID) {
 		since := day.Add(time.Duration(rnd.IntN(3600)) * time.Second)
-		var want, got []audit.Row
+		var want, got []audit.CallID
 		for _, r := range acts {
 			if (user == "" || r.User == user) && !r.Time.Before(since) {
-				want = append(want, r)
+				want = append(want, position(r))
 			}
 		}
 		q := audit.Query{Tenant: ours, User: user, Since: since, Limit: 200 + rnd.IntN(500)}
 		for len(got) <= len(want) {
 			page := must(b.Rows(ctx, q))(t)
-			if got = append(got, page...); len(page) < q.Limit {
+			for _, r := range page {
+				got = append(got, position(r))
+			}
+			if len(page) < q.Limit {
 				break
 			}
-			q.Before = audit.CallID(fmt.Sprintf("%s.%x", page[len(page)-1].Writer, page[len(page)-1].Seq))
+			q.Before = got[len(got)-1]
 		}
 		same(t, got, want)
 	}
@@ -247,6 +254,44 @@ func auditPages(t *testing.T, a, b *store.DB) {
 		for _, u := range users {
 			look(u)
 		}
+	}
+}
+
+// auditVerified: two replicas' logs end each call both, so one of the two comes late; the log verifies all the same.
+func auditVerified(t *testing.T, a, b *store.DB) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var logs []*audit.Log
+	var running sync.WaitGroup
+	for _, db := range []*store.DB{a, b} {
+		l := must(audit.New(db, db, time.Now, slog.New(slog.DiscardHandler)))(t)
+		logs = append(logs, l)
+		running.Go(func() {
+			if err := l.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	race(a, b, func(i int, _ *store.DB) {
+		r := audit.Record{Time: time.Now(), Tenant: ours, User: "alice", Action: "call"}
+		id, err := logs[i%2].Begin(ctx, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, l := range logs {
+			l.End(ctx, id, r)
+		}
+	})
+	stop()
+	running.Wait()
+	kinds := map[audit.Kind]int{}
+	for _, r := range log(t, b) {
+		kinds[r.Kind]++
+	}
+	same(t, kinds, map[audit.Kind]int{audit.KindIntent: many, audit.KindOutcome: many, audit.KindLate: many})
+	if r := audit.Verify(t.Context(), a, time.Now()); r.Verdict != audit.Whole || r.Open != 0 || r.Rows != 3*many {
+		t.Errorf("a whole log is said to be %+v", r)
 	}
 }
 
