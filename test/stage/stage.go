@@ -55,9 +55,10 @@ type Desk struct {
 	ConfigPath          string
 	Binary              string
 
-	env []string
-	cmd *exec.Cmd
-	log *logBuffer
+	env    []string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the process has ended
+	log    *logBuffer
 }
 
 // logBuffer keeps what a process printed.
@@ -263,8 +264,9 @@ func (d *Desk) Start(ctx context.Context) error {
 	if err := d.cmd.Start(); err != nil {
 		return err
 	}
-	exited := make(chan struct{})
-	go func() { _ = d.cmd.Wait(); close(exited) }()
+	cmd, exited := d.cmd, make(chan struct{})
+	d.exited = exited
+	go func() { _ = cmd.Wait(); close(exited) }()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -298,13 +300,12 @@ func (d *Desk) end(sig syscall.Signal) error {
 	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	for i := 0; d.cmd.ProcessState == nil && i < 4000; i++ {
-		time.Sleep(10 * time.Millisecond)
+	select {
+	case <-d.exited:
+		return nil
+	case <-time.After(40 * time.Second):
+		return errors.Join(errors.New("frontdesk does not end"), d.cmd.Process.Kill())
 	}
-	if d.cmd.ProcessState == nil {
-		return errors.New("frontdesk does not end")
-	}
-	return nil
 }
 
 // Hangup lets the process read its config again.
