@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +47,38 @@ type Stage struct {
 	Vendor  *world.VendorMCP    // behind /mcp/tracker, deliver: header
 	Desks   []*Desk
 
+	balance *balancer
 	closers []io.Closer
+}
+
+// balancer stands before several replicas, which answer for one public URL.
+type balancer struct {
+	server *httptest.Server
+	mu     sync.Mutex
+	to     []string
+	next   int
+	pinned int // -1: in turn
+}
+
+func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.mu.Lock()
+	i := b.next % len(b.to)
+	if b.next++; b.pinned >= 0 {
+		i = b.pinned
+	}
+	to := b.to[i]
+	b.mu.Unlock()
+	p := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(q *httputil.ProxyRequest) {
+		q.Out.URL.Scheme, q.Out.URL.Host, q.Out.Host = "http", to, q.In.Host
+	}}
+	p.ServeHTTP(w, r)
+}
+
+// Pin sends everything to one replica, or in turn to all (-1).
+func (s *Stage) Pin(replica int) {
+	s.balance.mu.Lock()
+	defer s.balance.mu.Unlock()
+	s.balance.pinned = replica
 }
 
 // Desk is one Frontdesk process.
@@ -55,6 +88,7 @@ type Desk struct {
 	ConfigPath          string
 	Binary              string
 
+	listen string
 	env    []string
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process has ended
@@ -124,6 +158,10 @@ func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 			return s, err
 		}
 	}
+	if o.Replicas > 1 {
+		s.balance = &balancer{pinned: -1}
+		s.balance.server = httptest.NewServer(s.balance)
+	}
 	for range max(o.Replicas, 1) {
 		d := &Desk{Binary: o.Binary}
 		for _, at := range []*string{&d.Public, &d.Egress, &d.Ops} {
@@ -131,6 +169,11 @@ func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 				return s, err
 			}
 			*at = "http://" + *at
+		}
+		d.listen = strings.TrimPrefix(d.Public, "http://")
+		if s.balance != nil {
+			s.balance.to = append(s.balance.to, d.listen)
+			d.Public = s.balance.server.URL
 		}
 		s.Desks = append(s.Desks, d)
 	}
@@ -218,6 +261,7 @@ func (s *Stage) Config(d *Desk, o Options) string {
 	}
 	host := strings.TrimPrefix
 	return fmt.Sprintf(`public_url: %s
+listen: "%s"
 egress: {listen: "%s"}
 ops: {listen: "%s"}
 data_dir: %s
@@ -250,7 +294,7 @@ upstreams:
   issues: {url: %s, upstreams: [tracker], allow: %s}
   modern: {url: %s, upstreams: [tracker], allow: %s}
   tracker: {url: %s, upstreams: [tracker], deliver: header, allow: %s}
-%s%s`, d.Public, host(d.Egress, "http://"), host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
+%s%s`, d.Public, d.listen, host(d.Egress, "http://"), host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
 		s.Tracker.URL(), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
 }
 
@@ -353,6 +397,9 @@ func (s *Stage) Close() error {
 	var errs []error
 	for _, d := range s.Desks {
 		errs = append(errs, d.Stop())
+	}
+	if s.balance != nil {
+		s.balance.server.Close()
 	}
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i].Close())
