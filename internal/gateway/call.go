@@ -236,6 +236,10 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
 	}
+	if c.unknownThere(body) {
+		c.unknown()
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server knows nothing of that name"}
+	}
 	if len(body) > 0 && kind == "application/json" {
 		body = c.edit(lease, body)
 	}
@@ -346,6 +350,11 @@ func (c *call) denied(err error) {
 
 // unknown is made by us, for hidden and for made-up names alike.
 func (c *call) unknown() {
+	msg, status := c.unknownMessage()
+	c.write(status, msg)
+}
+
+func (c *call) unknownMessage() ([]byte, int) {
 	what := "Unknown tool"
 	switch {
 	case strings.HasPrefix(c.m.Method, "prompts/"):
@@ -353,10 +362,19 @@ func (c *call) unknown() {
 	case strings.HasPrefix(c.m.Method, "resources/"):
 		what = "Unknown resource"
 	case c.m.Method != "tools/call":
-		c.write(mcp.Status(c.m.Modern(), mcp.CodeMethod), mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil))
-		return
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil), mcp.Status(c.m.Modern(), mcp.CodeMethod)
 	}
-	c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, what, nil))
+	return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, what, nil), http.StatusOK
+}
+
+// unknownThere reports whether the server says that it has no such tool or prompt. Its own words would tell a name that
+// policy hides from one that nobody has.
+func (c *call) unknownThere(answer []byte) bool {
+	if c.m.Method != "tools/call" && c.m.Method != "prompts/get" || string(mcp.Lookup(answer, "error", "code")) != strconv.Itoa(mcp.CodeParams) {
+		return false
+	}
+	said := strings.ToLower(string(mcp.Lookup(answer, "error", "message")))
+	return strings.Contains(said, "unknown") || strings.Contains(said, "not found") || strings.Contains(said, "no such") || strings.Contains(said, "does not exist")
 }
 
 // refuse answers a message that cannot be taken.

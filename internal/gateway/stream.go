@@ -41,7 +41,11 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 		if e.Message() {
 			if m, err := mcp.Scan(e.Data); err == nil && m.Kind == mcp.Response && bytes.Equal(m.IDBytes(), c.m.IDBytes()) {
 				outcome = resultOf(e.Data, http.StatusOK)
-				if edited := c.edit(lease, e.Data); !bytes.Equal(edited, e.Data) {
+				edited := c.edit(lease, e.Data)
+				if c.unknownThere(e.Data) {
+					edited, _ = c.unknownMessage()
+				}
+				if !bytes.Equal(edited, e.Data) {
 					raw = event(edited)
 				}
 			}
