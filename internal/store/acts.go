@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -20,7 +19,16 @@ type acts struct {
 	user   identity.UserID
 	newest int64
 	writer string
+	last   int64   // of seqs
 	seqs   []int64 // ascending
+}
+
+var actsTable = table[acts]{
+	name: "audit_acts", none: "there are no such acts",
+	columns: "tenant, user_id, newest, writer, seq, seqs",
+	fields: func(a *acts) []any {
+		return []any{&a.tenant, &a.user, &a.newest, &a.writer, &a.last, &record{&a.seqs}}
+	},
 }
 
 const (
@@ -56,7 +64,15 @@ func (db *DB) indexWindow(ctx context.Context, writer string, from, to int64) er
 	}
 	const some = 500 // in one transaction, which Appends wait for
 	for part := range slices.Chunk(gather(writer, rows), some) {
-		if err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error { return putActs(ctx, tx, part) }); err != nil {
+		err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			for _, a := range part {
+				if err := actsTable.put(ctx, tx, a, " ON CONFLICT DO NOTHING"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -81,27 +97,13 @@ func gather(writer string, rows []audit.Row) []*acts {
 				a = &acts{tenant: r.Tenant, user: u, writer: writer, newest: at}
 				all, open[p], oldest[a] = append(all, a), a, at
 			}
-			a.newest, oldest[a], a.seqs = max(a.newest, at), min(oldest[a], at), append(a.seqs, r.Seq)
+			a.newest, oldest[a], a.last, a.seqs = max(a.newest, at), min(oldest[a], at), r.Seq, append(a.seqs, r.Seq)
 		}
 	}
 	slices.SortFunc(all, func(x, y *acts) int {
 		return cmp.Or(cmp.Compare(x.tenant, y.tenant), cmp.Compare(x.user, y.user), cmp.Compare(x.newest, y.newest))
 	})
 	return all
-}
-
-func putActs(ctx context.Context, tx *sql.Tx, part []*acts) error {
-	for _, a := range part {
-		seqs, err := json.Marshal(a.seqs)
-		if err != nil {
-			return err
-		}
-		if _, err := exec(ctx, tx, insert("audit_acts", "tenant, user_id, newest, writer, seq, seqs")+" ON CONFLICT DO NOTHING",
-			a.tenant, a.user, a.newest, a.writer, a.seqs[len(a.seqs)-1], string(seqs)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 var endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -161,7 +163,7 @@ func (db *DB) placed(ctx context.Context, t identity.Tenant, id audit.CallID) (a
 	if err != nil {
 		return audit.Row{}, err
 	}
-	r, err := one(ctx, db.read, auditFields, noIntent, "SELECT "+auditColumns+" FROM audit WHERE writer = $1 AND seq = $2 AND tenant = $3", writer, seq, t)
+	r, err := auditTable.one(ctx, db.read, "WHERE writer = $1 AND seq = $2 AND tenant = $3", writer, seq, t)
 	if err != nil || r.Kind == audit.KindIntent || r.Kind == audit.KindEvent {
 		return r, err
 	}
@@ -176,8 +178,8 @@ func (db *DB) tails(ctx context.Context, p *page) ([]audit.Row, error) {
 	}
 	var rows []audit.Row
 	for _, w := range behind {
-		more, err := list(ctx, db.read, auditFields, fmt.Sprintf(`SELECT %s FROM audit WHERE writer = $1 AND seq > $2 AND kind IN ('intent', 'event')
-			AND tenant = $3 AND ($4 = '' OR user_id = $4) AND at >= $5 AND (at, writer, seq) < ($6, $7, $8) ORDER BY at DESC, seq DESC LIMIT %d`, auditColumns, p.limit),
+		more, err := auditTable.all(ctx, db.read, fmt.Sprintf(`WHERE writer = $1 AND seq > $2 AND kind IN ('intent', 'event')
+			AND tenant = $3 AND ($4 = '' OR user_id = $4) AND at >= $5 AND (at, writer, seq) < ($6, $7, $8) ORDER BY at DESC, seq DESC LIMIT %d`, p.limit),
 			w.id, w.seen, p.tenant, p.user, p.since, micros(p.before.Time), p.before.Writer, p.before.Seq)
 		if err != nil {
 			return nil, err
@@ -196,9 +198,8 @@ func (db *DB) indexed(ctx context.Context, p *page, rows []audit.Row) ([]audit.R
 	until := micros(p.before.Time.Add(mostSpan))
 	const some = 64
 	for offset := 0; ; offset += some {
-		found, err := list(ctx, db.read, func(a *acts) []any { return []any{&a.newest, &a.writer, &record{&a.seqs}} },
-			fmt.Sprintf(`SELECT newest, writer, seqs FROM audit_acts WHERE tenant = $1 AND user_id = $2 AND newest >= $3 AND newest <= $4
-				ORDER BY newest DESC, writer DESC, seq DESC LIMIT %d OFFSET $5`, some), p.tenant, user, p.since, until, offset)
+		found, err := actsTable.all(ctx, db.read, fmt.Sprintf(`WHERE tenant = $1 AND user_id = $2 AND newest >= $3 AND newest <= $4
+			ORDER BY newest DESC, writer DESC, seq DESC LIMIT %d OFFSET $5`, some), p.tenant, user, p.since, until, offset)
 		if err != nil {
 			return nil, err
 		}
@@ -237,7 +238,7 @@ func (db *DB) rowsOf(ctx context.Context, condition string, args, values []any) 
 			n *= 2
 		}
 		all := slices.Concat(args, some, slices.Repeat(some[:1], n-len(some)))
-		more, err := list(ctx, db.read, auditFields, "SELECT "+auditColumns+" FROM audit WHERE "+condition+" IN ("+holes(len(args)+1, n)+")", all...)
+		more, err := auditTable.all(ctx, db.read, "WHERE "+condition+" IN ("+holes(len(args)+1, n)+")", all...)
 		if err != nil {
 			return nil, err
 		}

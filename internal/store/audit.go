@@ -19,14 +19,18 @@ var (
 	_ audit.Sweeps = (*DB)(nil)
 )
 
+var auditTable = table[audit.Row]{
+	name: "audit", none: "there is no such call",
+	columns: auditColumns,
+	fields: func(r *audit.Row) []any {
+		return []any{&r.Writer, &r.Seq, &r.Tenant, &r.User, &r.Kind, &r.Call, (*when)(&r.Time), (*blob)(&r.Record), (*blob)(&r.Hash)}
+	},
+}
+
 const auditColumns = "writer, seq, tenant, user_id, kind, call, at, record, hash"
 
 // auditRow is a row with a user whom both databases can store: he is only there to be found, the record says who it was.
 type auditRow audit.Row
-
-func auditFields(r *audit.Row) []any {
-	return []any{&r.Writer, &r.Seq, &r.Tenant, &r.User, &r.Kind, &r.Call, (*when)(&r.Time), (*blob)(&r.Record), (*blob)(&r.Hash)}
-}
 
 // Append implements audit.Store. The usual way is one statement or transaction, without a look at what is there; only where a
 // key is taken already is it looked at.
@@ -141,14 +145,12 @@ func (db *DB) enlist(ctx context.Context, writer string, at time.Time) error {
 	return err
 }
 
-const noIntent = "there is no such call"
-
 // place is where the id says that the row is.
 func place(id audit.CallID) (writer string, seq int64, err error) {
 	writer, hex, _ := strings.Cut(string(id), ".")
 	seq, perr := strconv.ParseInt(hex, 16, 64)
 	if perr != nil || fmt.Sprintf("%s.%x", writer, seq) != string(id) { // one spelling a row
-		return "", 0, fault.New(fault.NotFound, noIntent, nil)
+		return "", 0, fault.New(fault.NotFound, auditTable.none, nil)
 	}
 	return writer, seq, nil
 }
@@ -159,7 +161,7 @@ func (db *DB) Intent(ctx context.Context, id audit.CallID) (audit.Row, error) {
 	if err != nil {
 		return audit.Row{}, err
 	}
-	return one(ctx, db.read, auditFields, noIntent, "SELECT "+auditColumns+" FROM audit WHERE writer = $1 AND seq = $2 AND kind = 'intent'", writer, seq)
+	return auditTable.one(ctx, db.read, "WHERE writer = $1 AND seq = $2 AND kind = 'intent'", writer, seq)
 }
 
 // Chain implements audit.Store. It reads in pages, so that a long look holds nothing up.
@@ -167,7 +169,7 @@ func (db *DB) Chain(ctx context.Context, f func(audit.Row) error) error {
 	const page = 2000
 	var last audit.Row
 	for {
-		rows, err := list(ctx, db.read, auditFields, fmt.Sprintf("SELECT %s FROM audit WHERE (writer, seq) > ($1, $2) ORDER BY writer, seq LIMIT %d", auditColumns, page), last.Writer, last.Seq)
+		rows, err := auditTable.all(ctx, db.read, fmt.Sprintf("WHERE (writer, seq) > ($1, $2) ORDER BY writer, seq LIMIT %d", page), last.Writer, last.Seq)
 		if err != nil {
 			return err
 		}
@@ -217,8 +219,8 @@ func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, limit int) (
 	var open []audit.Row
 	for _, w := range dead {
 		edge := min(w.swept+piece, w.top)
-		rows, err := list(ctx, db.read, auditFields, "SELECT "+auditColumns+` FROM audit AS i WHERE writer = $1 AND seq > $2 AND (seq <= $3 OR seq > $4) AND seq <= $5 AND kind = 'intent'
-			AND (SELECT o.seq FROM audit AS o WHERE o.kind = 'outcome' AND o.call = i.call) IS NULL ORDER BY seq LIMIT $6`, w.id, w.swept, edge, w.top-piece, w.top, limit-len(open))
+		rows, err := auditTable.all(ctx, db.read, `WHERE writer = $1 AND seq > $2 AND (seq <= $3 OR seq > $4) AND seq <= $5 AND kind = 'intent'
+			AND (SELECT o.seq FROM audit AS o WHERE o.kind = 'outcome' AND o.call = audit.call) IS NULL ORDER BY seq LIMIT $6`, w.id, w.swept, edge, w.top-piece, w.top, limit-len(open))
 		if err != nil {
 			return nil, err
 		}

@@ -14,13 +14,12 @@ import (
 
 var _ connect.Store = (*DB)(nil)
 
-const (
-	requestColumns = "tenant, id, user_id, client, client_name, server, tool, missing, state, created, expires"
-	noRequest      = "there is no such connect request"
-)
-
-func requestFields(r *connect.Request) []any {
-	return []any{&r.Tenant, &r.ID, &r.User, &r.Client, &r.ClientName, &r.Server, &r.Tool, &record{&r.Missing}, &r.State, (*when)(&r.Created), (*when)(&r.Expires)}
+var requestTable = table[connect.Request]{
+	name: "connect_requests", none: "there is no such connect request",
+	columns: "tenant, id, user_id, client, client_name, server, tool, missing, state, created, expires",
+	fields: func(r *connect.Request) []any {
+		return []any{&r.Tenant, &r.ID, &r.User, &r.Client, &r.ClientName, &r.Server, &r.Tool, &record{&r.Missing}, &r.State, (*when)(&r.Created), (*when)(&r.Expires)}
+	},
 }
 
 // OpenRequest implements connect.RequestStore. Those of one user wait for each other, so two replicas that ask the same at once
@@ -32,8 +31,8 @@ func (db *DB) OpenRequest(ctx context.Context, r connect.Request) (connect.Reque
 				return err
 			}
 		}
-		open, err := list(ctx, tx, requestFields, "SELECT "+requestColumns+` FROM connect_requests
-			WHERE tenant = $1 AND user_id = $2 AND state = 'open' AND client = $3 AND server = $4 AND expires > $5 ORDER BY created, id`, r.Tenant, r.User, r.Client, r.Server, (*when)(&r.Created))
+		open, err := requestTable.all(ctx, tx, "WHERE tenant = $1 AND user_id = $2 AND state = 'open' AND client = $3 AND server = $4 AND expires > $5 ORDER BY created, id",
+			r.Tenant, r.User, r.Client, r.Server, (*when)(&r.Created))
 		if err != nil {
 			return err
 		}
@@ -45,8 +44,7 @@ func (db *DB) OpenRequest(ctx context.Context, r connect.Request) (connect.Reque
 				return err
 			}
 		}
-		_, err = exec(ctx, tx, insert("connect_requests", requestColumns), requestFields(&r)...)
-		return err
+		return requestTable.put(ctx, tx, &r, "")
 	})
 	return r, err
 }
@@ -65,7 +63,7 @@ func asked(l []catalog.Missing) []string {
 
 // Request implements connect.RequestStore.
 func (db *DB) Request(ctx context.Context, t identity.Tenant, id connect.RequestID) (connect.Request, error) {
-	return one(ctx, db.read, requestFields, noRequest, "SELECT "+requestColumns+" FROM connect_requests WHERE tenant = $1 AND id = $2", t, id)
+	return requestTable.one(ctx, db.read, byID, t, id)
 }
 
 // SetState implements connect.RequestStore.
@@ -73,7 +71,7 @@ func (db *DB) SetState(ctx context.Context, r connect.Request) error {
 	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		n, err := exec(ctx, tx, "UPDATE connect_requests SET state = $3, missing = $4 WHERE tenant = $1 AND id = $2 AND state = 'open'", r.Tenant, r.ID, r.State, &record{&r.Missing})
 		if err == nil && n == 0 {
-			return changed(ctx, tx, noRequest, "SELECT created FROM connect_requests WHERE tenant = $1 AND id = $2", r.Tenant, r.ID)
+			return requestTable.conflict(ctx, tx, byID, r.Tenant, r.ID)
 		}
 		if err != nil {
 			return err
@@ -88,43 +86,45 @@ func (db *DB) SetState(ctx context.Context, r connect.Request) error {
 
 // Requests implements connect.RequestStore, newest first.
 func (db *DB) Requests(ctx context.Context, t identity.Tenant, u identity.UserID, s connect.State) ([]connect.Request, error) {
-	return list(ctx, db.read, requestFields, "SELECT "+requestColumns+" FROM connect_requests WHERE tenant = $1 AND user_id = $2 AND state = $3 ORDER BY created DESC, id", t, u, s)
+	return requestTable.all(ctx, db.read, "WHERE tenant = $1 AND user_id = $2 AND state = $3 ORDER BY created DESC, id", t, u, s)
 }
 
-const flowColumns = "tenant, state, kind, binding, user_id, upstream, method, request, scopes, issuer, nonce, verifier, return_to, expires"
-
-func flowFields(f *connect.Flow) []any {
-	return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Issuer, &f.Nonce,
-		(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
+var flowTable = table[connect.Flow]{
+	name: "flows", none: "there is no such flow",
+	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, issuer, nonce, verifier, return_to, expires",
+	fields: func(f *connect.Flow) []any {
+		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Issuer, &f.Nonce,
+			(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
+	},
 }
 
 // PutFlow implements connect.FlowStore.
 func (db *DB) PutFlow(ctx context.Context, f connect.Flow) error {
-	_, err := exec(ctx, db.write, insert("flows", flowColumns), flowFields(&f)...)
-	return err
+	return flowTable.put(ctx, db.write, &f, "")
 }
 
 // TakeFlow implements connect.FlowStore.
 func (db *DB) TakeFlow(ctx context.Context, t identity.Tenant, state string) (connect.Flow, error) {
-	return one(ctx, db.write, flowFields, "there is no such flow", "DELETE FROM flows WHERE tenant = $1 AND state = $2 RETURNING "+flowColumns, t, state)
+	return flowTable.only(flowTable.change(ctx, db.write, "DELETE FROM flows WHERE tenant = $1 AND state = $2", t, state))
 }
 
-const grantColumns = "tenant, user_id, client, server, upstream, scopes, created, expires, last_used"
-
-func grantFields(g *connect.Grant) []any {
-	return []any{&g.Tenant, &g.User, &g.Client, &g.Server, &g.Upstream, (*texts)(&g.Scopes), (*when)(&g.Created), (*when)(&g.Expires), (*when)(&g.LastUsed)}
+var grantTable = table[connect.Grant]{
+	name: "grants", none: "there is no such grant",
+	columns: "tenant, user_id, client, server, upstream, scopes, created, expires, last_used",
+	fields: func(g *connect.Grant) []any {
+		return []any{&g.Tenant, &g.User, &g.Client, &g.Server, &g.Upstream, (*texts)(&g.Scopes), (*when)(&g.Created), (*when)(&g.Expires), (*when)(&g.LastUsed)}
+	},
 }
 
 // PutGrant implements connect.GrantStore.
 func (db *DB) PutGrant(ctx context.Context, g connect.Grant) error {
-	_, err := exec(ctx, db.write, insert("grants", grantColumns)+` ON CONFLICT (tenant, user_id, client, server, upstream)
-		DO UPDATE SET scopes = excluded.scopes, created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`, grantFields(&g)...)
-	return err
+	return grantTable.put(ctx, db.write, &g, ` ON CONFLICT (tenant, user_id, client, server, upstream)
+		DO UPDATE SET scopes = excluded.scopes, created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`)
 }
 
 // Grants implements connect.GrantStore, oldest first.
 func (db *DB) Grants(ctx context.Context, t identity.Tenant, u identity.UserID) ([]connect.Grant, error) {
-	return list(ctx, db.read, grantFields, "SELECT "+grantColumns+" FROM grants WHERE tenant = $1 AND user_id = $2 ORDER BY created, client, server, upstream", t, u)
+	return grantTable.all(ctx, db.read, "WHERE tenant = $1 AND user_id = $2 ORDER BY created, client, server, upstream", t, u)
 }
 
 // DeleteGrants implements connect.GrantStore.

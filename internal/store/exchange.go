@@ -15,12 +15,12 @@ const noLease = "phase = 'idle', attempt = '', lease_owner = '', lease_until = 0
 // Claim implements exchange.Machine. That a request may have left is known by the phase alone, which a claim overwrites: so it
 // is kept as status, or a death between claim and send would forget it.
 func (db *DB) Claim(ctx context.Context, c vault.Connection, attempt, owner string, lease time.Duration) (vault.Connection, bool, error) {
-	l, err := list(ctx, db.write, connectionFields, `UPDATE connections SET
+	l, err := connectionTable.change(ctx, db.write, `UPDATE connections SET
 			status = CASE WHEN phase = 'sent' THEN 'uncertain' ELSE status END,
 			recoveries = CASE WHEN phase = 'sent' THEN recoveries + 1 ELSE recoveries END,
 			phase = 'claimed', attempt = $5, lease_owner = $6, lease_until = `+db.now+` + $7, lease_epoch = lease_epoch + 1
-		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now+`
-		RETURNING `+connectionColumns, c.Tenant, c.ID, c.Generation, c.Version, attempt, owner, lease.Microseconds())
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now,
+		c.Tenant, c.ID, c.Generation, c.Version, attempt, owner, lease.Microseconds())
 	if err != nil || len(l) == 0 {
 		return vault.Connection{}, false, err
 	}

@@ -10,22 +10,23 @@ import (
 
 var _ gateway.Sessions = (*DB)(nil)
 
-const sessionColumns = "tenant, id, principal, client, server, version, url_ask, upstream, act, created, seen"
-
-func sessionFields(s *gateway.Session) []any {
-	return []any{&s.Tenant, (*blob)(&s.ID), &s.Principal, &s.Client, &s.Server, &s.Version, &s.URLAsk, (*blob)(&s.Upstream), &s.Act, (*when)(&s.Created), (*when)(&s.Seen)}
+var sessionTable = table[gateway.Session]{
+	name: "sessions", none: "there is no such session",
+	columns: "tenant, id, principal, client, server, version, url_ask, upstream, act, created, seen",
+	fields: func(s *gateway.Session) []any {
+		return []any{&s.Tenant, (*blob)(&s.ID), &s.Principal, &s.Client, &s.Server, &s.Version, &s.URLAsk, (*blob)(&s.Upstream), &s.Act, (*when)(&s.Created), (*when)(&s.Seen)}
+	},
 }
 
 // PutSession implements gateway.Sessions.
 func (db *DB) PutSession(ctx context.Context, s gateway.Session) error {
-	_, err := exec(ctx, db.write, insert("sessions", sessionColumns)+` ON CONFLICT (tenant, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
-		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`, sessionFields(&s)...)
-	return err
+	return sessionTable.put(ctx, db.write, &s, ` ON CONFLICT (tenant, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
+		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`)
 }
 
 // Session implements gateway.Sessions.
 func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte) (gateway.Session, error) {
-	return one(ctx, db.read, sessionFields, "there is no such session", "SELECT "+sessionColumns+" FROM sessions WHERE tenant = $1 AND id = $2", t, id)
+	return sessionTable.one(ctx, db.read, byID, t, id)
 }
 
 // DropSession implements gateway.Sessions; one that is gone already is no error.
@@ -36,6 +37,5 @@ func (db *DB) DropSession(ctx context.Context, t identity.Tenant, id []byte) err
 
 // IdleSessions implements gateway.Sessions.
 func (db *DB) IdleSessions(ctx context.Context, since time.Time, limit int) ([]gateway.Session, error) {
-	return list(ctx, db.write, sessionFields, `DELETE FROM sessions WHERE (tenant, id) IN (SELECT tenant, id FROM sessions WHERE seen < $1 ORDER BY seen LIMIT $2)
-		RETURNING `+sessionColumns, micros(since), limit)
+	return sessionTable.change(ctx, db.write, "DELETE FROM sessions WHERE (tenant, id) IN (SELECT tenant, id FROM sessions WHERE seen < $1 ORDER BY seen LIMIT $2)", micros(since), limit)
 }

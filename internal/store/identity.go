@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,15 +20,17 @@ var (
 	_ admin.People        = (*DB)(nil)
 )
 
-const userColumns = "tenant, id, idp, subject, name, email, groups"
-
-func userFields(u *identity.User) []any {
-	return []any{&u.Tenant, &u.ID, &u.IDP, &u.Subject, &u.Name, &u.Email, (*texts)(&u.Groups)}
+var userTable = table[identity.User]{
+	name: "users", none: "there is no such user",
+	columns: "tenant, id, idp, subject, name, email, groups",
+	fields: func(u *identity.User) []any {
+		return []any{&u.Tenant, &u.ID, &u.IDP, &u.Subject, &u.Name, &u.Email, (*texts)(&u.Groups)}
+	},
 }
 
 // EnsureUser implements identity.Users. Somebody who is known as he is costs no write.
 func (db *DB) EnsureUser(ctx context.Context, u identity.User) (identity.User, error) {
-	known, err := one(ctx, db.read, userFields, "", "SELECT "+userColumns+" FROM users WHERE tenant = $1 AND idp = $2 AND subject = $3", u.Tenant, u.IDP, u.Subject)
+	known, err := userTable.one(ctx, db.read, "WHERE tenant = $1 AND idp = $2 AND subject = $3", u.Tenant, u.IDP, u.Subject)
 	switch {
 	case err == nil && (u.Name == "" || u.Name == known.Name) && (u.Email == "" || u.Email == known.Email) && (u.Groups == nil || slices.Equal(u.Groups, known.Groups)):
 		return known, nil
@@ -37,32 +40,33 @@ func (db *DB) EnsureUser(ctx context.Context, u identity.User) (identity.User, e
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	u.ID = identity.UserID(hex.EncodeToString(id))
-	args := userFields(&u)
+	args := userTable.fields(&u)
 	if u.Groups == nil {
 		args[len(args)-1] = "" // says nothing, unlike a list without groups
 	}
-	return one(ctx, db.write, userFields, "", insert("users", userColumns)+` ON CONFLICT (tenant, idp, subject) DO UPDATE SET
+	return userTable.only(userTable.change(ctx, db.write, userTable.insert()+` ON CONFLICT (tenant, idp, subject) DO UPDATE SET
 		name = CASE WHEN excluded.name = '' THEN users.name ELSE excluded.name END,
 		email = CASE WHEN excluded.email = '' THEN users.email ELSE excluded.email END,
-		groups = CASE WHEN excluded.groups = '' THEN users.groups ELSE excluded.groups END
-		RETURNING `+userColumns, args...)
+		groups = CASE WHEN excluded.groups = '' THEN users.groups ELSE excluded.groups END`, args...))
 }
 
 // User implements identity.Users.
 func (db *DB) User(ctx context.Context, t identity.Tenant, id identity.UserID) (identity.User, error) {
-	return one(ctx, db.read, userFields, "there is no such user", "SELECT "+userColumns+" FROM users WHERE tenant = $1 AND id = $2", t, id)
+	return userTable.one(ctx, db.read, "WHERE tenant = $1 AND id = $2", t, id)
 }
 
 // FindUsers implements admin.People, the first 20. What nobody said of himself finds nobody.
 func (db *DB) FindUsers(ctx context.Context, t identity.Tenant, who string) ([]identity.User, error) {
-	return list(ctx, db.read, userFields, "SELECT "+userColumns+` FROM users WHERE tenant = $1 AND $2 <> ''
+	return userTable.all(ctx, db.read, `WHERE tenant = $1 AND $2 <> ''
 		AND (id = $2 OR subject = $2 OR lower(name) = lower($2) OR lower(email) = lower($2)) ORDER BY id LIMIT 20`, t, who)
 }
 
-const epochColumns = "seq, tenant, kind, id, not_before"
-
-func epochFields(e *identity.Epoch) []any {
-	return []any{&e.Seq, &e.Tenant, &e.Kind, &e.ID, (*when)(&e.NotBefore)}
+var epochTable = table[identity.Epoch]{
+	name: "epochs", none: "there is no such epoch",
+	columns: "seq, tenant, kind, id, not_before",
+	fields: func(e *identity.Epoch) []any {
+		return []any{&e.Seq, &e.Tenant, &e.Kind, &e.ID, (*when)(&e.NotBefore)}
+	},
 }
 
 // Advance implements identity.EpochStore. The counter's row is locked until the commit, so no lower number is still on its way
@@ -70,11 +74,15 @@ func epochFields(e *identity.Epoch) []any {
 func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, error) {
 	e.NotBefore = e.NotBefore.Truncate(time.Microsecond).UTC() // as everybody else will read it
 	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		var err error
-		if e.Seq, err = one(ctx, tx, value[int64], "the epoch counter is gone", "UPDATE epoch_counter SET value = value + 1 RETURNING value"); err != nil {
+		next, err := list(ctx, tx, value[int64], "UPDATE epoch_counter SET value = value + 1 RETURNING value")
+		if err == nil && len(next) != 1 {
+			err = fmt.Errorf("store: there are %d epoch counters", len(next))
+		}
+		if err != nil {
 			return err
 		}
-		if _, err := exec(ctx, tx, insert("epochs", epochColumns), epochFields(&e)...); err != nil {
+		e.Seq = next[0]
+		if err := epochTable.put(ctx, tx, &e, ""); err != nil {
 			return err
 		}
 		return db.notifyOthers(ctx, tx)
@@ -88,7 +96,7 @@ func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, er
 
 // EpochsSince implements identity.EpochStore.
 func (db *DB) EpochsSince(ctx context.Context, seq int64) ([]identity.Epoch, error) {
-	return list(ctx, db.read, epochFields, "SELECT "+epochColumns+" FROM epochs WHERE seq > $1 ORDER BY seq", seq)
+	return epochTable.all(ctx, db.read, "WHERE seq > $1 ORDER BY seq", seq)
 }
 
 // notifyOthers wakes the watchers of other processes when the transaction commits.

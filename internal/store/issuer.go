@@ -14,33 +14,31 @@ var (
 	_ issuer.Grants  = (*DB)(nil)
 )
 
-const (
-	clientColumns = "tenant, id, name, uri, redirect_uris, how, secret_hash, created, last_used"
-	noClient      = "there is no such client"
-)
-
-func clientFields(c *issuer.Client) []any {
-	return []any{&c.Tenant, &c.ID, &c.Name, &c.URI, (*texts)(&c.RedirectURIs), &c.How, (*blob)(&c.SecretHash), (*when)(&c.Created), (*when)(&c.LastUsed)}
+var clientTable = table[issuer.Client]{
+	name: "clients", none: "there is no such client",
+	columns: "tenant, id, name, uri, redirect_uris, how, secret_hash, created, last_used",
+	fields: func(c *issuer.Client) []any {
+		return []any{&c.Tenant, &c.ID, &c.Name, &c.URI, (*texts)(&c.RedirectURIs), &c.How, (*blob)(&c.SecretHash), (*when)(&c.Created), (*when)(&c.LastUsed)}
+	},
 }
 
 // PutClient implements issuer.Clients. One that is known keeps when it came and when it was last used.
 func (db *DB) PutClient(ctx context.Context, c issuer.Client) error {
-	_, err := exec(ctx, db.write, insert("clients", clientColumns)+` ON CONFLICT (tenant, id) DO UPDATE SET name = excluded.name, uri = excluded.uri,
+	return clientTable.put(ctx, db.write, &c, ` ON CONFLICT (tenant, id) DO UPDATE SET name = excluded.name, uri = excluded.uri,
 		redirect_uris = excluded.redirect_uris, how = excluded.how, secret_hash = excluded.secret_hash,
-		last_used = CASE WHEN excluded.last_used > clients.last_used THEN excluded.last_used ELSE clients.last_used END`, clientFields(&c)...)
-	return err
+		last_used = CASE WHEN excluded.last_used > clients.last_used THEN excluded.last_used ELSE clients.last_used END`)
 }
 
 // Client implements issuer.Clients.
 func (db *DB) Client(ctx context.Context, t identity.Tenant, id identity.ClientID) (issuer.Client, error) {
-	return one(ctx, db.read, clientFields, noClient, "SELECT "+clientColumns+" FROM clients WHERE tenant = $1 AND id = $2", t, id)
+	return clientTable.one(ctx, db.read, byID, t, id)
 }
 
 // TouchClient implements issuer.Clients; fault.NotFound for one that is not kept.
 func (db *DB) TouchClient(ctx context.Context, t identity.Tenant, id identity.ClientID, at time.Time) error {
 	n, err := exec(ctx, db.write, "UPDATE clients SET last_used = $3 WHERE tenant = $1 AND id = $2", t, id, micros(at))
 	if err == nil && n == 0 {
-		return fault.New(fault.NotFound, noClient, nil)
+		return fault.New(fault.NotFound, clientTable.none, nil)
 	}
 	return err
 }
@@ -51,22 +49,23 @@ func (db *DB) DropUnused(ctx context.Context, createdBefore time.Time) (int, err
 	return int(n), err
 }
 
-const codeColumns = "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used"
-
-func codeFields(c *issuer.Code) []any {
-	return []any{&c.Tenant, (*blob)(&c.Hash), &c.Family, &c.Client, &c.User, &c.Redirect, &c.Challenge, &c.Resource, (*texts)(&c.Scopes), &record{&c.Auth}, &c.IDP,
-		(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used)}
+var codeTable = table[issuer.Code]{
+	name: "codes", none: "there is no such code",
+	columns: "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used",
+	fields: func(c *issuer.Code) []any {
+		return []any{&c.Tenant, (*blob)(&c.Hash), &c.Family, &c.Client, &c.User, &c.Redirect, &c.Challenge, &c.Resource, (*texts)(&c.Scopes), &record{&c.Auth}, &c.IDP,
+			(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used)}
+	},
 }
 
 // PutCode implements issuer.Grants.
 func (db *DB) PutCode(ctx context.Context, c issuer.Code) error {
-	_, err := exec(ctx, db.write, insert("codes", codeColumns), codeFields(&c)...)
-	return err
+	return codeTable.put(ctx, db.write, &c, "")
 }
 
 // UseCode implements issuer.Grants. The time of the first use stays.
 func (db *DB) UseCode(ctx context.Context, t identity.Tenant, hash []byte, at time.Time) (issuer.Code, error) {
-	first, err := list(ctx, db.write, codeFields, "UPDATE codes SET used = $3 WHERE tenant = $1 AND hash = $2 AND used = 0 RETURNING "+codeColumns, t, hash, micros(at))
+	first, err := codeTable.change(ctx, db.write, "UPDATE codes SET used = $3 WHERE tenant = $1 AND hash = $2 AND used = 0", t, hash, micros(at))
 	if err != nil {
 		return issuer.Code{}, err
 	}
@@ -74,38 +73,36 @@ func (db *DB) UseCode(ctx context.Context, t identity.Tenant, hash []byte, at ti
 		first[0].Used = time.Time{}
 		return first[0], nil
 	}
-	return one(ctx, db.write, codeFields, "there is no such code", "SELECT "+codeColumns+" FROM codes WHERE tenant = $1 AND hash = $2", t, hash)
+	return codeTable.one(ctx, db.write, "WHERE tenant = $1 AND hash = $2", t, hash)
 }
 
-const (
-	familyColumns = "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at"
-	noFamily      = "there is no such sign-in"
-)
-
-func familyFields(f *issuer.Family) []any {
-	return []any{&f.Tenant, &f.ID, &f.Client, &f.User, &f.Resource, (*texts)(&f.Scopes), &record{&f.Auth}, &f.IDP, (*when)(&f.Created), (*when)(&f.Ends), (*when)(&f.Rotated),
-		(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt)}
+var familyTable = table[issuer.Family]{
+	name: "families", none: "there is no such sign-in",
+	columns: "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at",
+	fields: func(f *issuer.Family) []any {
+		return []any{&f.Tenant, &f.ID, &f.Client, &f.User, &f.Resource, (*texts)(&f.Scopes), &record{&f.Auth}, &f.IDP, (*when)(&f.Created), (*when)(&f.Ends), (*when)(&f.Rotated),
+			(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt)}
+	},
 }
 
 // PutFamily implements issuer.Families.
 func (db *DB) PutFamily(ctx context.Context, f issuer.Family) error {
-	_, err := exec(ctx, db.write, insert("families", familyColumns), familyFields(&f)...)
-	return err
+	return familyTable.put(ctx, db.write, &f, "")
 }
 
 // Family implements issuer.Families.
 func (db *DB) Family(ctx context.Context, t identity.Tenant, id string) (issuer.Family, error) {
-	return one(ctx, db.read, familyFields, noFamily, "SELECT "+familyColumns+" FROM families WHERE tenant = $1 AND id = $2", t, id)
+	return familyTable.one(ctx, db.read, byID, t, id)
 }
 
 // RotateFamily implements issuer.Families. Whose sign-in it is, at what and until when, does not change with a rotation.
 func (db *DB) RotateFamily(ctx context.Context, f issuer.Family, was []byte) error {
 	n, err := exec(ctx, db.write, `UPDATE families SET scopes = $4, rotated = $5, current = $6, previous = $7, next = $8, home_at = $9
 		WHERE tenant = $1 AND id = $2 AND current = $3`, f.Tenant, f.ID, was, (*texts)(&f.Scopes), (*when)(&f.Rotated), (*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt))
-	if err == nil && n == 0 {
-		return changed(ctx, db.write, noFamily, "SELECT created FROM families WHERE tenant = $1 AND id = $2", f.Tenant, f.ID)
+	if err != nil || n > 0 {
+		return err
 	}
-	return err
+	return familyTable.conflict(ctx, db.write, byID, f.Tenant, f.ID)
 }
 
 // DropFamilies implements issuer.Families. An id says which one; the user, where he is said too, has to be its own.

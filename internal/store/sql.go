@@ -68,12 +68,46 @@ func list[T any](ctx context.Context, q querier, fields func(*T) []any, query st
 	return all, asFault(rows.Err())
 }
 
-// one reads the one row that there is; fault.NotFound, with the sentence, where there is none.
-func one[T any](ctx context.Context, q querier, fields func(*T) []any, missing, query string, args ...any) (T, error) {
+// value is the field of a query with one column.
+func value[T any](v *T) []any { return []any{v} }
+
+// table is how one kind of thing is stored.
+type table[T any] struct {
+	name    string
+	none    string // what is said where there is no such row
+	columns string
+	fields  func(*T) []any // places of the columns' values, in their order, to read into and to write from
+}
+
+// all reads the rows that the rest of the SELECT asks for.
+func (t *table[T]) all(ctx context.Context, q querier, rest string, args ...any) ([]T, error) {
+	return list(ctx, q, t.fields, "SELECT "+t.columns+" FROM "+t.name+" "+rest, args...)
+}
+
+// one reads the one row that there is, else fault.NotFound.
+func (t *table[T]) one(ctx context.Context, q querier, rest string, args ...any) (T, error) {
+	return t.only(t.all(ctx, q, rest, args...))
+}
+
+// change runs a statement and gives the rows that it changed, as they stand afterwards, or stood where they are gone.
+func (t *table[T]) change(ctx context.Context, q querier, statement string, args ...any) ([]T, error) {
+	return list(ctx, q, t.fields, statement+" RETURNING "+t.columns, args...)
+}
+
+// put inserts the row; the rest says what to do where there is one already, which else is fault.Conflict.
+func (t *table[T]) put(ctx context.Context, q querier, v *T, rest string) error {
+	_, err := exec(ctx, q, t.insert()+rest, t.fields(v)...)
+	return err
+}
+
+func (t *table[T]) insert() string {
+	return "INSERT INTO " + t.name + " (" + t.columns + ") VALUES (" + holes(1, strings.Count(t.columns, ",")+1) + ")"
+}
+
+func (t *table[T]) only(l []T, err error) (T, error) {
 	var zero T
-	l, err := list(ctx, q, fields, query, args...)
 	if err == nil && len(l) == 0 {
-		err = fault.New(fault.NotFound, missing, nil)
+		err = fault.New(fault.NotFound, t.none, nil)
 	}
 	if err != nil {
 		return zero, err
@@ -81,8 +115,14 @@ func one[T any](ctx context.Context, q querier, fields func(*T) []any, missing, 
 	return l[0], nil
 }
 
-// value is the field of a query with one column.
-func value[T any](v *T) []any { return []any{v} }
+// conflict tells why a change changed nothing: fault.Conflict if the row is there, but not as it was expected any more;
+// fault.NotFound if it is not.
+func (t *table[T]) conflict(ctx context.Context, q querier, where string, args ...any) error {
+	if _, err := t.one(ctx, q, where, args...); err != nil {
+		return err
+	}
+	return fault.New(fault.Conflict, taken, nil)
+}
 
 // tx runs f in a transaction: all of it, or nothing.
 func (db *DB) tx(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
@@ -97,11 +137,6 @@ func (db *DB) tx(ctx context.Context, f func(context.Context, *sql.Tx) error) er
 		return err
 	}
 	return asFault(tx.Commit())
-}
-
-// insert is the statement that inserts into all the named columns.
-func insert(table, columns string) string {
-	return "INSERT INTO " + table + " (" + columns + ") VALUES (" + holes(1, strings.Count(columns, ",")+1) + ")"
 }
 
 // holes are n placeholders, from $first on.
@@ -276,13 +311,4 @@ func gone(err error) bool {
 		}
 	}
 	return network || connect || pgconn.SafeToRetry(err)
-}
-
-// changed tells why nothing was: fault.Conflict if the query finds the row, which is not as it was expected any more;
-// fault.NotFound, with the sentence, if it does not.
-func changed(ctx context.Context, q querier, missing, query string, args ...any) error {
-	if _, err := one(ctx, q, value[int64], missing, query, args...); err != nil {
-		return err
-	}
-	return fault.New(fault.Conflict, taken, nil)
 }

@@ -110,11 +110,11 @@ func (db *DB) migrate(ctx context.Context, p *goose.Provider, readOnly bool) err
 		return asFault(err)
 	}
 	sources := p.ListSources()
-	at, err := one(ctx, db.read, value[int64], "", "SELECT max(version_id) FROM goose_db_version")
+	at, err := list(ctx, db.read, value[int64], "SELECT max(version_id) FROM goose_db_version")
 	if fault.KindOf(err) == fault.Unavailable {
 		return err
 	}
-	if err != nil || at < sources[len(sources)-1].Version {
+	if err != nil || len(at) == 0 || at[0] < sources[len(sources)-1].Version {
 		return fault.New(fault.Conflict, "the database's tables are missing, or of an older Frontdesk; start the server once to bring them up to date", err)
 	}
 	return nil

@@ -18,53 +18,50 @@ var (
 	_ vault.KeyStore = (*DB)(nil)
 )
 
-const (
-	connectionColumns = "tenant, id, user_id, upstream, method, account, label, scopes, status, reason, created, last_used, expires, refreshes, renewed, " +
-		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous"
-	noConnection = "there is no such connection"
-)
-
-func connectionFields(c *vault.Connection) []any {
-	return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, (*texts)(&c.Scopes), &c.Status, &c.Reason,
-		(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed),
-		&c.Generation, &c.Version, &c.Phase, &c.Attempt, &c.LeaseOwner, (*when)(&c.LeaseUntil), &c.LeaseEpoch, (*when)(&c.NotBefore), &c.Failures, &c.Recoveries,
-		(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous)}
+var connectionTable = table[vault.Connection]{
+	name: "connections", none: "there is no such connection",
+	columns: "tenant, id, user_id, upstream, method, account, label, scopes, status, reason, created, last_used, expires, refreshes, renewed, " +
+		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous",
+	fields: func(c *vault.Connection) []any {
+		return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, (*texts)(&c.Scopes), &c.Status, &c.Reason,
+			(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed),
+			&c.Generation, &c.Version, &c.Phase, &c.Attempt, &c.LeaseOwner, (*when)(&c.LeaseUntil), &c.LeaseEpoch, (*when)(&c.NotBefore), &c.Failures, &c.Recoveries,
+			(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous)}
+	},
 }
 
 // Connections implements vault.Store, oldest first.
 func (db *DB) Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error) {
-	query := "SELECT " + connectionColumns + " FROM connections WHERE tenant = $1 AND user_id = $2 AND status <> 'revoked'"
-	args := []any{t, u}
+	where, args := "WHERE tenant = $1 AND user_id = $2 AND status <> 'revoked'", []any{t, u}
 	if up != "" {
-		query, args = query+" AND upstream = $3", append(args, up)
+		where, args = where+" AND upstream = $3", append(args, up)
 	}
-	return list(ctx, db.read, connectionFields, query+" ORDER BY created, id", args...)
+	return connectionTable.all(ctx, db.read, where+" ORDER BY created, id", args...)
 }
+
+const byID = "WHERE tenant = $1 AND id = $2"
 
 // Connection implements vault.Store.
 func (db *DB) Connection(ctx context.Context, t identity.Tenant, id vault.ConnectionID) (vault.Connection, error) {
-	return one(ctx, db.read, connectionFields, noConnection, "SELECT "+connectionColumns+" FROM connections WHERE tenant = $1 AND id = $2", t, id)
+	return connectionTable.one(ctx, db.read, byID, t, id)
 }
 
 // Connect implements vault.Store. With the row that it replaces goes every lease on it.
 func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) error {
 	c.Phase, c.Attempt, c.LeaseOwner, c.LeaseUntil = vault.Idle, "", "", time.Time{}
 	if prior == 0 {
-		_, err := exec(ctx, db.write, insert("connections", connectionColumns), connectionFields(&c)...)
-		return err
+		return connectionTable.put(ctx, db.write, &c, "")
 	}
 	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		epoch, err := list(ctx, tx, value[int64], `DELETE FROM connections
-			WHERE tenant = $1 AND id = $2 AND user_id = $3 AND upstream = $4 AND generation = $5 RETURNING lease_epoch`, c.Tenant, c.ID, c.User, c.Upstream, prior)
+		old, err := connectionTable.change(ctx, tx, "DELETE FROM connections WHERE tenant = $1 AND id = $2 AND user_id = $3 AND upstream = $4 AND generation = $5", c.Tenant, c.ID, c.User, c.Upstream, prior)
 		if err != nil {
 			return err
 		}
-		if len(epoch) == 0 {
-			return changed(ctx, tx, noConnection, "SELECT generation FROM connections WHERE tenant = $1 AND id = $2", c.Tenant, c.ID)
+		if len(old) == 0 {
+			return connectionTable.conflict(ctx, tx, byID, c.Tenant, c.ID)
 		}
-		c.LeaseEpoch = epoch[0] + 1
-		_, err = exec(ctx, tx, insert("connections", connectionColumns), connectionFields(&c)...)
-		return err
+		c.LeaseEpoch = old[0].LeaseEpoch + 1
+		return connectionTable.put(ctx, tx, &c, "")
 	})
 }
 
@@ -72,27 +69,28 @@ func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) erro
 func (db *DB) Update(ctx context.Context, c vault.Connection) error {
 	n, err := exec(ctx, db.write, `UPDATE connections SET status = $5, reason = $6, label = $7, scopes = $8, last_used = $9
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`, c.Tenant, c.ID, c.Generation, c.Version, c.Status, c.Reason, c.Label, (*texts)(&c.Scopes), (*when)(&c.LastUsed))
-	if err == nil && n == 0 {
-		return changed(ctx, db.write, noConnection, "SELECT generation FROM connections WHERE tenant = $1 AND id = $2", c.Tenant, c.ID)
+	if err != nil || n > 0 {
+		return err
 	}
-	return err
+	return connectionTable.conflict(ctx, db.write, byID, c.Tenant, c.ID)
 }
 
-const keyColumns = "tenant, purpose, generation, id, created, not_before, not_after, sealed, public"
-
-func keyFields(k *vault.Key) []any {
-	return []any{&k.Tenant, &k.Purpose, &k.Generation, &k.ID, (*when)(&k.Created), (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public)}
+var keyTable = table[vault.Key]{
+	name: "keys", none: "there is no such key",
+	columns: "tenant, purpose, generation, id, created, not_before, not_after, sealed, public",
+	fields: func(k *vault.Key) []any {
+		return []any{&k.Tenant, &k.Purpose, &k.Generation, &k.ID, (*when)(&k.Created), (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public)}
+	},
 }
 
 // Keys implements vault.KeyStore, oldest generation first.
 func (db *DB) Keys(ctx context.Context, t identity.Tenant, purpose string) ([]vault.Key, error) {
-	return list(ctx, db.read, keyFields, "SELECT "+keyColumns+" FROM keys WHERE tenant = $1 AND purpose = $2 ORDER BY generation", t, purpose)
+	return keyTable.all(ctx, db.read, "WHERE tenant = $1 AND purpose = $2 ORDER BY generation", t, purpose)
 }
 
 // AddKey implements vault.KeyStore.
 func (db *DB) AddKey(ctx context.Context, k vault.Key) error {
-	_, err := exec(ctx, db.write, insert("keys", keyColumns), keyFields(&k)...)
-	return err
+	return keyTable.put(ctx, db.write, &k, "")
 }
 
 // UpdateKey implements vault.KeyStore.
@@ -100,28 +98,37 @@ func (db *DB) UpdateKey(ctx context.Context, k vault.Key) error {
 	n, err := exec(ctx, db.write, "UPDATE keys SET not_before = $5, not_after = $6, sealed = $7, public = $8 WHERE tenant = $1 AND purpose = $2 AND generation = $3 AND id = $4",
 		k.Tenant, k.Purpose, k.Generation, k.ID, (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public))
 	if err == nil && n == 0 {
-		return fault.New(fault.NotFound, "there is no such key", nil)
+		return fault.New(fault.NotFound, keyTable.none, nil)
 	}
 	return err
 }
 
+// nameID is what names of things are bound to.
+type nameID struct {
+	tenant     identity.Tenant
+	kind, name string
+	id         []byte
+}
+
+var nameTable = table[nameID]{
+	name: "names", none: "there is no such name",
+	columns: "tenant, kind, name, id",
+	fields:  func(n *nameID) []any { return []any{&n.tenant, &n.kind, &n.name, (*blob)(&n.id)} },
+}
+
 // NameID implements vault.KeyStore: the first one to ask makes it, for all.
-func (db *DB) NameID(ctx context.Context, t identity.Tenant, kind, name string) ([16]byte, error) {
-	var id [16]byte
-	find := func(q querier) error {
-		b, err := one(ctx, q, func(b *blob) []any { return []any{b} }, "", "SELECT id FROM names WHERE tenant = $1 AND kind = $2 AND name = $3", t, kind, name)
-		if err == nil && copy(id[:], b) != len(id) {
-			err = fmt.Errorf("store: the id of a %s is no id", kind)
+func (db *DB) NameID(ctx context.Context, t identity.Tenant, kind, name string) (id [16]byte, err error) {
+	const where = "WHERE tenant = $1 AND kind = $2 AND name = $3"
+	n, err := nameTable.one(ctx, db.read, where, t, kind, name)
+	if fault.KindOf(err) == fault.NotFound {
+		_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+		if err := nameTable.put(ctx, db.write, &nameID{t, kind, name, id[:]}, " ON CONFLICT DO NOTHING"); err != nil {
+			return [16]byte{}, err
 		}
-		return err
+		n, err = nameTable.one(ctx, db.write, where, t, kind, name)
 	}
-	if err := find(db.read); fault.KindOf(err) != fault.NotFound {
-		return id, err
+	if err == nil && copy(id[:], n.id) != len(id) {
+		err = fmt.Errorf("store: the id of a %s is no id", kind)
 	}
-	fresh := make([]byte, len(id))
-	_, _ = rand.Read(fresh) // never fails (crypto/rand)
-	if _, err := exec(ctx, db.write, "INSERT INTO names (tenant, kind, name, id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING", t, kind, name, fresh); err != nil {
-		return id, err
-	}
-	return id, find(db.write)
+	return id, err
 }
