@@ -279,7 +279,10 @@ func (c *call) edit(lease broker.Lease, body []byte) []byte {
 func (c *call) filter(body []byte) []byte {
 	names, err := mcp.ListNames(c.m.Method, body)
 	if err != nil {
-		return body
+		if len(mcp.Lookup(body, "error")) > 0 && len(mcp.Lookup(body, "result")) == 0 {
+			return body
+		}
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
 	}
 	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
 	if method == "" {

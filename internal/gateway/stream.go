@@ -24,12 +24,14 @@ const (
 // server ends it, the client goes away, or the caller's access does.
 func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	out := mcp.StartStream(c.w, http.StatusOK)
+	defer out.Close()
 	defer out.KeepAlive(keepAlive)()
 	stop := c.endWithAccess(c.r.Context(), lease, func() { _ = resp.Body.Close() })
 	defer stop()
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the stream ended without an answer"}
 	events := mcp.NewEvents(resp.Body)
 	for {
+		// A stream that answers one request carries one response: ours, however its id is spelled.
 		e, err := events.Next()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && c.m.Kind == mcp.Request && outcome.Result == audit.ResultUnknown && c.r.Context().Err() == nil {
@@ -39,7 +41,7 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 		}
 		raw := e.Raw
 		if e.Message() {
-			if m, err := mcp.Scan(e.Data); err == nil && m.Kind == mcp.Response && bytes.Equal(m.IDBytes(), c.m.IDBytes()) {
+			if m, err := mcp.Scan(e.Data); err == nil && m.Kind == mcp.Response {
 				outcome = resultOf(e.Data, http.StatusOK)
 				edited := c.edit(lease, e.Data)
 				if c.unknownThere(e.Data) {
@@ -117,6 +119,7 @@ func (c *call) get() {
 		return
 	}
 	s := &clientStream{out: mcp.StartStream(c.w, http.StatusOK), ctx: ctx, end: cancel}
+	defer s.out.Close()
 	if !c.g.attach(c.id, s) {
 		return
 	}

@@ -47,6 +47,9 @@ func Scan(raw []byte) (Message, error) {
 }
 
 func (m *Message) classify(s *scanner) error {
+	if m.modern { // what stands in params in place of _meta is the legacy era's, whichever came first
+		m.Capabilities, m.ClientInfo = s.metaCapabilities, s.metaClientInfo
+	}
 	if !s.version {
 		return refuse(CodeRequest, `"jsonrpc" must be "2.0"`)
 	}
@@ -123,6 +126,8 @@ type scanner struct {
 	i, depth        int
 	version, method bool
 	tmp             []byte
+
+	metaCapabilities, metaClientInfo Span
 }
 
 var errSyntax = refuse(CodeParse, "the body is not JSON")
@@ -309,9 +314,9 @@ func (s *scanner) meta(m *Message, key []byte, v Span) {
 	case metaVersion:
 		m.Version, m.modern = m.StringOf(v), true
 	case metaCapabilities:
-		m.Capabilities = v
+		s.metaCapabilities = v
 	case metaClientInfo:
-		m.ClientInfo = v
+		s.metaClientInfo = v
 	case metaLogLevel:
 		m.LogLevel = v
 	case "progressToken":
@@ -455,13 +460,14 @@ func (s *scanner) key(k Span) []byte {
 	return s.tmp
 }
 
+// sameKey folds case: some readers do, and would take the one that we did not look at.
 func (s *scanner) sameKey(a, b Span) bool {
 	ra, rb := s.b[a.Start+1:a.End-1], s.b[b.Start+1:b.End-1]
 	if bytes.IndexByte(ra, '\\') < 0 && bytes.IndexByte(rb, '\\') < 0 {
-		return bytes.Equal(ra, rb)
+		return len(ra) == len(rb) && bytes.EqualFold(ra, rb)
 	}
 	ua := slices.Clone(s.key(a))
-	return bytes.Equal(ua, s.key(b))
+	return bytes.EqualFold(ua, s.key(b))
 }
 
 // text is the string in a span; one with lone surrogates has no text.

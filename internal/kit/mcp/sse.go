@@ -13,7 +13,7 @@ import (
 // MaxEvent bounds one server-sent event.
 const MaxEvent = 16 << 20
 
-// Event is one server-sent event. Raw is the whole block as it came, with its blank line.
+// Event is one server-sent event. Raw is the whole block with its blank line.
 type Event struct {
 	Raw  []byte
 	Type string
@@ -27,9 +27,11 @@ func (e *Event) Message() bool {
 }
 
 // Events reads a stream by the WHATWG rules: lines end in CR, LF or CRLF; a block without its blank line at the end is dropped.
+// Raw is written anew with LF: readers that know fewer line ends than we do must see the same events.
 type Events struct {
 	r     *bufio.Reader
 	first bool
+	cr    bool // the last line ended in CR: an LF that follows belongs to it
 }
 
 // NewEvents reads from r.
@@ -42,15 +44,15 @@ var ErrEventTooLarge = errors.New("mcp: a server-sent event is too large")
 func (s *Events) Next() (Event, error) {
 	var e Event
 	for {
-		line, end, err := s.line(len(e.Raw))
+		line, err := s.line(len(e.Raw))
 		if err != nil {
 			return Event{}, err
 		}
-		e.Raw = append(append(e.Raw, line...), end...)
 		if s.first {
 			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 			s.first = false
 		}
+		e.Raw = append(append(e.Raw, line...), '\n')
 		if len(line) == 0 {
 			return e, nil
 		}
@@ -76,34 +78,29 @@ func (s *Events) Next() (Event, error) {
 	}
 }
 
-// line reads up to a line end, which is returned apart.
-func (s *Events) line(have int) (line, end []byte, err error) {
+// line reads up to a line end, without it.
+func (s *Events) line(have int) (line []byte, err error) {
 	for {
 		c, err := s.r.ReadByte()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		switch c {
-		case '\n':
-			return line, []byte{'\n'}, nil
-		case '\r':
-			// A CR ends the line by itself; an LF that is there already belongs to it. Waiting for one would hold the event back.
-			if s.r.Buffered() > 0 {
-				if next, err := s.r.Peek(1); err == nil && next[0] == '\n' {
-					_, _ = s.r.Discard(1)
-					return line, []byte("\r\n"), nil
-				}
-			}
-			return line, []byte{'\r'}, nil
+		afterCR := s.cr
+		s.cr = c == '\r'
+		switch {
+		case c == '\n' && afterCR:
+			continue // the second half of a CRLF, however late it came
+		case c == '\n' || c == '\r':
+			return line, nil
 		}
 		if line = append(line, c); have+len(line) > MaxEvent {
-			return nil, nil, ErrEventTooLarge
+			return nil, ErrEventTooLarge
 		}
 	}
 }
 
-// Stream writes server-sent events to a client. It owns the ResponseWriter from Start to Close: comments and events never
-// interleave. Safe for concurrent use.
+// Stream writes server-sent events to a client. It owns the ResponseWriter from StartStream to Close: comments and events never
+// interleave, and after Close nothing is written. Safe for concurrent use.
 type Stream struct {
 	mu  sync.Mutex
 	w   http.ResponseWriter
@@ -144,6 +141,17 @@ func (s *Stream) write(parts ...[]byte) error {
 		s.err = err
 	}
 	return s.err
+}
+
+// Close ends the stream: whoever still writes is told so. It must be called before the handler returns.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = http.ErrHandlerTimeout
+	}
+	// The connection may serve another request: the deadline was this stream's.
+	_ = s.rc.SetWriteDeadline(time.Time{})
 }
 
 // Comment keeps the connection alive.
