@@ -66,6 +66,11 @@ func (c *call) post() {
 		c.refuse(err)
 		return
 	}
+	if c.m.Kind == mcp.Notification && (c.m.Modern() || c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July) {
+		// The modern era defines no notification of clients over HTTP: a cancel is the closing of the stream.
+		c.w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	if !c.m.Modern() && c.m.Method != "initialize" && !c.findSession() {
 		return
 	}
@@ -74,6 +79,9 @@ func (c *call) post() {
 
 // era checks what a message of its era must carry.
 func (c *call) era() error {
+	if c.m.Kind == mcp.Notification && c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July {
+		return nil // what headers a notification carries is not defined
+	}
 	if c.m.Modern() {
 		if err := mcp.CheckHeaders(c.r.Header, &c.m); err != nil {
 			return err
