@@ -136,9 +136,14 @@ func (l *Log) End(_ context.Context, id CallID, r Record) {
 	}
 }
 
-// Unfinished returns an intent that has no outcome yet, from whichever replica; else fault.NotFound.
+// Unfinished returns an intent of another process that has no outcome yet; else fault.NotFound. Of this process's own intents
+// it knows nothing: whoever began them knows whether they are open, and their outcomes reach the disk a moment later.
 func (l *Log) Unfinished(ctx context.Context, id CallID) (Record, error) {
-	if _, _, err := id.parse(); err != nil {
+	writer, _, err := id.parse()
+	l.mu.Lock()
+	own := slices.Contains(l.writers, writer)
+	l.mu.Unlock()
+	if err != nil || own {
 		return Record{}, fault.New(fault.NotFound, "there is no such call", err)
 	}
 	row, err := l.Store.Intent(ctx, id)

@@ -197,7 +197,11 @@ func TestADeadProcessLeavesUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := l.Unfinished(t.Context(), id); err != nil || r.Tool != "tool-1" {
+	if _, err := l.Unfinished(t.Context(), id); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a process asks the log about its own call: %v", err)
+	}
+	other, _ := start(t, m)
+	if r, err := other.Unfinished(t.Context(), id); err != nil || r.Tool != "tool-1" {
 		t.Errorf("got %+v, %v", r, err)
 	}
 	stop() // without an outcome
