@@ -211,6 +211,9 @@ func TestPostgresComesBack(t *testing.T) {
 	}
 	until(t, "a watcher is woken", woken)
 	killer := raw(t, dsn)
+	for len(wakes) > 0 {
+		<-wakes
+	}
 	for range 5 {
 		var cut int
 		if err := killer.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&cut); err != nil {
@@ -224,16 +227,10 @@ func TestPostgresComesBack(t *testing.T) {
 			return err == nil
 		})
 	}
-	for len(wakes) > 0 {
-		<-wakes
-	}
-	until(t, "it listens again", func() bool {
-		var n int
-		err := killer.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&n)
-		return err == nil && n == 1
-	})
-	for len(wakes) > 0 {
-		<-wakes
+	select {
+	case <-wakes: // because it may have missed something
+	case <-time.After(20 * time.Second):
+		t.Error("a watcher was not woken when the connection came back")
 	}
 	until(t, "a watcher is woken again", woken)
 	stop()

@@ -165,11 +165,24 @@ func machineStopped(t *testing.T, a, b *store.DB) {
 			t.Errorf("a request may have left, and it is %s, %s after %d recoveries", next.Phase, next.Status, next.Recoveries)
 		}
 	}
-	claim(t, a, c, "has it now", leaseTime)
+	claim(t, a, c, held.Attempt, leaseTime) // by the same name, which is not the same lease
 	for what, try := range map[string]func() (bool, error){"send": func() (bool, error) { return b.Sent(ctx, held) }, "fail": func() (bool, error) { return b.Fail(ctx, held) }} {
 		if won, err := try(); step(t, won, err) {
 			t.Errorf("who had stopped woke up, and could %s on a lease that is another's", what)
 		}
+	}
+}
+
+// machineTooLate: whose lease is over may do nothing with it, though nobody else has it yet.
+func machineTooLate(t *testing.T, a, b *store.DB) {
+	c := fresh("c1")
+	ok(t, a.Connect(t.Context(), c, 0))
+	held := claim(t, a, c, "try", -time.Second)
+	if won, err := a.Sent(t.Context(), held); step(t, won, err) {
+		t.Error("a lease that is over let its holder send")
+	}
+	if won, err := b.Fail(t.Context(), held); step(t, won, err) {
+		t.Error("a lease that is over was given back")
 	}
 }
 
