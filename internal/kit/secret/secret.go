@@ -37,7 +37,9 @@ func (t Text) Expose() string {
 func (t Text) IsZero() bool { return t.v == nil }
 
 // Equal compares in constant time.
-func (t Text) Equal(o Text) bool { return subtle.ConstantTimeCompare([]byte(t.Expose()), []byte(o.Expose())) == 1 }
+func (t Text) Equal(o Text) bool {
+	return subtle.ConstantTimeCompare([]byte(t.Expose()), []byte(o.Expose())) == 1
+}
 
 func (Text) String() string               { return redacted }
 func (Text) GoString() string             { return redacted }
