@@ -80,6 +80,7 @@ type Telemetry struct {
 type Clients struct {
 	Dynamic    *bool                 `yaml:"dynamic" doc:"let public clients register themselves; default true"`
 	Redirects  []string              `yaml:"redirects" doc:"redirect URIs that they may have beside loopback and the built-in list"`
+	Documents  []conf.URL            `yaml:"documents" doc:"origins of client metadata documents that are not on the public internet, as https://agents.corp.example"`
 	Origins    []string              `yaml:"origins" doc:"web origins that may speak MCP from a browser"`
 	Registered map[string]Registered `yaml:"registered" doc:"clients that the operator registers, by client_id"`
 }
@@ -124,6 +125,7 @@ type Server struct {
 	TokenHeader string         `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
 	Placeholder string         `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
 	CallLimit   *conf.Duration `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
+	Check       bool           `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
 	Refuse      []string       `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
 }
 
@@ -396,7 +398,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 		k.wrong(at, "a server's name is 1 to 32 lower-case letters, digits and hyphens", "")
 	}
 	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), URL: s.URL.URL, Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
-		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse}
+		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check}
 	if s.CallLimit != nil {
 		if out.CallLimit = time.Duration(*s.CallLimit); out.CallLimit > maxCallLimit {
 			k.wrong(at+".call_limit", "call_limit is at most 1h", "")

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -161,7 +162,7 @@ func (d *desk) join(cfg *Config) error {
 			catalog.APIKey:            &exchange.Stored{Kind: catalog.APIKey, Vault: d.vault, Refresh: refresher},
 			catalog.ClientCredentials: &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now},
 		}}
-	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit,
+	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now}
 	d.metrics = prometheus.NewRegistry()
 	acts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_acts_total", Help: "What was decided and done, by kind and result."}, []string{"kind", "result"})
@@ -279,6 +280,9 @@ func (c *Config) origins() []string {
 			set[u.Scheme+"://"+u.Host] = true
 		}
 	}
+	for _, o := range c.File.Clients.Documents {
+		add(o.String())
+	}
 	for t, org := range c.tenants() {
 		if org.IDP != nil {
 			add(org.IDP.Issuer.String())
@@ -315,14 +319,14 @@ func (d *desk) routes(cfg *Config) http.Handler {
 	for t := range cfg.tenants() {
 		p := prefix(t)
 		pages := web.NewPages(p, "Frontdesk", d.log, d.now)
-		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Now: d.now, Alive: func(s web.Session) bool {
-			return identity.Tenant(s.Tenant) == t && d.epochs.Since(t, identity.UserID(s.User), s.Started)
+		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Tenant: strings.TrimPrefix(p, "/t/"), Now: d.now, Alive: func(s web.Session) bool {
+			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started)
 		}}
 		people := d.flows(d.exchange.Refresh)
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
 			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,
-			Log: d.db, Clients: d.registry.Name, Now: d.now}).Mount(mux)
+			Log: d.db, Sessions: d.epochs, Clients: d.registry.Name, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
 	}
 	var trusted []conf.Prefix = cfg.TrustedProxies
@@ -337,7 +341,7 @@ func (d *desk) routes(cfg *Config) http.Handler {
 type issuerPages struct{ *web.Pages }
 
 func (p issuerPages) Consent(w http.ResponseWriter, _ *http.Request, c issuer.Consent) {
-	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Foreign(cmpOr(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
+	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let “" + web.Foreign(cmpOr(c.ClientName, c.ClientHost)) + "” use " + c.Server + " as you?", Person: c.Person, View: c})
 }
 
 func (p issuerPages) Leave(w http.ResponseWriter, _ *http.Request, to string) {

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -145,8 +147,8 @@ type Explanation struct {
 
 func (a *API) explain(r *http.Request) (any, error) {
 	var q Question
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
-		return nil, fault.New(fault.Invalid, "the question is not JSON", err)
+	if err := jsonv2.UnmarshalRead(r.Body, &q, jsonv2.RejectUnknownMembers(true)); err != nil { // exact names, no duplicates
+		return nil, fault.New(fault.Invalid, "the question is not JSON, or has a member that there is not", err)
 	}
 	if q.Tenant == "" {
 		q.Tenant = identity.DefaultTenant

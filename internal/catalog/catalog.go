@@ -40,6 +40,7 @@ type Server struct {
 	VerifyJWT      bool // tickets are ES256 with the server's URL as audience
 	Needs          []Need
 	CallLimit      time.Duration
+	CheckArguments bool     // look for credentials in messages too
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
 }
 

@@ -117,11 +117,8 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 func (d *Desk) wanted(ctx context.Context, v Visitor, s *Start) (catalog.Why, []string, error) {
 	why, scopes := catalog.WhyNotConnected, s.Scopes
 	if s.Request != "" {
-		r, err := d.Request(ctx, v, s.Request)
+		r, err := d.stands(ctx, v, s.Request)
 		if err != nil {
-			return "", nil, err
-		}
-		if err := answerable(r); err != nil {
 			return "", nil, err
 		}
 		i := slices.IndexFunc(r.Missing, func(m catalog.Missing) bool { return s.Upstream == "" || m.Upstream == s.Upstream })

@@ -46,7 +46,7 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 }
 
 var (
-	errGone    = fault.New(fault.Conflict, "this answer was used already, is too old, or began in another browser; nothing was saved; start again", nil)
+	errGone    = fault.New(fault.Denied, "this answer was used already, is too old, or began in another browser; nothing was saved; start again", nil)
 	errMixedUp = fault.New(fault.Invalid, "this answer came back to another place than it was asked from; nothing was saved; start again", nil)
 )
 
@@ -108,7 +108,10 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 	if token.IDToken.IsZero() {
 		return Result{}, fault.New(fault.Unavailable, "the sign-in service "+idp.Name+" sent no ID token; ask an operator", nil)
 	}
-	who, auth, err := idp.Read(ctx, token.IDToken, f.Nonce)
+	who, auth, err := idp.Read(ctx, token, f.Nonce)
+	if fault.KindOf(err) == fault.Unauthenticated { // not that the person is a stranger: what the IdP said of him is no good
+		return Result{}, fault.New(fault.Invalid, fault.Message(err), err)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -159,6 +162,11 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
+	if f.Request != "" { // before the code is exchanged: what may not be kept is not fetched
+		if _, err := d.stands(ctx, v, f.Request); err != nil {
+			return Result{}, err
+		}
+	}
 	token, err := d.redeem(ctx, f, a, up.Provider.OAuth.IssPromised, e, up.Provider.OAuth.NoPKCE)
 	if err != nil {
 		return Result{}, err
@@ -203,11 +211,7 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 
 func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
 	if f.Request != "" { // decided again at completion: refused, expired or answered meanwhile is a no
-		r, err := d.Request(ctx, v, f.Request)
-		if err != nil {
-			return Result{}, err
-		}
-		if err := answerable(r); err != nil {
+		if _, err := d.stands(ctx, v, f.Request); err != nil {
 			return Result{}, err
 		}
 	}

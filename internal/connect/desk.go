@@ -18,25 +18,27 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // Desk opens connect requests, sends browsers away and takes them back, and keeps the grants. All fields are required.
 type Desk struct {
-	Catalog *catalog.Catalog
-	Store   Store
-	Vault   Vault
-	Clients *vault.Clients
-	IdPs    *identity.IdPs
-	Users   identity.Users
-	Epochs  *identity.Epochs
-	Events  Events
-	OAuth   oauth.Client
-	API     Sender // to vendors' APIs, for account labels and for testing pasted keys
-	Ready   Readiness
-	URL     func(t identity.Tenant, path string) string // public URL of a path of that tenant
-	Log     *slog.Logger
-	Now     func() time.Time
+	Catalog  *catalog.Catalog
+	Store    Store
+	Vault    Vault
+	Clients  *vault.Clients
+	IdPs     *identity.IdPs
+	Users    identity.Users
+	Epochs   *identity.Epochs
+	Events   Events
+	Policies *policy.Policies
+	OAuth    oauth.Client
+	API      Sender // to vendors' APIs, for account labels and for testing pasted keys
+	Ready    Readiness
+	URL      func(t identity.Tenant, path string) string // public URL of a path of that tenant
+	Log      *slog.Logger
+	Now      func() time.Time
 
 	grants grantCache
 
@@ -76,6 +78,7 @@ const (
 	flowLife    = 15 * time.Minute
 	grantLife   = 90 * 24 * time.Hour
 	maxOpen     = 20 // open requests of one user; more is a nuisance, or an attack on his attention
+	maxOfClient = 5  // of those by one client, so that one agent cannot take the others' turn
 )
 
 // Ask opens a request for everything that a call lacks, or finds the open one that asks for the same.
@@ -83,11 +86,18 @@ func (d *Desk) Ask(ctx context.Context, c *identity.Caller, s *catalog.Server, t
 	if c.User == "" {
 		return Request{}, fault.New(fault.Denied, "this caller is a service: there is no person who could connect "+string(missing[0].Upstream), nil)
 	}
-	open, err := d.Store.Requests(ctx, c.Tenant, c.User, Open)
+	open, err := d.Pending(ctx, Visitor{Tenant: c.Tenant, User: c.User})
 	if err != nil {
 		return Request{}, err
 	}
-	if len(open) >= maxOpen {
+	known, ofClient := false, 0
+	for _, r := range open {
+		if r.Client == c.Client {
+			ofClient++
+			known = known || r.Server == s.Name && sameAsked(r.Missing, missing)
+		}
+	}
+	if !known && (len(open) >= maxOpen || ofClient >= maxOfClient) {
 		return Request{}, fault.New(fault.RateLimited, "too many connect requests are open for this user; answer or refuse some at "+d.URL(c.Tenant, "/portal/"), nil)
 	}
 	id := make([]byte, 16)
@@ -151,6 +161,47 @@ func (d *Desk) Refuse(ctx context.Context, v Visitor, id RequestID) error {
 		return err
 	}
 	return d.event(ctx, v, "connect.refused", audit.Record{Client: r.Client, Server: string(r.Server), Result: audit.ResultOK})
+}
+
+// sameAsked reports whether two requests ask for the same upstreams, as far as is needed to count; the store decides.
+func sameAsked(a, b []catalog.Missing) bool {
+	return slices.EqualFunc(a, b, func(x, y catalog.Missing) bool { return x.Upstream == y.Upstream })
+}
+
+// stands returns the visitor's own request if it can still be answered with a yes.
+func (d *Desk) stands(ctx context.Context, v Visitor, id RequestID) (Request, error) {
+	r, err := d.Request(ctx, v, id)
+	if err == nil {
+		err = answerable(r)
+	}
+	if err == nil {
+		err = d.mayStill(ctx, r)
+	}
+	return r, err
+}
+
+// mayStill decides again what was decided when the request was opened: the agent's access may have ended since, or the
+// policy changed. What policy reads of a call that is not here (its arguments, how the person signed in at the agent) is no
+// reason for a no; the call itself is decided in full.
+func (d *Desk) mayStill(ctx context.Context, r Request) error {
+	u, err := d.Users.User(ctx, r.Tenant, r.User)
+	if err != nil {
+		return err
+	}
+	c := &identity.Caller{Tenant: r.Tenant, User: u.ID, IDP: u.IDP, Subject: u.Subject, Name: u.Name, Groups: u.Groups, Client: r.Client, Issued: r.Created}
+	if !d.Epochs.Alive(c) {
+		return fault.New(fault.Denied, "this agent's access has ended since it asked; nothing was done", nil)
+	}
+	set := d.Policies.Set(r.Tenant)
+	may := set.Reaches(c, string(r.Server))
+	if may && r.Tool != "" {
+		told := set.Decide(policy.Request{Caller: c, Action: policy.ActionCall, Server: string(r.Server), Tool: r.Tool, Method: "tools/call", Now: d.Now()})
+		may = told.Allow || len(told.Errors) > 0
+	}
+	if !may {
+		return fault.New(fault.Denied, "your organisation's policy does not let this agent do this any more; nothing was done", nil)
+	}
+	return nil
 }
 
 func answerable(r Request) error {

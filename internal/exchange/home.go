@@ -55,7 +55,7 @@ func (h *Home) Renew(ctx context.Context, t identity.Tenant, u identity.UserID, 
 	if err != nil || token.IDToken.IsZero() {
 		return err
 	}
-	who, _, err := idp.Read(ctx, token.IDToken, "")
+	who, _, err := idp.Read(ctx, token, "")
 	if err != nil {
 		return err
 	}

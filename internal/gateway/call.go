@@ -30,6 +30,7 @@ type call struct {
 	tenant  identity.Tenant
 	server  *catalog.Server
 	caller  *identity.Caller
+	token   string // as it was presented: looked for in the message, and nothing else
 	m       mcp.Message
 	session *Session // legacy, after initialize
 	id      string   // the client's session id
@@ -61,6 +62,11 @@ func (c *call) post() {
 	if c.m, err = mcp.Scan(body); err == nil {
 		c.body = body
 		err = c.era()
+	}
+	if err == nil {
+		if at := c.g.smuggledInside(body, c.server, c.token); at != "" {
+			err = &mcp.Fault{Code: mcp.CodeParams, Msg: "a credential stands in the message, at " + at + ": Frontdesk obtains credentials itself, so send none along"}
+		}
 	}
 	if err != nil {
 		c.refuse(err)

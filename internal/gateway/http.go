@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -70,7 +73,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenan
 		http.Error(w, what+" looks like a credential: Frontdesk obtains credentials itself, so send none along", http.StatusBadRequest)
 		return
 	}
-	c := &call{g: g, w: w, r: r, tenant: t, server: s, caller: caller}
+	c := &call{g: g, w: w, r: r, tenant: t, server: s, caller: caller, token: token}
 	switch r.Method {
 	case http.MethodPost:
 		c.post()
@@ -160,6 +163,12 @@ func (g *Gateway) smuggled(r *http.Request, s *catalog.Server) string {
 		if ordinary[name] {
 			continue
 		}
+		if strings.Contains(name, "_") { // some servers read it as a hyphen
+			spelled := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+			if slices.Contains(smuggleHeaders, spelled) || spelled == "Authorization" || slices.ContainsFunc(s.SmuggleHeaders, func(n string) bool { return strings.EqualFold(n, spelled) }) {
+				return "header " + name
+			}
+		}
 		for _, v := range values {
 			if g.Catalog.ShapedLike(v, nil) != nil {
 				return "header " + name
@@ -170,6 +179,35 @@ func (g *Gateway) smuggled(r *http.Request, s *catalog.Server) string {
 		if q := r.URL.Query(); q.Has("access_token") || q.Has("token") || q.Has("api_key") || g.Catalog.ShapedLike(r.URL.RawQuery, nil) != nil {
 			return "the query"
 		}
+	}
+	return ""
+}
+
+// smuggledInside names where in the message a credential stands, as a JSON pointer; "" if nowhere. The client's own access
+// token is looked for always: no tool needs it, and whoever gets it can act as the person here. Vendors' credentials are
+// looked for where the server's entry says check_arguments, also behind base64.
+func (g *Gateway) smuggledInside(body []byte, s *catalog.Server, token string) string {
+	if !s.CheckArguments && !bytes.Contains(body, []byte(token)) {
+		return ""
+	}
+	for at, text := range mcp.Strings(body) {
+		if strings.Contains(text, token) {
+			return at
+		}
+		if !s.CheckArguments {
+			continue
+		}
+		if g.Catalog.ShapedLike(text, nil) != nil {
+			return at
+		}
+		for _, code := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			if plain, err := code.DecodeString(strings.TrimRight(text, "=")); err == nil && g.Catalog.ShapedLike(string(plain), nil) != nil {
+				return at
+			}
+		}
+	}
+	if bytes.Contains(body, []byte(token)) {
+		return "/"
 	}
 	return ""
 }

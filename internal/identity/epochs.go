@@ -45,7 +45,14 @@ func (e *Epochs) Alive(c *Caller) bool {
 	if len(e.ends) == 0 {
 		return true
 	}
-	return e.after(c, EpochUser, c.Principal()) && e.after(c, EpochClient, string(c.Client)) && e.after(c, EpochFamily, c.Family)
+	return e.after(c, EpochUser, c.Principal()) && e.after(c, EpochClient, string(c.Client)) && !e.ended(c.Tenant, EpochFamily, c.Family)
+}
+
+// ended is for what never begins again: whatever was issued for it after its end is dead too. Two who redeem one code at
+// once meet here: the second ends what the first has not yet been given.
+func (e *Epochs) ended(t Tenant, k EpochKind, id string) bool {
+	_, ok := e.ends[epochKey{t, k, id}]
+	return ok && id != ""
 }
 
 func (e *Epochs) after(c *Caller, k EpochKind, id string) bool {
@@ -53,9 +60,13 @@ func (e *Epochs) after(c *Caller, k EpochKind, id string) bool {
 	return !ok || c.Issued.After(end)
 }
 
-// Since reports whether a browser session of the user that started then still holds.
-func (e *Epochs) Since(t Tenant, u UserID, started time.Time) bool {
-	return e.Alive(&Caller{Tenant: t, User: u, Issued: started})
+// Session reports whether a browser session of the user that started then still holds: neither his access nor this session
+// has ended.
+func (e *Epochs) Session(t Tenant, u UserID, id string, started time.Time) bool {
+	e.mu.RLock()
+	over := e.ended(t, EpochSession, id)
+	e.mu.RUnlock()
+	return id != "" && !over && e.Alive(&Caller{Tenant: t, User: u, Issued: started})
 }
 
 // End makes an end, or a change, known everywhere: in the store first, then here.

@@ -91,10 +91,11 @@ type Users interface {
 type EpochKind string
 
 const (
-	EpochUser   EpochKind = "user"   // tokens and sessions of the user issued before NotBefore are dead
-	EpochClient EpochKind = "client" // tokens of the client issued before NotBefore are dead
-	EpochFamily EpochKind = "family" // one sign-in of one client (a refresh token family) ended
-	EpochAccess EpochKind = "access" // connections or grants of the user changed: forget what is cached, nothing dies
+	EpochUser    EpochKind = "user"    // tokens and sessions of the user issued before NotBefore are dead
+	EpochClient  EpochKind = "client"  // tokens of the client issued before NotBefore are dead
+	EpochFamily  EpochKind = "family"  // one sign-in of one client (a refresh token family) ended
+	EpochSession EpochKind = "session" // one browser's sign-in ended
+	EpochAccess  EpochKind = "access"  // connections or grants of the user changed: forget what is cached, nothing dies
 )
 
 // Epoch is one revocation, or one reason to forget what is cached. Every replica sees it within a second.

@@ -107,6 +107,7 @@ func (p *IdP) Endpoint(ctx context.Context) (oauth.Endpoint, error) {
 // idTokenClaims are those that we read (OpenID Connect Core, section 2).
 type idTokenClaims struct {
 	Nonce    string   `json:"nonce"`
+	AtHash   string   `json:"at_hash"`
 	AZP      string   `json:"azp"`
 	Name     string   `json:"name"`
 	Email    string   `json:"email"`
@@ -115,10 +116,10 @@ type idTokenClaims struct {
 	AMR      []string `json:"amr"`
 }
 
-// Read verifies an ID token and says who it names. At a sign-in, nonce is the one that was sent; at a refresh it is "" and
-// the token's is not looked at (OpenID Connect Core, section 12.2).
-func (p *IdP) Read(ctx context.Context, idToken secret.Text, nonce string) (User, Authentication, error) {
-	claims, err := oauth.VerifyJWT(ctx, idToken.Expose(), p, oauth.Expect{Issuer: p.Issuer, Audiences: []string{p.ClientID},
+// Read verifies the ID token that came with an access token, and says who it names. At a sign-in, nonce is the one that was
+// sent; at a refresh it is "" and the token's is not looked at (OpenID Connect Core, sections 3.1.3.7 and 12.2).
+func (p *IdP) Read(ctx context.Context, t oauth.Token, nonce string) (User, Authentication, error) {
+	claims, err := oauth.VerifyJWT(ctx, t.IDToken.Expose(), p, oauth.Expect{Issuer: p.Issuer, Audiences: []string{p.ClientID},
 		Types: []string{oauth.TypeJWT, ""}, ManyAudiences: true, Absent: []string{"events"}, Now: p.now(), Leeway: oauth.MaxLeeway})
 	if err != nil {
 		return User{}, Authentication{}, err
@@ -128,8 +129,13 @@ func (p *IdP) Read(ctx context.Context, idToken secret.Text, nonce string) (User
 	if claims.Decode(&k) != nil || claims.Decode(&all) != nil {
 		return User{}, Authentication{}, errNotHere
 	}
-	if nonce != "" && !oauth.Same(nonce, k.Nonce) || len(claims.Audience) > 1 && k.AZP != p.ClientID {
-		return User{}, Authentication{}, fault.New(fault.Unauthenticated, "the sign-in is the answer to another question; start again", nil)
+	if nonce != "" && !oauth.Same(nonce, k.Nonce) || (len(claims.Audience) > 1 || k.AZP != "") && k.AZP != p.ClientID {
+		return User{}, Authentication{}, errOtherSignIn
+	}
+	if k.AtHash != "" { // whose access token it came with (section 3.1.3.8)
+		if hash, err := oauth.TokenHash(claims.Alg, t.Access); err != nil || !oauth.Same(hash, k.AtHash) {
+			return User{}, Authentication{}, errOtherSignIn
+		}
 	}
 	subject, ok := stringClaim(all, p.SubjectClaim, "sub")
 	groups, groupsOK := listClaim(all, p.GroupsClaim, "groups")
@@ -145,6 +151,8 @@ func (p *IdP) Read(ctx context.Context, idToken secret.Text, nonce string) (User
 	}
 	return User{Tenant: p.Tenant, IDP: p.Name, Subject: subject, Name: k.Name, Email: k.Email, Groups: groups}, auth, nil
 }
+
+var errOtherSignIn = fault.New(fault.Unauthenticated, "the sign-in is the answer to another question; start again", nil)
 
 // IdPs are the configured providers; the zero value has none.
 type IdPs struct{ now atomic.Pointer[[]*IdP] }

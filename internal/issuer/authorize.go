@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -43,7 +44,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, t identity.Te
 	if err != nil {
 		return err
 	}
-	client, err := s.Clients.Client(r.Context(), t, identity.ClientID(q.Get("client_id")))
+	client, err := s.Clients.Client(r.Context(), t, identity.ClientID(q.Get("client_id")), address(r))
 	if err != nil {
 		return asPage(err)
 	}
@@ -69,8 +70,8 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, t identity.Te
 
 // asPage turns an OAuth error into one for a page: nobody has proven where else it could go.
 func asPage(err error) error {
-	if e, ok := err.(*oauthError); ok {
-		return fault.New(fault.Invalid, e.description, nil)
+	if e, ok := errors.AsType[*oauthError](err); ok {
+		return fault.New(fault.Invalid, e.description, err)
 	}
 	return err
 }
@@ -168,7 +169,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, t identity.Tenan
 	if r.PostForm.Get("decision") != "allow" {
 		return s.leave(w, r, t, p.Redirect, url.Values{"error": {oauth.CodeAccessDenied}, "state": {p.State}})
 	}
-	client, err := s.Clients.Client(r.Context(), t, p.Client)
+	client, err := s.Clients.Client(r.Context(), t, p.Client, address(r))
 	if err != nil {
 		return asPage(err)
 	}
@@ -249,7 +250,7 @@ func (s *Server) issueCode(r *http.Request, t identity.Tenant, p pending, sessio
 
 // backWith tells the client what is wrong with its request.
 func (s *Server) backWith(w http.ResponseWriter, r *http.Request, t identity.Tenant, redirect, state string, err error) error {
-	e, ok := err.(*oauthError)
+	e, ok := errors.AsType[*oauthError](err)
 	if !ok {
 		e = s.asOAuth(err)
 	}

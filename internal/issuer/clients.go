@@ -7,16 +7,18 @@ import (
 	"crypto/subtle"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -37,8 +39,9 @@ type Registry struct {
 	config    atomic.Pointer[configured]
 	mu        sync.Mutex // guards what follows
 	documents map[documentKey]document
-	hosts     map[string][]time.Time // when a host was last asked, for the flood limit
-	registers map[string][]time.Time // when an address last registered
+	hosts     map[string][]time.Time // when a host was last asked for a document, for the flood limit
+	sources   map[string][]time.Time // when an address last made us ask
+	registers map[string][]time.Time // when an address, or a tenant, last registered
 }
 
 type configured struct {
@@ -66,15 +69,15 @@ func (g *Registry) UseConfig(clients []Client, redirects []string) {
 
 var errClient = refuse(oauth.CodeInvalidClient, "this client is not known here; register it again, or ask an operator")
 
-// Client finds a client.
-func (g *Registry) Client(ctx context.Context, t identity.Tenant, id identity.ClientID) (Client, error) {
+// Client finds a client. The address is whose request wants to know: what is fetched for it is counted against it.
+func (g *Registry) Client(ctx context.Context, t identity.Tenant, id identity.ClientID, address string) (Client, error) {
 	if c := g.config.Load(); c != nil {
 		if k, ok := c.clients[t][id]; ok {
 			return k, nil
 		}
 	}
 	if strings.HasPrefix(string(id), "https://") {
-		return g.document(ctx, t, string(id))
+		return g.document(ctx, t, string(id), address)
 	}
 	k, err := g.Store.Client(ctx, t, id)
 	if fault.KindOf(err) == fault.NotFound {
@@ -130,8 +133,11 @@ type registrationRequest struct {
 
 const (
 	maxRedirects      = 10
-	registersPerHour  = 30 // of one address
-	documentsPerMin   = 10 // of one host
+	registersPerHour  = 30   // of one address
+	registersOfTenant = 1000 // an hour; those that are never used die within a day, so that no flood fills the database
+	documentsPerMin   = 10   // of one host, and for one address
+	maxName           = 256  // bytes that are kept of a client's name
+	maxURI            = 2048
 	unusedLife        = 24 * time.Hour
 	documentTimeout   = 5 * time.Second
 	maxDocument       = 5 << 10
@@ -151,11 +157,11 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 	if !s.Clients.Dynamic {
 		return refuse(invalidMetadata, "dynamic registration is off here ("+registrationPlace+"); use a client ID metadata document, or ask an operator")
 	}
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err != nil || !s.Clients.allow(&s.Clients.registers, host, time.Hour, registersPerHour) {
-		return fault.New(fault.RateLimited, "too many registrations from this address; try again later", nil)
+	if !s.Clients.allow(&s.Clients.registers, address(r), time.Hour, registersPerHour) || !s.Clients.allow(&s.Clients.registers, "tenant "+string(t), time.Hour, registersOfTenant) {
+		return slow("too many registrations from this address, or here; try again later", time.Hour/registersPerHour)
 	}
 	var q registrationRequest
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+	if err := json.UnmarshalRead(r.Body, &q); err != nil { // exact names, no duplicates
 		return refuse(invalidMetadata, "the body is not a JSON object of client metadata")
 	}
 	if q.AuthMethod != "" && q.AuthMethod != "none" {
@@ -165,10 +171,14 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 		return refuse(invalidRedirect, "name 1 to 10 redirect_uris")
 	}
 	for _, u := range q.RedirectURIs {
-		if _, ok := loopback(u); !ok && !slices.Contains(s.Clients.config.Load().redirects, u) {
+		if _, ok := loopback(u); (!ok && !s.Clients.listed(u)) || len(u) > maxURI {
 			return refuse(invalidRedirect, "a redirect URI is neither loopback nor on the list of known clients; "+registrationHelp)
 		}
 	}
+	if len(q.URI) > maxURI {
+		return refuse(invalidMetadata, "client_uri is too long")
+	}
+	q.Name = strings.ToValidUTF8(q.Name[:min(len(q.Name), maxName)], "")
 	id := make([]byte, 16)
 	if _, err := io.ReadFull(rand.Reader, id); err != nil {
 		return err
@@ -181,6 +191,27 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 	writeJSON(w, http.StatusCreated, map[string]any{"client_id": c.ID, "client_id_issued_at": c.Created.Unix(), "client_name": c.Name, "redirect_uris": c.RedirectURIs,
 		"token_endpoint_auth_method": "none", "grant_types": []string{oauth.GrantAuthorizationCode, oauth.GrantRefreshToken}, "response_types": []string{"code"}, "scope": scopeMCP})
 	return nil
+}
+
+// listed reports whether a redirect URI is, byte for byte, one of the known clients'.
+func (g *Registry) listed(uri string) bool { return slices.Contains(g.config.Load().redirects, uri) }
+
+// address is whose request it is, for counting; of IPv6 the network that one party is given.
+func address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() && !ip.Is4In6() {
+		if p, err := ip.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return host
+}
+
+func slow(said string, after time.Duration) error {
+	return &fault.Error{Kind: fault.RateLimited, Msg: said, RetryAfter: after}
 }
 
 // allow counts what one party did within a window; beyond the limit it says no. The table is bounded by forgetting it.

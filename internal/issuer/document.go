@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ type document struct {
 
 // document fetches a client ID metadata document (draft-ietf-oauth-client-id-metadata-document): the client_id is its URL,
 // and its host stands for the client.
-func (g *Registry) document(ctx context.Context, t identity.Tenant, id string) (Client, error) {
+func (g *Registry) document(ctx context.Context, t identity.Tenant, id, address string) (Client, error) {
 	host, err := documentHost(id)
 	if err != nil {
 		return Client{}, err
@@ -46,8 +47,8 @@ func (g *Registry) document(ctx context.Context, t identity.Tenant, id string) (
 	if now.Before(known.retryAt) {
 		return Client{}, fault.Later("the client's metadata document could not be fetched a moment ago; try again", known.retryAt.Sub(now), nil)
 	}
-	if !g.allow(&g.hosts, host, time.Minute, documentsPerMin) {
-		return Client{}, fault.New(fault.RateLimited, "too many client metadata documents of this host were asked for; try again in a minute", nil)
+	if !g.allow(&g.sources, address, time.Minute, documentsPerMin) || !g.allow(&g.hosts, host, time.Minute, documentsPerMin) {
+		return Client{}, slow("too many client metadata documents were asked for; try again in a minute", time.Minute)
 	}
 	c, fresh, err := g.fetchDocument(ctx, t, id)
 	g.mu.Lock()
@@ -116,7 +117,7 @@ func (g *Registry) fetchDocument(ctx context.Context, t identity.Tenant, id stri
 		return Client{}, 0, refuse(oauth.CodeInvalidClient, "the client's metadata document asks for a way of authentication that is not supported here; none is")
 	}
 	for _, uri := range f.RedirectURIs {
-		if !documentRedirect(uri) {
+		if len(uri) > maxURI || !documentRedirect(uri) && !g.listed(uri) {
 			return Client{}, 0, errDocument
 		}
 	}
@@ -130,7 +131,11 @@ func documentRedirect(uri string) bool {
 		return true
 	}
 	u, err := url.Parse(uri)
-	return err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil && !strings.Contains(uri, "#")
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Contains(uri, "#") {
+		return false
+	}
+	_, literal := netip.ParseAddr(u.Hostname()) // a web client has a name, and not this machine's
+	return literal != nil && u.Hostname() != "localhost"
 }
 
 // freshness is the max-age, within our bounds.

@@ -65,6 +65,8 @@ type Pages interface {
 	// Leave sends the browser on to another site, by a page of our own: a form's answer may not redirect there itself.
 	Leave(w http.ResponseWriter, r *http.Request, to string)
 	Wrong(w http.ResponseWriter, r *http.Request, status int, err error)
+	// Forms refuses forms that are not sent by our own pages.
+	Forms(next http.Handler) http.Handler
 }
 
 // Consent is the question to a person: let this client use this server as you? Strings of the client's are foreign.
@@ -85,7 +87,7 @@ const (
 	accessLife  = 4 * time.Minute
 	familyLife  = 90 * 24 * time.Hour
 	sessionMax  = 12 * time.Hour // of a sign-in whose IdP gave no home credential
-	replayGrace = 30 * time.Second
+	replayGrace = 10 * time.Second
 	scopeMCP    = "mcp"
 )
 
@@ -100,7 +102,7 @@ func (s *Server) Mount(mux *http.ServeMux, t identity.Tenant, prefix string) {
 	mux.HandleFunc("GET "+prefix+"/jwks", s.at(t, s.jwks))
 	mux.HandleFunc("POST "+prefix+"/register", s.at(t, s.register))
 	mux.HandleFunc("GET "+prefix+"/authorize", s.at(t, s.authorize))
-	mux.HandleFunc("POST "+prefix+"/authorize", s.at(t, s.decide))
+	mux.Handle("POST "+prefix+"/authorize", s.Pages.Forms(s.at(t, s.decide)))
 	mux.HandleFunc("GET "+prefix+"/authorize/finish", s.at(t, s.finish))
 	mux.HandleFunc("POST "+prefix+"/token", s.at(t, s.token))
 	mux.HandleFunc("POST "+prefix+"/revoke", s.at(t, s.revoke))
@@ -112,6 +114,7 @@ type handler func(w http.ResponseWriter, r *http.Request, t identity.Tenant) err
 func (s *Server) at(t identity.Tenant, h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		w.Header().Set("Cache-Control", "no-store") // redirects too: they hold codes, and what is meant for one browser
 		err := h(w, r, t)
 		if err == nil {
 			return

@@ -75,7 +75,7 @@ func (s *Server) authenticate(r *http.Request, t identity.Tenant, form url.Value
 		}
 		id, presented = u, p
 	}
-	c, err := s.Clients.Client(r.Context(), t, identity.ClientID(id))
+	c, err := s.Clients.Client(r.Context(), t, identity.ClientID(id), address(r))
 	if err != nil {
 		return Client{}, err
 	}

@@ -6,6 +6,7 @@ package portal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -34,6 +35,7 @@ type Site struct {
 	Catalog  *catalog.Catalog
 	Holdings Holdings
 	Log      Activity
+	Sessions Sessions
 	Clients  func(ctx context.Context, t identity.Tenant, id identity.ClientID) string // what a client calls itself
 	Now      func() time.Time
 }
@@ -58,6 +60,11 @@ type Holdings interface {
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
 }
 
+// Sessions ends a browser's session on all replicas (identity.Epochs).
+type Sessions interface {
+	End(ctx context.Context, t identity.Tenant, k identity.EpochKind, id string) error
+}
+
 // Activity reads the log for a person (audit.Store).
 type Activity interface {
 	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
@@ -70,13 +77,9 @@ const (
 
 // Mount adds the routes.
 func (s *Site) Mount(mux *http.ServeMux) {
-	forms := http.NewCrossOriginProtection()
-	forms.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Pages.Wrong(w, r, http.StatusForbidden, fault.New(fault.Denied, "this form was sent from another site; nothing was done", nil))
-	}))
 	on := func(pattern string, h page) {
 		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+s.Prefix+path, forms.Handler(s.at(h)))
+		mux.Handle(method+" "+s.Prefix+path, s.Pages.Forms(s.at(h)))
 	}
 	on("GET /{$}", s.home)
 	on("GET /signin", s.signIn)
@@ -89,6 +92,7 @@ func (s *Site) Mount(mux *http.ServeMux) {
 	on("POST /connect/{id}/{upstream}", s.signedIn(s.connect))
 	on("POST /portal/connect/{upstream}", s.signedIn(s.connect))
 	on("POST /portal/key", s.signedIn(s.answer))
+	on("GET /portal/swap", s.signedIn(s.swap))
 	on("GET /portal/done", s.signedIn(s.done))
 	on("GET /portal/{$}", s.signedIn(s.connections))
 	on("POST /portal/end/{id}", s.signedIn(s.end))
@@ -105,6 +109,7 @@ type page func(w http.ResponseWriter, r *http.Request) error
 func (s *Site) at(h page) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		w.Header().Set("Cache-Control", "no-store") // redirects too: they hold what is meant for one browser
 		err := h(w, r)
 		if err == nil {
 			return
@@ -161,7 +166,7 @@ func (s *Site) home(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
 	next, err := s.Flows.Begin(r.Context(), connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)},
-		connect.Start{Kind: connect.FlowSignIn, Return: web.Local(r.URL.Query().Get("return"), s.Prefix+"/portal/")})
+		connect.Start{Kind: connect.FlowSignIn, Return: s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/")})
 	if err != nil {
 		return err
 	}
@@ -174,7 +179,12 @@ func (s *Site) askSignOut(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Site) signOut(w http.ResponseWriter, _ *http.Request) error {
+func (s *Site) signOut(w http.ResponseWriter, r *http.Request) error {
+	if session, ok := s.Browser.Session(r); ok { // a copy of the cookie ends with it
+		if err := s.Sessions.End(r.Context(), s.Tenant, identity.EpochSession, session.ID); err != nil {
+			return err
+		}
+	}
 	s.Browser.SignOut(w)
 	s.Pages.Render(w, http.StatusOK, web.Page{Template: "notice", Title: "You are signed out here", View: notice{
 		Lines: []string{"Your agents go on working; end them on your pages, or ask your organisation. The company's own sign-in may still remember you."}, Link: s.Prefix + "/signin", Button: "Sign in"}})
@@ -215,16 +225,43 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 			IDP: res.Session.IDP, ACR: res.Session.ACR, AMR: res.Session.AMR, Started: now, Ends: now.Add(sessionMax)}); err != nil {
 			return err
 		}
-		http.Redirect(w, r, web.Local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)
+		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)
 		return nil
 	case connect.FlowSwap:
-		s.Pages.Render(w, http.StatusOK, web.Page{Template: "swap", Title: "This is another account than before", View: map[string]string{
-			"Old": res.Changed, "New": res.Connection.Label, "State": res.Swap, "Action": s.Prefix + "/portal/key"}})
+		plain, err := json.Marshal(swapped{res.Changed, res.Connection.Label, res.Swap})
+		if err != nil {
+			return err
+		}
+		q := url.Values{"between": {s.Browser.Seal(purposeSwap, s.Browser.Binding(w, r), plain)}}
+		http.Redirect(w, r, s.Prefix+"/portal/swap?"+q.Encode(), http.StatusSeeOther)
 		return nil
 	}
-	q := url.Values{"at": {string(res.Connection.Upstream)}, "as": {res.Connection.Label}, "request": {string(res.Request)}, "return": {res.Return}}
+	q := url.Values{"at": {string(res.Connection.Upstream)}, "request": {string(res.Request)}, "return": {res.Return}}
 	http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	return nil
+}
+
+// swapped is the question which of two accounts is meant, sealed into the address of its page.
+type swapped struct{ Old, New, State string }
+
+const purposeSwap = "portal/swap"
+
+func (s *Site) swap(w http.ResponseWriter, r *http.Request, v visit) error {
+	plain, err := s.Browser.Open(purposeSwap, v.Binding, r.URL.Query().Get("between"))
+	var k swapped
+	if err != nil || json.Unmarshal(plain, &k) != nil {
+		return fault.New(fault.Denied, "this page began in another browser; nothing was done; start again", nil)
+	}
+	s.render(w, v, "swap", "This is another account than before", map[string]string{"Old": k.Old, "New": k.New, "State": k.State, "Action": s.Prefix + "/portal/key"})
+	return nil
+}
+
+// pages are the first segments of paths to which a person may be sent on.
+var pages = []string{"authorize", "connect", "door", "portal"}
+
+// local is the path if it is one of this tenant's pages.
+func (s *Site) local(path, otherwise string) string {
+	return web.Local(path, s.Prefix, pages, otherwise)
 }
 
 func cmpOr(l ...string) string {
@@ -293,7 +330,7 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 		return fault.New(fault.NotFound, "there is no such service here", nil)
 	}
 	id := connect.RequestID(r.PathValue("id"))
-	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: web.Local(r.PostForm.Get("return"), "")}
+	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: s.local(r.PostForm.Get("return"), "")}
 	next, err := s.Flows.Begin(r.Context(), v.Visitor, start)
 	switch {
 	case err != nil:
@@ -329,7 +366,7 @@ func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
 	if err != nil {
 		return err
 	}
-	view := map[string]string{"Return": web.Local(q.Get("return"), ""), "Pages": s.Prefix + "/portal/"}
+	view := map[string]string{"Return": s.local(q.Get("return"), ""), "Pages": s.Prefix + "/portal/"}
 	title := up.Title + " is connected"
 	if len(l) > 0 && l[0].Label != "" {
 		view["Account"] = l[0].Label

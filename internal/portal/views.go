@@ -111,7 +111,7 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 // door offers, in the visit of a sign-in, what the server will need.
 func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 	srv := s.Catalog.Server(s.Tenant, catalog.ServerName(r.URL.Query().Get("server")))
-	later := web.Local(r.URL.Query().Get("return"), s.Prefix+"/portal/")
+	later := s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/")
 	if srv == nil {
 		return fault.New(fault.NotFound, "there is no such server here", nil)
 	}

@@ -3,6 +3,7 @@ package mcp
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"slices"
 	"unicode/utf8"
 
@@ -484,6 +485,23 @@ func (s *scanner) text(v Span) (string, error) {
 		return "", errSyntax
 	}
 	return string(out), nil
+}
+
+// Strings lists the strings of a message that was scanned, member names among them, unescaped, with their JSON pointers
+// (RFC 6901). It ends early where the text is not JSON.
+func Strings(raw []byte) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		d := jsontext.NewDecoder(bytes.NewBuffer(raw))
+		for {
+			t, err := d.ReadToken()
+			if err != nil {
+				return
+			}
+			if t.Kind() == '"' && !yield(string(d.StackPointer()), t.String()) {
+				return
+			}
+		}
+	}
 }
 
 // Lookup follows names through objects and returns the value's bytes, nil if there is none or a name stands twice.

@@ -93,6 +93,7 @@ type Browser struct {
 	Keys   *Keys
 	Secure bool
 	Suffix string
+	Tenant string // of other than the default tenant: who is signed in at two of them is so by two cookies
 	Now    func() time.Time
 	// Alive reports whether a session still holds: nothing has ended the person's access since it began.
 	Alive func(s Session) bool
@@ -108,6 +109,9 @@ const (
 )
 
 func (b *Browser) name(what string) string {
+	if b.Tenant != "" {
+		what += "." + b.Tenant
+	}
 	if b.Secure {
 		return "__Host-frontdesk-" + what
 	}
@@ -132,8 +136,9 @@ func (b *Browser) Session(r *http.Request) (Session, bool) {
 	return s, true
 }
 
-// SignIn remembers the person in this browser.
+// SignIn remembers the person in this browser, as a session that never was before.
 func (b *Browser) SignIn(w http.ResponseWriter, r *http.Request, s Session) error {
+	s.ID = rand.Text()
 	plain, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -142,7 +147,7 @@ func (b *Browser) SignIn(w http.ResponseWriter, r *http.Request, s Session) erro
 	return nil
 }
 
-// SignOut forgets him.
+// SignOut makes the browser forget him. A copy of the cookie lives on until the caller ends the session itself.
 func (b *Browser) SignOut(w http.ResponseWriter) {
 	c := b.cookie(cookieSession, "", 0)
 	c.MaxAge = -1

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 )
@@ -25,6 +26,10 @@ func (f *Front) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.ours(r.Host) { // DNS rebinding: another name that leads here is not us
 			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusForbidden)
+			return
+		}
+		if !canonical(r.URL) { // one thing has one path: no second spelling gets past a rule, or into a cache
+			http.NotFound(w, r)
 			return
 		}
 		if o := r.Header.Get("Origin"); o != "" && o != "null" && !f.allowed(o) && strings.Contains(r.URL.Path, "/mcp/") {
@@ -52,6 +57,15 @@ func (f *Front) Wrap(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(w, r)
 	})
+}
+
+// canonical reports whether a path is spelled as its one route is: nothing encoded that need not be, no dots, no doubled
+// slashes. The colon of a callback's name is the one byte that others spell in two ways.
+func canonical(u *url.URL) bool {
+	if u.RawPath != "" && strings.NewReplacer("%3A", ":", "%3a", ":").Replace(u.RawPath) != u.Path {
+		return false
+	}
+	return u.Path == "/" || strings.HasPrefix(u.Path, "/") && path.Clean(u.Path) == strings.TrimSuffix(u.Path, "/")
 }
 
 func (f *Front) ours(host string) bool {

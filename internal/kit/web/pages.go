@@ -8,6 +8,7 @@ import (
 	"errors"
 	"html/template"
 	"log/slog"
+	"mime"
 	"net/http"
 	"time"
 
@@ -53,6 +54,33 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 		_, _ = w.Write(p.css) // the browser went away if this fails
+	})
+}
+
+// Forms lets a form through only as our own pages send it: from this very origin, by a browser that says where it comes
+// from. Cookies alone prove nothing, since they travel with every request to us (CSRF).
+func (p *Pages) Forms(next http.Handler) http.Handler {
+	sameOrigin := http.NewCrossOriginProtection()
+	no := func(w http.ResponseWriter, r *http.Request, why string) {
+		p.Wrong(w, r, http.StatusForbidden, fault.New(fault.Denied, why+"; nothing was done", nil))
+	}
+	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		no(w, r, "this form was sent from another site")
+	}))
+	inner := sameOrigin.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+			switch {
+			case r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "":
+				no(w, r, "this form does not say which site it was sent from; use a browser of this decade")
+				return
+			case err != nil || kind != "application/x-www-form-urlencoded":
+				no(w, r, "this is not one of our forms")
+				return
+			}
+		}
+		inner.ServeHTTP(w, r)
 	})
 }
 
@@ -112,17 +140,20 @@ type wrong struct {
 // Wrong shows what failed, and what was not done. Causes go to the log, under the reference that the page shows.
 func (p *Pages) Wrong(w http.ResponseWriter, r *http.Request, status int, err error) {
 	ref := Reference()
-	title := "That did not work"
+	title, shown := "That did not work", ref
 	switch status {
 	case http.StatusForbidden:
 		title = "This is not possible here"
 	case http.StatusNotFound:
-		title = "There is no such page"
+		title, shown = "There is no such page", "" // the same for what is somebody else's as for what never was
+	}
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", Seconds(fault.RetryAfter(err)))
 	}
 	level := slog.LevelInfo
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelError
 	}
 	p.Log.Log(r.Context(), level, "a page said no", "path", r.URL.Path, "status", status, "reference", ref, "error", errors.Unwrap(err), "said", fault.Message(err))
-	p.Render(w, status, Page{Template: "wrong", Title: title, View: wrong{fault.Message(err), ref}})
+	p.Render(w, status, Page{Template: "wrong", Title: title, View: wrong{fault.Message(err), shown}})
 }

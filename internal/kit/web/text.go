@@ -2,6 +2,8 @@ package web
 
 import (
 	"net/url"
+	gopath "path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +28,18 @@ func Foreign(s string) string {
 	return string(runes)
 }
 
-// Local returns the path if it leads to a page of ours, else otherwise: nobody is sent elsewhere by a link to us.
-func Local(path, otherwise string) string {
+// Local returns the path if it leads to one of the pages under the prefix, else otherwise: nobody is sent elsewhere by a
+// link to us. Pages are named by their first segment.
+func Local(path, prefix string, pages []string, otherwise string) string {
 	u, err := url.Parse(path)
 	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") ||
-		strings.ContainsAny(path, "\\\r\n\t") || strings.HasPrefix(u.Path, "//") || strings.Contains(u.Path, "\\") {
+		strings.ContainsAny(path, "\\\r\n\t") || strings.HasPrefix(u.Path, "//") || strings.Contains(u.Path, "\\") ||
+		u.EscapedPath() != u.Path || gopath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") {
+		return otherwise
+	}
+	inside, ok := strings.CutPrefix(u.Path, prefix+"/")
+	first, _, _ := strings.Cut(inside, "/")
+	if !ok || !slices.Contains(pages, first) {
 		return otherwise
 	}
 	return path

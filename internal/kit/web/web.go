@@ -13,6 +13,7 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 // Session is a signed-in browser, sealed into a cookie. It is checked against the user's epoch at each use.
 type Session struct {
 	Tenant  string
+	ID      string // random, new at each sign-in: what a sign-out ends
 	User    string
 	Name    string
 	IDP     string

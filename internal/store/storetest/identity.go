@@ -77,7 +77,7 @@ func usersRaced(t *testing.T, a, b *store.DB) {
 func epochs(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	var last int64
-	for _, k := range []identity.EpochKind{identity.EpochUser, identity.EpochClient, identity.EpochFamily, identity.EpochAccess} {
+	for _, k := range []identity.EpochKind{identity.EpochUser, identity.EpochClient, identity.EpochFamily, identity.EpochSession, identity.EpochAccess} {
 		e := identity.Epoch{Tenant: ours, Kind: k, ID: "x", NotBefore: day}
 		got := must(a.Advance(ctx, e))(t)
 		if got.Seq <= last {
