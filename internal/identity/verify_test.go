@@ -240,7 +240,7 @@ func TestEndsOfTwoReplicasDoNotHideEachOther(t *testing.T) {
 	if err := d.Epochs.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	got := []bool{d.Epochs.Session("default", "bob", noon), d.Epochs.Since("default", "carol", noon), d.Epochs.Since("default", "alice", "a browser", noon)}
+	got := []bool{d.Epochs.Session("default", "bob", "browser", noon), d.Epochs.Session("default", "carol", "browser", noon), d.Epochs.Session("default", "alice", "browser", noon)}
 	if diff := cmp.Diff([]bool{false, false, true}, got); diff != "" {
 		t.Error(diff)
 	}
