@@ -24,7 +24,7 @@ type File struct {
 	TrustedProxies []conf.Prefix `yaml:"trusted_proxies" doc:"addresses of the proxies in front, where TLS ends"`
 	TLS            *TLS          `yaml:"tls" doc:"certificate and key, where TLS ends here"`
 	Egress         Egress        `yaml:"egress" doc:"where MCP servers send their API requests"`
-	Ops            Ops           `yaml:"ops" doc:"metrics, health and readiness"`
+	Ops            Ops           `yaml:"ops" doc:"metrics, health, readiness and profiles"`
 	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
 	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
 	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
