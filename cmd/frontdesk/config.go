@@ -55,7 +55,9 @@ type TLS struct {
 }
 
 type Egress struct {
-	Listen string `yaml:"listen" doc:"address; default 127.0.0.1:8081"`
+	Listen string   `yaml:"listen" doc:"address; default 127.0.0.1:8081"`
+	Names  []string `yaml:"names" doc:"host names and addresses by which servers reach it over https, beside localhost and the address that it listens on"`
+	Others string   `yaml:"others" doc:"what a server gets that asks the proxy for a host that no upstream lists: refuse (default), or tunnel (passed on unseen, to public addresses on port 443)"`
 }
 
 type Ops struct {
@@ -197,6 +199,7 @@ func (c *Config) check() conf.Problems {
 	k := &checker{Config: c}
 	k.defaults()
 	k.public()
+	k.egress()
 	k.catalogue()
 	for t := range c.Tenants {
 		if !name.MatchString(t) || t == string(identity.DefaultTenant) {
@@ -260,6 +263,23 @@ func (k *checker) public() {
 }
 
 // catalogue joins the built-in providers with those of the file.
+func (k *checker) egress() {
+	switch k.Egress.Others {
+	case "", "refuse":
+	case "tunnel":
+		if k.File.Outbound.Proxy != "" {
+			k.wrong("egress.others", "tunnel does not go through outbound.proxy", "list the hosts under an upstream, or refuse the others")
+		}
+	default:
+		k.wrong("egress.others", "others is refuse or tunnel", "")
+	}
+	for i, n := range k.Egress.Names {
+		if u, err := origin(n); err != nil || strings.Contains(n, "://") || u.Port() != "" || u.Path != "" {
+			k.wrong("egress.names["+strconv.Itoa(i)+"]", "this is no host name or address", "write it as egress.internal or 10.0.0.5")
+		}
+	}
+}
+
 func (k *checker) catalogue() {
 	built, err := catalog.Providers()
 	if err != nil {

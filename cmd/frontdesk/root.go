@@ -37,7 +37,7 @@ Start with:  frontdesk init github > frontdesk.yaml
 	c.PersistentFlags().String("data-dir", "./frontdesk-data", "where the running server's admin socket is")
 	c.PersistentFlags().Bool("json", false, "print JSON for scripts")
 	c.AddCommand(serveCommand(), checkCommand(), initCommand(), schemaCommand(), reloadCommand(), doctorCommand(), explainCommand(),
-		connectionsCommand(), auditCommand(), versionCommand())
+		connectionsCommand(), auditCommand(), caCommand(), versionCommand())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cobra.OnFinalize(stop)
 	c.SetContext(ctx)

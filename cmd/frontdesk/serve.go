@@ -78,9 +78,9 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.Remove(socket) }() // a socket left behind refuses nobody
-	servers := []*http.Server{
+	servers := []server{
 		d.server(public, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })),
-		d.server(egress, d.egress), d.server(ops, d.opsHandler()), d.server(admin, d.admin),
+		d.egress, d.server(ops, d.opsHandler()), d.server(admin, d.admin),
 	}
 	d.announce(out, cfg)
 
@@ -118,6 +118,13 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	}
 	stopRooms()
 	return errors.Join(ignoreClosed(err), chores.Wait(), d.db.Close())
+}
+
+// server is what serves one of the listeners.
+type server interface {
+	Serve(l net.Listener) error
+	Shutdown(ctx context.Context) error
+	Close() error
 }
 
 func ignoreClosed(err error) error {
@@ -207,8 +214,8 @@ func (d *desk) reload(ctx context.Context) (string, error) {
 	}
 	old := d.config.Load()
 	cfg.DataDir, cfg.Keys = old.DataDir, old.Keys
-	if cfg.PublicURL.String() != old.PublicURL.String() || cfg.Listen != old.Listen || cfg.Egress != old.Egress || cfg.Ops != old.Ops || cfg.Database != old.Database {
-		return "", errors.New("public_url, listen, egress, ops and database change only at a restart")
+	if cfg.PublicURL.String() != old.PublicURL.String() || cfg.Listen != old.Listen || cfg.Egress.Listen != old.Egress.Listen || cfg.Egress.Others != old.Egress.Others || cfg.Ops != old.Ops || cfg.Database != old.Database {
+		return "", errors.New("public_url, listen, egress's listen and others, ops and database change only at a restart")
 	}
 	if err := d.apply(ctx, cfg); err != nil {
 		return "", err

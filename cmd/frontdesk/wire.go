@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -67,7 +69,8 @@ type desk struct {
 
 	keys   *web.Keys
 	public atomic.Pointer[http.Handler]
-	egress http.Handler
+	egress *egress.Proxy
+	ca     *vault.Authority
 	admin  http.Handler
 }
 
@@ -137,6 +140,7 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 	}
 	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
 	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
+	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	d.audit, err = audit.New(d.db, d.db, d.now, d.log)
 	return err
 }
@@ -174,9 +178,12 @@ func (d *desk) join(cfg *Config) error {
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: d.broker, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
-	d.egress = &egress.Proxy{Door: d.broker, Catalog: &d.catalog, Log: d.log, Hop: hop}
+	d.egress = &egress.Proxy{Door: d.broker, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop}
+	if cfg.Egress.Others == "tunnel" {
+		d.egress.Tunnel = d.door.Tunnel
+	}
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(refresher), Policies: &d.policies, Catalog: &d.catalog,
-		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Authority: d.ca.PEM, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }
 
@@ -213,6 +220,9 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 		return problems
 	}
 	if err := d.door.SetNamed(cfg.origins()); err != nil {
+		return err
+	}
+	if err := d.ca.Use(ctx, cfg.certified()); err != nil {
 		return err
 	}
 	d.catalog.Set(cfg.snapshot)
@@ -270,6 +280,17 @@ func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, id
 // at is a tenant's issuer.
 func (c *Config) at(t identity.Tenant) string {
 	return c.PublicURL.Scheme + "://" + c.PublicURL.Host + prefix(t)
+}
+
+// certified are the names that egress shows certificates for: the hosts that it opens, and its own.
+func (c *Config) certified() []string {
+	l := append([]string{"localhost", "127.0.0.1", "::1"}, c.snapshot.Hosts()...)
+	if host, _, err := net.SplitHostPort(c.Egress.Listen); err == nil {
+		if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
+			l = append(l, host)
+		}
+	}
+	return append(l, c.Egress.Names...)
 }
 
 // origins are all that the config names: where connections may go, private addresses included.

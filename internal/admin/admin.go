@@ -39,6 +39,7 @@ type API struct {
 	Events      broker.Notary
 	Reload      func(ctx context.Context) (string, error)
 	Status      func(ctx context.Context) map[string]string
+	Authority   func() []byte // PEM of egress's certification authority
 	Slog        *slog.Logger
 	Now         func() time.Time
 }
@@ -69,6 +70,7 @@ type LogReader interface {
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", a.at(a.status))
+	mux.HandleFunc("GET /ca", a.at(func(*http.Request) (any, error) { return map[string]string{"pem": string(a.Authority())}, nil }))
 	mux.HandleFunc("POST /reload", a.at(a.reload))
 	mux.HandleFunc("POST /explain", a.at(a.explain))
 	mux.HandleFunc("GET /connections", a.at(a.connections))

@@ -55,7 +55,8 @@ type Door interface {
 	// intent cannot be recorded or the credential's source is away. Every intent that it wrote has its outcome by then.
 	Open(ctx context.Context, c *identity.Caller, a Act) (Lease, error)
 	// Holder says who holds a transaction token, and for which open call or session: fault.Unauthenticated for anything
-	// else than a ticket of ours whose call or session is still open and whose user's access has not ended.
+	// else than a ticket of ours whose call or session is still open and whose user's access has not ended. With tenant ""
+	// it is the ticket that says the tenant.
 	Holder(ctx context.Context, t identity.Tenant, ticket string) (*Holding, error)
 	// Visible filters the names that this caller may call at the server, in one pass.
 	Visible(ctx context.Context, c *identity.Caller, s *catalog.Server, method string, names []string) ([]bool, error)

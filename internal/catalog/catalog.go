@@ -84,6 +84,7 @@ type Snapshot struct {
 	Servers   map[identity.Tenant]map[ServerName]*Server
 	Upstreams map[identity.Tenant]map[UpstreamName]*Upstream
 	shapes    shapes
+	origins   origins
 }
 
 // Catalog is the current snapshot. The zero Catalog is empty.

@@ -23,6 +23,7 @@ type Provider struct {
 	Headers   map[string]string `yaml:"headers"` // sent with each of our own requests to the API
 	// EncodedSlash lets %2F stand in a path segment, because the vendor's ids hold slashes. A policy sees it as it is.
 	EncodedSlash bool              `yaml:"encoded_slash"`
+	WebSocket    bool              `yaml:"websocket"`    // the API has WebSockets: upgrades are let through
 	TokenShapes  []string          `yaml:"token_shapes"` // regular expressions; what matches is refused at the gateway
 	Scopes       map[string]string `yaml:"scopes"`       // scope -> what it lets an agent do, in words
 }

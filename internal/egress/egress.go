@@ -1,16 +1,21 @@
-// Package egress serves API calls out: what an MCP server sends with its transaction token arrives here, and leaves
-// with the credential.
+// Package egress serves API calls out: what an MCP server sends with its transaction token (the keycard) arrives here, and
+// leaves with the credential.
 //
-// It reads host, method and path, refuses what two readers could understand differently, and passes every request
-// through the broker. It trusts a transaction token and nothing else about its sender. It holds no credential.
+// One listener has three doors: a base URL (/egress/<upstream>/<path>), an HTTP proxy (absolute-form requests), and CONNECT,
+// whose TLS is ended here with certificates of the deployment's own authority. Behind the doors there is one way. It reads
+// host, method and path, refuses what two readers could understand differently, and passes every request through the
+// broker. It trusts a transaction token and nothing else about its sender. It holds no credential, and no key of the
+// authority.
 package egress
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
-	"net/url"
-	"strings"
+	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -20,14 +25,26 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Proxy is the base-URL door: /egress/<upstream>/<path> is the upstream's first origin, /egress/<upstream>/@<host>/<path>
-// another one of its list; both under /t/<tenant> for other tenants than the default. All fields are required.
+// Proxy is egress. All fields but Tunnel are required. It serves any number of listeners (Serve) until Shutdown or Close.
 type Proxy struct {
 	Door    broker.Door
 	Catalog *catalog.Catalog
+	Certs   Certifier
 	Log     *slog.Logger
 	// Hop marks requests that passed this deployment, so that a loop ends at its second turn.
 	Hop string
+	// Tunnel opens a connection to a host that no upstream lists, to be passed on blindly; nil: such hosts are refused.
+	Tunnel func(ctx context.Context, authority string) (net.Conn, error)
+
+	start  sync.Once
+	server *http.Server
+	in     *intake
+	blind  chan struct{} // one place for each tunnel that is passed on blindly
+}
+
+// Certifier makes certificates for the names in the config, and refuses all others (vault.Authority).
+type Certifier interface {
+	Leaf(ctx context.Context, name string) (*tls.Certificate, error)
 }
 
 // ServeHTTP implements http.Handler.
@@ -44,27 +61,30 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	// The whole body may take as long as its call lasts; the listener's own limits are for headers.
 	c := http.NewResponseController(w)
-	_, _ = c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{})
+	_, _, _ = c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{}), c.EnableFullDuplex()
+	if r.Method == http.MethodConnect {
+		return p.connect(w, r)
+	}
 	if err := p.checkRequest(r); err != nil {
 		return err
 	}
-	route, err := parseRoute(r.RequestURI)
+	rt, err := p.route(r)
 	if err != nil {
 		return err
 	}
-	ticket, err := takeTicket(r, p.Catalog.Upstream(route.tenant, route.upstream))
+	ticket, err := takeTicket(r, rt.upstreams)
 	if err != nil {
 		return err
 	}
-	holding, err := p.Door.Holder(r.Context(), route.tenant, ticket)
+	holding, err := p.Door.Holder(r.Context(), rt.tenant, ticket)
 	if err != nil {
 		return err
 	}
-	up := p.Catalog.Upstream(route.tenant, route.upstream)
-	if up == nil {
-		return fault.New(fault.Denied, "there is no upstream "+string(route.upstream)+" for this server", nil)
+	up, err := rt.upstream(holding)
+	if err != nil {
+		return err
 	}
-	target, err := route.target(up)
+	target, err := rt.target(up)
 	if err != nil {
 		return err
 	}
@@ -84,7 +104,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	outcome, err = p.relay(w, resp, up, route)
+	outcome, err = p.relay(w, resp, up, rt)
 	return err
 }
 
@@ -114,6 +134,10 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close")
 	case fault.Unauthenticated:
 		status, code = http.StatusUnauthorized, "invalid_token"
+		if asProxy(r) { // who speaks to a proxy is answered as by a proxy (RFC 9110 section 15.5.8)
+			status = http.StatusProxyAuthRequired
+			w.Header().Set("Proxy-Authenticate", `Basic realm="frontdesk"`)
+		}
 	case fault.Denied, fault.NotFound:
 		status, code = http.StatusForbidden, "denied"
 	case fault.RateLimited:
@@ -128,63 +152,4 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 		p.Log.Error("egress", "method", r.Method, "error", err)
 	}
 	writeJSON(w, status, code, fault.Message(err))
-}
-
-// route is where a request wants to go, as its line says; nothing of it is trusted to exist.
-type route struct {
-	tenant   identity.Tenant
-	upstream catalog.UpstreamName
-	host     string // "" = the upstream's first origin
-	path     string // canonical, with its leading slash
-	query    string
-	prefix   string // of the egress path, for rewriting Location
-}
-
-// parseRoute reads the request line itself: what the HTTP library made of it has been decoded already.
-func parseRoute(line string) (route, error) {
-	path, query, _ := strings.Cut(line, "?")
-	rt := route{tenant: identity.DefaultTenant, query: query}
-	if rest, ok := strings.CutPrefix(path, "/t/"); ok {
-		tenant, rest, _ := strings.Cut(rest, "/")
-		rt.tenant, rt.prefix, path = identity.Tenant(tenant), "/t/"+tenant, "/"+rest
-	}
-	rest, ok := strings.CutPrefix(path, "/egress/")
-	if !ok {
-		return rt, &statusError{http.StatusNotFound, "not_found", "this is the egress of Frontdesk: use /egress/<upstream>/<path>"}
-	}
-	name, rest, _ := strings.Cut(rest, "/")
-	rt.upstream, rt.prefix = catalog.UpstreamName(name), rt.prefix+"/egress/"+name
-	if host, ok := strings.CutPrefix(rest, "@"); ok {
-		rt.host, rest, _ = strings.Cut(host, "/")
-		if rt.host == "" {
-			return rt, badRequest("the host after @ is empty")
-		}
-	}
-	if _, err := url.ParseQuery(query); err != nil || strings.Contains(query, ";") {
-		return rt, badRequest("the query can be read in more than one way")
-	}
-	var err error
-	rt.path, err = canonicalPath("/" + rest)
-	return rt, err
-}
-
-// target is the URL that is called: one authority, exactly as the config lists it, drives policy, credential, dial and Host.
-func (rt route) target(up *catalog.Upstream) (*url.URL, error) {
-	if strings.Contains(strings.ToLower(rt.path), "%2f") && !up.Provider.EncodedSlash {
-		return nil, badRequest("the path holds an encoded slash")
-	}
-	for i, o := range up.Origins {
-		if rt.host != o.Host && (rt.host != "" || i > 0) {
-			continue
-		}
-		u := *o
-		raw := strings.TrimSuffix(u.EscapedPath(), "/") + rt.path
-		decoded, err := url.PathUnescape(raw)
-		if err != nil {
-			return nil, badRequest("the path is not well formed")
-		}
-		u.Path, u.RawPath, u.RawQuery = decoded, raw, rt.query
-		return &u, nil
-	}
-	return nil, fault.New(fault.Denied, "this host is not one of the upstream's", nil)
 }

@@ -11,6 +11,9 @@ import (
 // invalid UTF-8. The path must begin with a slash.
 func canonicalPath(raw string) (string, error) {
 	var out, plain strings.Builder // plain is what a server sees after decoding once
+	if !strings.HasPrefix(raw, "/") {
+		return "", badRequest("the path does not begin with a slash")
+	}
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
 		if c != '%' {

@@ -100,7 +100,7 @@ var linkTarget = regexp.MustCompile(`<[^<>]*>`)
 // rewrite turns an address on one of the upstream's origins into the way there through egress; others stay as they are.
 func (rt route) rewrite(ref string, up *catalog.Upstream) string {
 	u, err := url.Parse(ref)
-	if err != nil || u.Host == "" && !strings.HasPrefix(ref, "/") {
+	if rt.prefix == "" || err != nil || u.Host == "" && !strings.HasPrefix(ref, "/") {
 		return ref
 	}
 	for i, o := range up.Origins {

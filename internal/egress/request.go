@@ -65,16 +65,17 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 // takeTicket finds the one transaction token, in one of the places where servers put their credential, and takes it and
 // everything else that could be a credential off the request. A token anywhere else, or twice, is refused, so that it
 // never leaves toward an upstream.
-func takeTicket(r *http.Request, up *catalog.Upstream) (string, error) {
+func takeTicket(r *http.Request, ups []*catalog.Upstream) (string, error) {
 	places := []string{"Authorization"}
-	if up != nil {
+	for _, up := range ups {
 		places = append(places, up.Provider.Injection.Name)
 		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
 			places = append(places, k.Injection.Name)
 		}
 	}
+	slices.Sort(places)
 	var found []string
-	for _, name := range places {
+	for _, name := range slices.Compact(places) {
 		if name == "" {
 			continue
 		}

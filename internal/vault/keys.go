@@ -105,7 +105,7 @@ func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, gen
 func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
 	r := keyring{store, wrap, time.Now}
 	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeTicket} {
+		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeTicket, purposeAuthority} {
 			if _, err := r.all(ctx, t, purpose); err != nil {
 				return err
 			}

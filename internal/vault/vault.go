@@ -104,7 +104,7 @@ type Store interface {
 // Key is one sealed key or keyset of the system: signing keys, tenant keysets.
 type Key struct {
 	Tenant     identity.Tenant // "" for the system's
-	Purpose    string          // tenant, issuer, ticket, ticket-jwt
+	Purpose    string          // tenant, issuer, ticket, ticket-jwt, ca
 	ID         string          // kid
 	Generation int64
 	Created    time.Time

@@ -99,6 +99,26 @@ func (d *Door) Named() *Client { return &Client{door: d} }
 // Found returns the client for URLs that came from elsewhere.
 func (d *Door) Found() *Client { return &Client{door: d, found: true} }
 
+// Tunnel connects to host:port by the guard for what is found, for bytes that are not ours to look into. Where a proxy is
+// configured it is refused: the guard's judgement of addresses would not hold behind it.
+func (d *Door) Tunnel(ctx context.Context, hostport string) (net.Conn, error) {
+	at, err := parseAuthority("https", hostport)
+	if err != nil {
+		return nil, err
+	}
+	if why := at.notFindable(); why != "" {
+		return nil, at.refuse(why)
+	}
+	if d.found.Proxy != nil {
+		return nil, at.refuse("tunnels do not go through outbound.proxy")
+	}
+	c, err := d.found.DialContext(ctx, "tcp", at.origin().authority)
+	if err != nil {
+		return nil, explain(hostport, err)
+	}
+	return c, nil
+}
+
 // Close gives idle connections back. Requests under way are not touched.
 func (d *Door) Close() {
 	d.named.CloseIdleConnections()
