@@ -128,6 +128,7 @@ type Server struct {
 	Placeholder string         `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
 	CallLimit   *conf.Duration `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
 	Check       bool           `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
+	Methods     []string       `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
 	Refuse      []string       `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
 }
 
@@ -418,7 +419,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 		k.wrong(at, "a server's name is 1 to 32 lower-case letters, digits and hyphens", "")
 	}
 	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), URL: s.URL.URL, Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
-		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check}
+		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods}
 	if s.CallLimit != nil {
 		if out.CallLimit = time.Duration(*s.CallLimit); out.CallLimit > maxCallLimit {
 			k.wrong(at+".call_limit", "call_limit is at most 1h", "")

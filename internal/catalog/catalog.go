@@ -42,6 +42,7 @@ type Server struct {
 	CallLimit      time.Duration
 	CheckArguments bool     // look for credentials in messages too
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
+	Methods        []string // MCP requests of clients that pass, beside those of the protocol
 }
 
 // Need is one upstream that a server uses.

@@ -148,6 +148,10 @@ func (g *Gateway) await(ctx context.Context, t identity.Tenant, id connect.Reque
 	defer cancel()
 	wake := make(chan struct{}, 1)
 	g.mu.Lock()
+	if len(g.waiting) >= maxWaiting {
+		g.mu.Unlock()
+		return connect.Open // the question is asked again, and nobody waits
+	}
 	if g.waiting == nil {
 		g.waiting = map[chan struct{}]bool{}
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -46,11 +47,11 @@ func must(v any) []byte {
 }
 
 func (c *call) post() {
-	if kind, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		http.Error(c.w, "send application/json", http.StatusUnsupportedMediaType)
+	if !plainJSON(c.r.Header) {
+		http.Error(c.w, "send application/json in UTF-8, without a content coding", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := readBody(c.r)
+	body, err := readBody(c.w, c.r)
 	if errors.Is(err, error(errTooLarge)) {
 		c.w.Header().Set("Connection", "close")
 		c.write(http.StatusRequestEntityTooLarge, mcp.ErrorMessage([]byte("null"), errTooLarge.Code, errTooLarge.Msg, nil))
@@ -83,6 +84,17 @@ func (c *call) post() {
 	c.dispatch()
 }
 
+// plainJSON reports whether a body is JSON for every reader: one type, and no coding that inflates.
+func plainJSON(h http.Header) bool {
+	types := h.Values("Content-Type")
+	if len(types) != 1 || h.Get("Content-Encoding") != "" && !strings.EqualFold(h.Get("Content-Encoding"), "identity") {
+		return false
+	}
+	kind, params, err := mime.ParseMediaType(types[0])
+	charset, said := params["charset"]
+	return err == nil && kind == "application/json" && (!said || strings.EqualFold(charset, "utf-8"))
+}
+
 // era checks what a message of its era must carry.
 func (c *call) era() error {
 	if c.m.Kind == mcp.Notification && c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July {
@@ -96,6 +108,9 @@ func (c *call) era() error {
 			return &mcp.Fault{Code: mcp.CodeParams, Msg: "_meta lacks io.modelcontextprotocol/clientCapabilities"}
 		}
 		return nil
+	}
+	if len(c.r.Header.Values(mcp.HeaderVersion)) > 1 || len(c.r.Header.Values(mcp.HeaderSession)) > 1 {
+		return &mcp.Fault{Code: mcp.CodeRequest, Msg: "the version or the session stands twice in the header"}
 	}
 	v := c.r.Header.Get(mcp.HeaderVersion)
 	if v == mcp.Version2026July && c.m.Method != "initialize" {
@@ -129,8 +144,23 @@ func acts(method string) bool {
 	return !strings.HasPrefix(method, "notifications/") && method != ""
 }
 
+// known are the requests that the protocol lets clients send. Others pass only where the config names them for the server.
+var known = []string{"initialize", "ping", "server/discover", "tools/list", "tools/call", "prompts/list", "prompts/get", "resources/list", "resources/read", "resources/templates/list",
+	"resources/subscribe", "resources/unsubscribe", "subscriptions/listen", "completion/complete", "logging/setLevel", "tasks/list", "tasks/get", "tasks/update", "tasks/result", "tasks/cancel"}
+
+// hidden reports whether a name holds characters that people do not see, or that end it for some reader: no honest one does.
+func hidden(name string) bool {
+	return strings.TrimSpace(name) != name || strings.ContainsFunc(name, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp, unicode.Variation_Selector)
+	})
+}
+
 // act is a call that policy decides by name: first the retry of a question is recognised, then it goes on as any other.
 func (c *call) act() {
+	if hidden(c.m.Target) || !slices.Contains(known, c.m.Method) && !slices.Contains(c.server.Methods, c.m.Method) {
+		c.unknown()
+		return
+	}
 	if c.m.RequestState.Present() && c.m.Modern() {
 		if goOn := c.resume(); !goOn {
 			return
@@ -147,6 +177,11 @@ func (c *call) act() {
 func (c *call) forward(kind broker.Kind) {
 	ctx, cancel := context.WithTimeout(c.context(), c.server.CallLimit)
 	defer cancel()
+	if c.m.Method == "subscriptions/listen" { // a stream of news lives as long as the token that opened it
+		var end context.CancelFunc
+		ctx, end = context.WithDeadline(ctx, c.caller.Expires)
+		defer end()
+	}
 	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(kind))
 	if err != nil {
 		c.no(err)
@@ -241,7 +276,7 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with status " + strconv.Itoa(resp.StatusCode)}
 	case kind == "text/event-stream":
 		return c.relay(lease, resp)
-	case resp.StatusCode >= 300 && kind != "application/json":
+	case resp.StatusCode < 200 || kind != "application/json" && (resp.StatusCode >= 300 || kind != ""):
 		c.say(c.server.Title+" answered with status "+strconv.Itoa(resp.StatusCode)+". Nothing is known of what it did; an operator can look into its log.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "status " + strconv.Itoa(resp.StatusCode)}
 	}
@@ -250,19 +285,40 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
 	}
+	if len(body) > 0 && c.m.Kind == mcp.Request {
+		return c.deliver(lease, body, resp)
+	}
+	if kind == "application/json" && len(body) > 0 {
+		c.w.Header().Set("Content-Type", "application/json")
+	} else {
+		body = nil // to a notification or an answer there is nothing to say
+	}
+	c.w.WriteHeader(resp.StatusCode)
+	_, _ = c.w.Write(body)
+	return resultOf(body, resp.StatusCode)
+}
+
+// deliver passes one JSON answer on, where it is one to this call.
+func (c *call) deliver(lease broker.Lease, body []byte, resp *http.Response) broker.Outcome {
+	m, err := mcp.Scan(body)
+	if err != nil || m.Kind != mcp.Response || !c.ours(&m) {
+		c.write(http.StatusOK, c.unfit("something that is no answer to this call"))
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's answer is none to this call"}
+	}
 	if c.unknownThere(body) {
 		c.unknown()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server knows nothing of that name"}
 	}
-	if len(body) > 0 && kind == "application/json" {
-		body = c.edit(lease, body)
-	}
-	if kind != "" {
-		c.w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
-	}
+	msg := c.edit(lease, &m)
+	c.w.Header().Set("Content-Type", "application/json")
 	c.w.WriteHeader(resp.StatusCode)
-	_, _ = c.w.Write(body) // the client went away if this fails; the call is done all the same
+	_, _ = c.w.Write(msg) // the client went away if this fails; the call is done all the same
 	return resultOf(body, resp.StatusCode)
+}
+
+// ours reports whether an answer is one to this call; an error without an id is.
+func (c *call) ours(m *mcp.Message) bool {
+	return !m.ID.Present() && m.Err.Present() || mcp.SameID(m.IDBytes(), c.m.IDBytes())
 }
 
 // resultOf reads what came of a call, as far as the answer says.
@@ -278,16 +334,23 @@ func resultOf(body []byte, status int) broker.Outcome {
 
 // edit changes an answer where it must: lists lose what this caller may not call, and an answer to a call whose every API
 // request was refused for a missing connection becomes the question.
-func (c *call) edit(lease broker.Lease, body []byte) []byte {
+func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
+	if m.ID.Present() && !bytes.Equal(m.IDBytes(), c.m.IDBytes()) { // the client looks for its id as it wrote it
+		own, err := mcp.Scan(mcp.Splice(m.Raw, mcp.Edit{Span: m.ID, With: c.m.IDBytes()}))
+		if err != nil {
+			return c.unfit("something that is no answer to this call")
+		}
+		m = &own
+	}
 	if mcp.IsList(c.m.Method) {
-		return c.filter(body)
+		return c.filter(m.Raw)
 	}
 	if s := lease.State(); len(s.Missing) > 0 && s.APIs == 0 && c.m.Kind == mcp.Request {
 		if q := c.question(s.Missing); q != nil {
 			return q
 		}
 	}
-	return body
+	return c.answered(m)
 }
 
 func (c *call) filter(body []byte) []byte {

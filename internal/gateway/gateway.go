@@ -39,6 +39,8 @@ type Gateway struct {
 	streams  map[string]*clientStream // open GET streams by session
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
+
+	open, listening crowd // by caller
 }
 
 // Asks opens connect requests (connect.Desk).
@@ -63,6 +65,7 @@ type Session struct {
 	Server    catalog.ServerName
 	Version   string       // negotiated
 	URLAsk    bool         // the client declared elicitation.url
+	Declares  []string     // what else servers may ask of it (mcp.Message.Declared)
 	Upstream  []byte       // the server's own session id, sealed with the faces' keys; empty where the server has none
 	Act       audit.CallID // the session's own act
 	Created   time.Time

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -74,6 +75,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenan
 		return
 	}
 	c := &call{g: g, w: w, r: r, tenant: t, server: s, caller: caller, token: token}
+	leave, ok := c.room()
+	if !ok {
+		return
+	}
+	defer leave()
 	switch r.Method {
 	case http.MethodPost:
 		c.post()
@@ -212,8 +218,14 @@ func (g *Gateway) smuggledInside(body []byte, s *catalog.Server, token string) s
 	return ""
 }
 
+// bodyTime is for a whole message of a client: more is somebody who only wants to hold the connection.
+const bodyTime = 30 * time.Second
+
 // readBody reads the message; an oversized one is refused whole.
-func readBody(r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTime)) // a recorder in a test has none
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, errTooLarge

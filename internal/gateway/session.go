@@ -189,7 +189,7 @@ func (c *call) begin(ctx context.Context, act audit.CallID, version, upstream st
 	id := base64.RawURLEncoding.EncodeToString(random)
 	now := c.g.Now()
 	s := Session{Tenant: c.tenant, ID: digest(id), Principal: c.caller.Principal(), Client: c.caller.Client, Server: c.server.Name, Version: version,
-		URLAsk: c.m.DeclaresURLElicitation(), Act: act, Created: now, Seen: now}
+		URLAsk: c.m.DeclaresURLElicitation(), Declares: c.m.Declared(), Act: act, Created: now, Seen: now}
 	if upstream != "" {
 		s.Upstream = []byte(c.g.Keys.Seal(purposeUpstream, s.ID, []byte(upstream)))
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -29,37 +28,39 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	stop := c.endWithAccess(c.r.Context(), lease, func() { _ = resp.Body.Close() })
 	defer stop()
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the stream ended without an answer"}
+	others := &foreign{call: c, lease: lease}
 	events := mcp.NewEvents(resp.Body)
-	for {
-		// A stream that answers one request carries one response: ours, however its id is spelled.
+	for answered := false; ; {
 		e, err := events.Next()
 		if err != nil {
-			if !errors.Is(err, io.EOF) && c.m.Kind == mcp.Request && outcome.Result == audit.ResultUnknown && c.r.Context().Err() == nil {
+			if !errors.Is(err, io.EOF) && c.m.Kind == mcp.Request && !answered && c.r.Context().Err() == nil {
 				_ = out.Message(mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeUnavailable, c.server.Title+" broke off its answer. Nothing is known of what it did.", nil))
 			}
 			return outcome
 		}
-		raw := e.Raw
+		msg := e.Data
 		if e.Message() {
-			if m, err := mcp.Scan(e.Data); err == nil && m.Kind == mcp.Response {
+			m, err := mcp.Scan(e.Data)
+			switch {
+			case err != nil: // two readers could understand it differently
+				_ = out.Message(c.unfit("a message that cannot be read in one way"))
+				return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's message cannot be read in one way"}
+			case m.Kind == mcp.Response && !answered && c.ours(&m):
+				answered = true
 				outcome = resultOf(e.Data, http.StatusOK)
-				edited := c.edit(lease, e.Data)
-				if c.unknownThere(e.Data) {
-					edited, _ = c.unknownMessage()
+				if msg = c.edit(lease, &m); c.unknownThere(e.Data) {
+					msg, _ = c.unknownMessage()
 				}
-				if !bytes.Equal(edited, e.Data) {
-					raw = event(edited)
+			default:
+				if msg = others.pass(&m); msg == nil {
+					continue
 				}
 			}
 		}
-		if err := out.Event(raw); err != nil && c.m.Modern() {
+		if err := out.Event(c.frame(&e, msg)); err != nil && c.m.Modern() {
 			return broker.Outcome{Result: audit.ResultUnknown, Detail: "the client went away"}
 		}
 	}
-}
-
-func event(msg []byte) []byte {
-	return append(append([]byte("event: message\ndata: "), bytes.ReplaceAll(msg, []byte("\n"), []byte(" "))...), "\n\n"...)
 }
 
 // endWithAccess calls end when the caller's access does, until stop is called.
@@ -127,7 +128,7 @@ func (c *call) get() {
 	defer s.out.KeepAlive(keepAlive)()
 	if resp != nil {
 		if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); resp.StatusCode == http.StatusOK && kind == "text/event-stream" {
-			c.pump(s, resp.Body)
+			c.pump(s, resp.Body, lease)
 		}
 	}
 	<-ctx.Done()
@@ -139,14 +140,26 @@ func isNeeded(err error) bool {
 }
 
 // pump passes the server's events on until its stream ends.
-func (c *call) pump(s *clientStream, body io.Reader) {
+func (c *call) pump(s *clientStream, body io.Reader, lease broker.Lease) {
+	others := &foreign{call: c, lease: lease, replay: c.r.Header.Get("Last-Event-Id") != ""}
 	events := mcp.NewEvents(body)
 	for {
 		e, err := events.Next()
 		if err != nil {
 			return
 		}
-		if err := s.out.Event(e.Raw); err != nil {
+		msg := e.Data
+		if e.Message() {
+			m, err := mcp.Scan(e.Data)
+			if err != nil {
+				others.tell("a message that cannot be read in one way")
+				continue
+			}
+			if msg = others.pass(&m); msg == nil {
+				continue
+			}
+		}
+		if err := s.out.Event(c.frame(&e, msg)); err != nil {
 			s.end()
 			return
 		}

@@ -12,16 +12,16 @@ var _ gateway.Sessions = (*DB)(nil)
 
 var sessionTable = table[gateway.Session]{
 	name: "sessions", none: "there is no such session",
-	columns: "tenant, id, principal, client, server, version, url_ask, upstream, act, created, seen",
+	columns: "tenant, id, principal, client, server, version, url_ask, declares, upstream, act, created, seen",
 	fields: func(s *gateway.Session) []any {
-		return []any{&s.Tenant, (*blob)(&s.ID), &s.Principal, &s.Client, &s.Server, &s.Version, &s.URLAsk, (*blob)(&s.Upstream), &s.Act, (*when)(&s.Created), (*when)(&s.Seen)}
+		return []any{&s.Tenant, (*blob)(&s.ID), &s.Principal, &s.Client, &s.Server, &s.Version, &s.URLAsk, (*texts)(&s.Declares), (*blob)(&s.Upstream), &s.Act, (*when)(&s.Created), (*when)(&s.Seen)}
 	},
 }
 
 // PutSession implements gateway.Sessions.
 func (db *DB) PutSession(ctx context.Context, s gateway.Session) error {
 	return sessionTable.put(ctx, db.write, &s, ` ON CONFLICT (tenant, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
-		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`)
+		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, declares = excluded.declares, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`)
 }
 
 // Session implements gateway.Sessions.

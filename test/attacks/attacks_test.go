@@ -110,34 +110,6 @@ func TestA058_smuggledCredentials(t *testing.T) {
 	}
 }
 
-func TestA067_messages(t *testing.T) {
-	s := play(t)
-	before := s.Modern.Count("/mcp")
-	tests := map[string]struct {
-		body, tool string
-		code       string
-	}{
-		"not JSON":        {"hello", "whoami", "-32700"},
-		"batch":           {"[" + callBody("whoami", "{}") + "]", "whoami", "-32600"},
-		"two names":       {`{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"whoami","n\u0061me":"delete_issue",` + meta + `}}`, "whoami", "-32600"},
-		"null id":         {strings.Replace(callBody("whoami", "{}"), `"id":7`, `"id":null`, 1), "whoami", "-32600"},
-		"header mismatch": {callBody("delete_issue", "{}"), "whoami", "-32020"},
-		"too deep":        {callBody("whoami", strings.Repeat(`{"a":`, 80)+"1"+strings.Repeat("}", 80)), "whoami", "-32600"},
-	}
-	for name, tt := range tests {
-		got := s.mcp(t, s.token, tt.tool, tt.body)
-		if got.Status != http.StatusBadRequest || !strings.Contains(got.Body, tt.code) {
-			t.Errorf("%s: %d %s", name, got.Status, got.Body)
-		}
-	}
-	if got := s.mcp(t, s.token, "whoami", callBody("whoami", `"`+strings.Repeat("a", 5<<20)+`"`)); got.Status != http.StatusRequestEntityTooLarge {
-		t.Errorf("5 MiB: %d", got.Status)
-	}
-	if s.Modern.Count("/mcp") != before {
-		t.Error("a refused message reached the server")
-	}
-}
-
 func TestA031_registration(t *testing.T) {
 	s := play(t)
 	for name, redirect := range map[string]string{"javascript": "javascript:alert(1)", "data": "data:text/html,x", "public http": "http://public.test/cb", "another host": "http://localhost.evil.test/cb",

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 	if shown != nil {
 		_ = shown.Close()
 	}
+	closeHostile()
 	if dir != "" {
 		_ = os.RemoveAll(dir)
 	}

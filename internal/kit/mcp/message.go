@@ -114,6 +114,7 @@ const (
 	CodeParams         = -32602
 	CodeInternal       = -32603
 	CodeHeaderMismatch = -32020
+	CodeCapability     = -32021 // the client did not declare what it is asked for
 	CodeVersion        = -32022
 	CodeURLElicitation = -32042 // 2025-11-25 alone
 	CodeDenied         = -31403

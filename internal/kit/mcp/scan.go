@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -194,6 +195,9 @@ func (s *scanner) object(m *Message, at level) error {
 				if s.sameKey(k, key) {
 					return refuse(CodeRequest, "a name stands twice in the message")
 				}
+			}
+			if s.lookalike(at, key) {
+				return refuse(CodeRequest, "a name differs in case alone from one that the protocol has: some readers would take it for that")
 			}
 			seen = append(seen, key)
 			if len(seen) > maxMembers {
@@ -471,6 +475,33 @@ func (s *scanner) sameKey(a, b Span) bool {
 	return bytes.EqualFold(ua, s.key(b))
 }
 
+// decided are the names by which a message is judged, by level.
+var decided = [levelOther][][]byte{
+	levelTop: bytesOf("jsonrpc", "id", "method", "params", "result", "error"),
+	levelParams: bytesOf("name", "uri", "taskId", "arguments", "requestState", "inputResponses", "requestId", "_meta",
+		"protocolVersion", "capabilities", "clientInfo"),
+	levelMeta: bytesOf(metaVersion, metaCapabilities, metaClientInfo, metaLogLevel, "progressToken"),
+}
+
+func bytesOf(names ...string) [][]byte {
+	l := make([][]byte, len(names))
+	for i, n := range names {
+		l[i] = []byte(n)
+	}
+	return l
+}
+
+// lookalike reports whether a reader that folds case would take the name for one that we judge by.
+func (s *scanner) lookalike(at level, k Span) bool {
+	name := s.key(k)
+	for _, d := range decided[at] {
+		if bytes.EqualFold(name, d) {
+			return !bytes.Equal(name, d)
+		}
+	}
+	return false
+}
+
 // text is the string in a span; one with lone surrogates has no text.
 func (s *scanner) text(v Span) (string, error) {
 	raw := s.b[v.Start:v.End]
@@ -517,7 +548,8 @@ func Lookup(raw []byte, path ...string) []byte {
 }
 
 // ArgumentValues returns the raw values of the named members of params.arguments; absent ones are left out. Names that
-// stand twice anywhere among the arguments are refused: the server could read the other one.
+// stand twice anywhere among the arguments, or differ from a wanted one in case alone, are refused: the server could read the
+// other one.
 func (m *Message) ArgumentValues(names []string) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	if !m.Arguments.Present() {
@@ -526,9 +558,21 @@ func (m *Message) ArgumentValues(names []string) (map[string][]byte, error) {
 	if m.Raw[m.Arguments.Start] != '{' {
 		return nil, refuse(CodeParams, "arguments must be an object")
 	}
-	values, err := members(m.Of(m.Arguments), names)
+	raw := m.Of(m.Arguments)
+	values, err := members(raw, names)
 	if err != nil {
 		return nil, err
+	}
+	spelled, _, err := all(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range spelled {
+		for _, n := range names {
+			if s != n && strings.EqualFold(s, n) {
+				return nil, refuse(CodeParams, "an argument differs in case alone from one that a policy reads")
+			}
+		}
 	}
 	for i, v := range values {
 		if v != nil {

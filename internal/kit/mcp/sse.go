@@ -15,10 +15,11 @@ const MaxEvent = 16 << 20
 
 // Event is one server-sent event. Raw is the whole block with its blank line.
 type Event struct {
-	Raw  []byte
-	Type string
-	Data []byte // lines of data joined by LF; nil where there are none
-	ID   string
+	Raw   []byte
+	Type  string
+	Data  []byte // lines of data joined by LF; nil where there are none
+	ID    string
+	Retry string // milliseconds, as the server wrote them
 }
 
 // Message reports whether the event carries an MCP message: an absent type or "message", and data.
@@ -66,6 +67,8 @@ func (s *Events) Next() (Event, error) {
 			e.Type = string(value)
 		case "id":
 			e.ID = string(value)
+		case "retry":
+			e.Retry = string(value)
 		case "data":
 			if e.Data != nil {
 				e.Data = append(e.Data, '\n')

@@ -25,14 +25,14 @@ type Front struct {
 func (f *Front) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.ours(r.Host) { // DNS rebinding: another name that leads here is not us
-			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusForbidden)
+			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusMisdirectedRequest)
 			return
 		}
 		if !canonical(r.URL) { // one thing has one path: no second spelling gets past a rule, or into a cache
 			http.NotFound(w, r)
 			return
 		}
-		if o := r.Header.Get("Origin"); o != "" && o != "null" && !f.allowed(o) && strings.Contains(r.URL.Path, "/mcp/") {
+		if o := r.Header.Get("Origin"); o != "" && !f.allowed(o) && strings.Contains(r.URL.Path, "/mcp/") {
 			http.Error(w, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"this origin may not speak with this server"}}`, http.StatusForbidden)
 			return
 		}

@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE sessions ADD COLUMN declares TEXT NOT NULL DEFAULT '[]';
