@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help build demo test lint bench conformance attacks crash fuzz tools budgets
+.PHONY: help docs build demo test lint bench conformance attacks crash fuzz tools budgets
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,3 +40,6 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 
 budgets: ## sizes of packages and functions against what docs/architecture.md allows
 	@go test -count=1 -v -run 'Test(Floors|OneDoor|TheWaist|Budgets)' ./internal
+
+docs: ## write docs/config.md anew from the types that read the config
+	@go test -count=1 ./cmd/frontdesk -run 'TestConfigManual' -update

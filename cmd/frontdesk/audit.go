@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -73,30 +73,35 @@ func auditCommand() *cobra.Command {
 			db, err := reader(c, database)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "error:", err)
-				os.Exit(int(audit.Unchecked))
+				return verdictError(audit.Unchecked)
 			}
 			report := audit.Verify(c.Context(), db, time.Now())
 			_ = db.Close() // nothing was written
 			if done, err := asJSON(c, report); err != nil || done {
-				return exit(report, err)
+				return errors.Join(err, verdict(report))
 			}
 			if report.Verdict == audit.Whole {
 				fmt.Fprintf(c.OutOrStdout(), "whole: %d records in %d chains, %d still open\nnote: %s\n", report.Rows, report.Writers, report.Open, report.Reminder)
 			} else {
 				fmt.Fprintf(c.OutOrStdout(), "NOT WHOLE at %s: %s\n", report.Where, report.What)
 			}
-			return exit(report, nil)
+			return verdict(report)
 		}}
 	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: SQLite in --data-dir")
 	c.AddCommand(tail, export, verify)
 	return c
 }
 
-func exit(r audit.Report, err error) error {
-	if err == nil && r.Verdict != audit.Whole {
-		os.Exit(int(r.Verdict))
+// verdictError carries what verify found to the exit code; it was told already.
+type verdictError audit.Verdict
+
+func (verdictError) Error() string { return "the log is not whole" }
+
+func verdict(r audit.Report) error {
+	if r.Verdict == audit.Whole {
+		return nil
 	}
-	return err
+	return verdictError(r.Verdict)
 }
 
 // reader opens the database for reading alone, beside a server that may run on it.
@@ -117,44 +122,4 @@ func reader(c *cobra.Command, ref string) (*store.DB, error) {
 		s.Path = ""
 	}
 	return store.OpenReader(context.WithoutCancel(c.Context()), s)
-}
-
-func doctorCommand() *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		dir, err := c.Flags().GetString("data-dir")
-		if err != nil {
-			return err
-		}
-		out := c.OutOrStdout()
-		bad := 0
-		for _, f := range []struct {
-			name string
-			mode os.FileMode
-		}{{".", 0o077}, {"vault.key", 0o077}, {"faces.key", 0o077}, {"frontdesk.db", 0o077}, {socketName, 0o077}} {
-			info, err := os.Stat(filepath.Join(dir, f.name))
-			switch {
-			case err != nil:
-				fmt.Fprintf(out, "absent   %s\n", f.name)
-			case info.Mode().Perm()&f.mode != 0:
-				bad++
-				fmt.Fprintf(out, "OPEN     %s can be read by others (mode %04o): chmod go= it\n", f.name, info.Mode().Perm())
-			default:
-				fmt.Fprintf(out, "ok       %s\n", f.name)
-			}
-		}
-		fmt.Fprintln(out, "note     the key file and the database together open every credential: keep them apart in backups (docs/security.md)")
-		var status map[string]string
-		if err := ask(c, http.MethodGet, "/status", nil, &status); err != nil {
-			fmt.Fprintf(out, "server   %v\n", err)
-		} else {
-			fmt.Fprintf(out, "server   runs for %s; database %s\n", status["public_url"], status["database"])
-			if status["database"] != "answers" {
-				bad++
-			}
-		}
-		if bad > 0 {
-			return fmt.Errorf("%d things are not as they should be", bad)
-		}
-		return nil
-	}}
 }

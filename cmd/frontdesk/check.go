@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -30,18 +30,15 @@ func checkCommand() *cobra.Command {
 				return err
 			}
 			out := c.OutOrStdout()
-			for _, l := range cfg.callbacks() {
-				fmt.Fprintf(out, "callback  %s\n", l)
-			}
-			for _, w := range cfg.warnings {
-				fmt.Fprintf(out, "warning   %s\n", w)
+			for _, l := range cfg.summary() {
+				fmt.Fprintln(out, l)
 			}
 			if online {
 				if err := cfg.online(c.Context(), out); err != nil {
 					return err
 				}
 			}
-			fmt.Fprintf(out, "ok        %d servers, %d upstreams\n", len(cfg.File.Servers), len(cfg.File.Upstreams))
+			fmt.Fprintf(out, "ok        %s, %s\n", plural(len(cfg.File.Servers), "server", "servers"), plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
 			return nil
 		}}
 	c.Flags().BoolVar(&online, "online", false, "try the IdP's discovery, the clocks and the servers too")
@@ -54,13 +51,15 @@ func checked(args []string) (*Config, error) {
 	if len(args) == 1 {
 		path = args[0]
 	}
-	cfg, err := readConfig(path)
-	if err != nil {
+	cfg, err := readConfig(path, "")
+	problems, formal := errors.AsType[conf.Problems](err)
+	if err != nil && !formal {
 		return nil, err
 	}
-	_, problems := cfg.policySets()
-	problems = append(problems, cfg.secretProblems()...)
+	_, wrong := cfg.policySets()
+	problems = append(append(problems, wrong...), cfg.secretProblems()...)
 	if len(problems) > 0 {
+		cfg.doc.Sort(problems)
 		return nil, problems
 	}
 	return cfg, nil
@@ -86,11 +85,11 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 	}
 	try("database", c.Database)
-	if c.TLS != nil {
-		try("tls.cert", c.TLS.Cert)
-		try("tls.key", c.TLS.Key)
+	for at, f := range map[string]conf.Secret{"tls.cert": cmpOrZero(c.TLS).Cert, "tls.key": cmpOrZero(c.TLS).Key} {
+		if f.IsFile() {
+			try(at, f)
+		}
 	}
-	slices.SortFunc(l, func(a, b conf.Problem) int { return a.Line - b.Line })
 	return l
 }
 
@@ -199,6 +198,9 @@ func initCommand() *cobra.Command {
 	return c
 }
 
+// fillIn stands in a starter where the operator has to write; check refuses it.
+const fillIn = "FILL-IN"
+
 func starter(p *catalog.Provider) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_url: https://desk.example.com\ntrusted_proxies: [10.0.0.0/8]   # TLS ends there; or tls: {cert: file:tls.crt, key: file:tls.key}\n")
@@ -208,28 +210,49 @@ func starter(p *catalog.Provider) string {
 	if len(p.Inputs) > 0 {
 		var l []string
 		for _, n := range slices.Sorted(maps.Keys(p.Inputs)) {
-			l = append(l, n+": "+cmpOr(p.Inputs[n].Default, "FILL-IN"))
+			l = append(l, n+": "+cmpOr(p.Inputs[n].Default, fillIn))
 		}
 		inputs = ", inputs: {" + strings.Join(l, ", ") + "}"
 	}
 	if p.OAuth != nil {
-		fmt.Fprintf(&b, "  %s: {provider: %s, client_id: FILL-IN, client_secret: env:%s_SECRET%s}\n", p.ID, p.ID, strings.ToUpper(strings.ReplaceAll(p.ID, "-", "_")), inputs)
+		fmt.Fprintf(&b, "  %s: {provider: %s, client_id: %s, client_secret: env:%s%s}\n", p.ID, p.ID, fillIn, secretVariable(p), inputs)
 	} else {
 		fmt.Fprintf(&b, "  %s: {provider: %s%s}   # people paste a key\n", p.ID, p.ID, inputs)
 	}
-	fmt.Fprintf(&b, "servers:\n  %s-tools: {url: http://localhost:3000/mcp, upstreams: [%s], allow: [group:engineering]}\n", p.ID, p.ID)
+	// The name of the upstream is the server's too where it leaves room for no more.
+	fmt.Fprintf(&b, "servers:\n  %s: {url: http://localhost:3000/mcp, upstreams: [%s], allow: [group:engineering]}\n", serverName(p), p.ID)
 	return b.String()
 }
 
+func serverName(p *catalog.Provider) string {
+	if n := p.ID + "-tools"; name.MatchString(n) {
+		return n
+	}
+	return p.ID
+}
+
+func secretVariable(p *catalog.Provider) string {
+	return strings.ToUpper(strings.ReplaceAll(p.ID, "-", "_")) + "_SECRET"
+}
+
+// next is what the operator does with a starter.
 func next(p *catalog.Provider) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nNext:\n  1. At your IdP register a web application with the callback <public_url>/callback/idp:login; put its secret into idp.secret (chmod 600).\n")
+	fmt.Fprintf(&b, "\nNext, with https://desk.example.com replaced by the address that people will use:\n")
+	fmt.Fprintf(&b, "  1. At your IdP register a web application with the callback https://desk.example.com/callback/idp:login; put its secret into idp.secret (chmod 600).\n")
 	if p.OAuth != nil {
-		fmt.Fprintf(&b, "  2. At %s register an OAuth app (%s) with the callback <public_url>/callback/%s; put its id into the file and its secret into the environment.\n", p.Name, p.Docs, p.ID)
+		fmt.Fprintf(&b, "  2. At %s register an OAuth app (%s) with the callback https://desk.example.com/callback/%s;\n     put its id into the file (client_id) and its secret into the environment variable %s.\n", p.Name, cmpOr(p.Console, p.Docs), p.ID, secretVariable(p))
+	} else {
+		fmt.Fprintf(&b, "  2. At %s nothing is registered: each person pastes a key of his own, made at %s.\n", p.Name, cmpOr(p.APIKey.URL, p.APIKey.Where))
 	}
-	fmt.Fprintf(&b, "  3. frontdesk check frontdesk.yaml --online\n")
+	step := 3
+	if slices.ContainsFunc(slices.Collect(maps.Values(p.Inputs)), func(in catalog.Input) bool { return in.Default == "" }) {
+		fmt.Fprintf(&b, "  %d. Fill in what still reads %s: the names of your own site at %s.\n", step, fillIn, p.Name)
+		step++
+	}
+	fmt.Fprintf(&b, "  %d. frontdesk check frontdesk.yaml --online\n", step)
 	if len(p.LowTrust) > 0 {
-		fmt.Fprintf(&b, "Not seen in a source yet, check at the first connection: %s\n", strings.Join(p.LowTrust, ", "))
+		fmt.Fprintf(&b, "Facts of this vendor that were not seen in its documentation; look at them at the first connection: %s\n", strings.Join(p.LowTrust, ", "))
 	}
 	return b.String()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -75,8 +76,9 @@ type Outbound struct {
 }
 
 type Telemetry struct {
-	LogLevel string `yaml:"log_level" doc:"debug, info (default), warn or error"`
-	Traces   string `yaml:"traces" doc:"OTLP/HTTP endpoint, as http://collector:4318"`
+	LogLevel string      `yaml:"log_level" doc:"debug, info (default), warn or error"`
+	Traces   *conf.URL   `yaml:"traces" doc:"OTLP/HTTP endpoint for traces, as http://collector:4318; default: none"`
+	Sample   *conf.Share `yaml:"sample" doc:"share of the traces begun here that are kept; a caller's own decision (traceparent) comes first; default 100%"`
 }
 
 type Clients struct {
@@ -154,6 +156,8 @@ func (n *Need) Details() any { return &n.NeedDetails }
 type Config struct {
 	File
 	dir       string
+	text      []byte
+	digest    string // of the file and its policies: whether two are the same
 	doc       *conf.Document
 	providers map[string]*catalog.Provider
 	snapshot  *catalog.Snapshot
@@ -177,30 +181,36 @@ func place(t identity.Tenant, key string) string {
 	return "tenants." + string(t) + "." + key
 }
 
-// readConfig reads and checks a file. All that is wrong comes at once.
-func readConfig(path string) (*Config, error) {
+// readConfig reads and checks a file. All that is wrong comes at once. A dataDir that is not empty goes before the file's.
+func readConfig(path, dataDir string) (*Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("the config %s cannot be read: `frontdesk init` writes one to start from", path)
 	}
-	c := &Config{dir: filepath.Dir(path)}
+	c := &Config{dir: filepath.Dir(path), text: text}
 	doc, problems := conf.Decode(filepath.Base(path), text, &c.File)
 	c.doc = doc
-	if len(problems) == 0 {
-		problems = append(problems, c.check()...)
+	if dataDir != "" {
+		c.DataDir = dataDir
 	}
-	if len(problems) > 0 {
+	if problems = append(problems, c.check()...); len(problems) > 0 {
+		doc.Sort(problems)
 		return c, problems
 	}
 	return c, nil
 }
 
-// check looks at what the form cannot say.
+// check looks at what the form cannot say, wherever the form is right: one slip is not told twice, and hides no other.
 func (c *Config) check() conf.Problems {
 	k := &checker{Config: c}
-	k.defaults()
-	k.public()
-	k.egress()
+	if c.PublicURL.URL != nil {
+		k.defaults()
+		k.public()
+		k.egress()
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(cmpOr(c.Telemetry.LogLevel, "info"))); err != nil {
+		k.wrong("telemetry.log_level", "there is no log level "+c.Telemetry.LogLevel, "the levels are debug, info, warn and error")
+	}
 	k.catalogue()
 	for t := range c.Tenants {
 		if !name.MatchString(t) || t == string(identity.DefaultTenant) {
@@ -211,6 +221,13 @@ func (c *Config) check() conf.Problems {
 		k.tenant(t, c.tenants()[t])
 	}
 	return k.problems
+}
+
+func cmpOrZero(t *TLS) TLS {
+	if t == nil {
+		return TLS{}
+	}
+	return *t
 }
 
 type checker struct {
@@ -252,6 +269,11 @@ func (k *checker) public() {
 		k.wrong("public_url", "public_url must not have a path", "give Frontdesk a host name of its own")
 	}
 	k.PublicURL.Path = ""
+	for at, f := range map[string]conf.Secret{"tls.cert": cmpOrZero(k.TLS).Cert, "tls.key": cmpOrZero(k.TLS).Key} {
+		if !f.IsZero() && !f.IsFile() {
+			k.wrong(at, at+" is read from a file, and again whenever that changes", "write it as file:"+strings.Replace(at, "tls.cert", "tls.crt", 1))
+		}
+	}
 	if k.local() {
 		return
 	}
@@ -288,6 +310,9 @@ func (k *checker) catalogue() {
 	}
 	k.providers = built
 	for id, p := range k.Providers {
+		if !k.doc.Sound("providers." + id) {
+			continue
+		}
 		p.ID = id
 		if p.Name == "" {
 			p.Name = id
@@ -309,15 +334,21 @@ func (k *checker) tenant(t identity.Tenant, org Tenant) {
 	}
 	ups, servers := map[catalog.UpstreamName]*catalog.Upstream{}, map[catalog.ServerName]*catalog.Server{}
 	k.snapshot.Upstreams[t], k.snapshot.Servers[t] = ups, servers
-	if org.IDP == nil && len(org.Servers) > 0 {
+	if org.IDP == nil && len(org.Servers) > 0 && k.doc.Sound("") && k.doc.Sound(place(t, "servers")) {
 		k.wrong(place(t, "servers"), "there are servers, but nobody can sign in", "add  idp: {issuer: https://login.example.com, client_id: frontdesk, client_secret: file:idp.secret}")
 	}
 	for _, n := range slices.Sorted(maps.Keys(org.Upstreams)) {
+		if !k.doc.Sound(place(t, "upstreams."+n)) {
+			continue
+		}
 		if up := k.upstream(t, n, org.Upstreams[n]); up != nil {
 			ups[up.Name] = up
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(org.Servers)) {
+		if !k.doc.Sound(place(t, "servers."+n)) {
+			continue
+		}
 		if s := k.server(t, n, org.Servers[n], org.Upstreams); s != nil {
 			servers[s.Name] = s
 		}
@@ -330,6 +361,9 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at, "an upstream's name is 1 to 32 lower-case letters, digits and hyphens", "")
 	}
 	p, ok := k.providers[u.Provider]
+	if _, own := k.Providers[u.Provider]; !ok && own {
+		return nil // it is there, and wrong: that is told
+	}
 	if !ok {
 		help := "name a built-in one, or describe it under providers"
 		if near := conf.Nearest(u.Provider, slices.Sorted(maps.Keys(k.providers))); near != "" {
@@ -340,8 +374,11 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	p, err := p.With(u.Inputs)
 	if err != nil {
-		k.wrong(at+".inputs", err.Error(), "add it under inputs")
+		k.wrong(at+".inputs", err.Error(), "write it under inputs, as inputs: {host: acme.example.com}")
 		return nil
+	}
+	if u.ClientID == fillIn {
+		k.wrong(at+".client_id", "client_id is not filled in", "register an OAuth app at "+p.Name+" ("+cmpOr(p.Console, p.Docs)+") and put its id here")
 	}
 	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmpOr(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk}
 	slices.Sort(up.Scopes)

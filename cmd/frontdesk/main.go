@@ -1,14 +1,10 @@
 // Command frontdesk stands between AI agents, MCP servers and the APIs that they use: see README.md.
 package main
 
-import (
-	"fmt"
-	"os"
-)
+import "os"
 
 func main() {
 	if err := root().Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+		os.Exit(complain(os.Stderr, err))
 	}
 }

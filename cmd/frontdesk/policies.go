@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +18,12 @@ import (
 func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 	sets := map[identity.Tenant]*policy.Set{}
 	var problems conf.Problems
-	for t, org := range c.tenants() {
+	sum := sha256.New()
+	sum.Write(c.text)
+	c.warnings = nil
+	orgs := c.tenants()
+	for _, t := range slices.Sorted(maps.Keys(orgs)) {
+		org := orgs[t]
 		var allows []policy.Allow
 		var sources []policy.Source
 		for name, s := range org.Servers {
@@ -38,6 +46,7 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 					problems = append(problems, c.doc.Problem(place(t, "policies")+"["+strconv.Itoa(i)+"]", "the policy file "+pattern+" cannot be read", ""))
 					continue
 				}
+				sum.Write(text)
 				sources = append(sources, policy.Source{Name: filepath.Base(f), Text: text})
 			}
 		}
@@ -51,6 +60,7 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 		}
 		sets[t] = set
 	}
+	c.digest = hex.EncodeToString(sum.Sum(nil))
 	slices.Sort(c.warnings)
 	return sets, problems
 }

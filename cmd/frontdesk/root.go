@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,11 +11,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
@@ -38,10 +41,44 @@ Start with:  frontdesk init github > frontdesk.yaml
 	c.PersistentFlags().Bool("json", false, "print JSON for scripts")
 	c.AddCommand(serveCommand(), checkCommand(), initCommand(), schemaCommand(), reloadCommand(), doctorCommand(), explainCommand(),
 		connectionsCommand(), auditCommand(), caCommand(), versionCommand())
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cobra.OnFinalize(stop)
 	c.SetContext(ctx)
 	return c
+}
+
+// Exit codes. `audit verify` has its own (audit.Verdict).
+const (
+	exitFailed  = 1 // what was asked for did not work
+	exitInvalid = 2 // the config, or the command line, is wrong
+)
+
+// complain says what is wrong, in the form that operators and editors read, and returns the exit code.
+func complain(w io.Writer, err error) int {
+	if verdict, ok := errors.AsType[verdictError](err); ok {
+		return int(verdict)
+	}
+	if problems, ok := errors.AsType[conf.Problems](err); ok {
+		fmt.Fprintln(w, problems)
+		fmt.Fprintf(w, "\n%s\n", plural(len(problems), "problem", "problems"))
+		return exitInvalid
+	}
+	fmt.Fprintln(w, "error:", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+// usageError is a command line that cannot be read.
+type usageError struct{ error }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 func versionCommand() *cobra.Command {

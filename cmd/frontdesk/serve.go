@@ -7,13 +7,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
@@ -30,19 +35,20 @@ func serveCommand() *cobra.Command {
 		if len(args) == 1 {
 			path = args[0]
 		}
-		cfg, err := readConfig(path)
+		dataDir := ""
+		if f := c.Flags().Lookup("data-dir"); f.Changed {
+			dataDir = f.Value.String()
+		}
+		cfg, err := readConfig(path, dataDir)
 		if err != nil {
 			return err
 		}
-		if f := c.Flags().Lookup("data-dir"); f.Changed {
-			cfg.DataDir = f.Value.String()
-		}
-		level := new(slog.LevelVar)
+		var level slog.Level
 		if err := level.UnmarshalText([]byte(cmpOr(cfg.Telemetry.LogLevel, "info"))); err != nil {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-		d, err := newDesk(c.Context(), path, cfg, log)
+		d, err := newDesk(c.Context(), path, dataDir, cfg, log)
 		if err != nil {
 			return err
 		}
@@ -52,6 +58,7 @@ func serveCommand() *cobra.Command {
 
 const (
 	drainTime     = 30 * time.Second
+	pingTimeout   = 2 * time.Second
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
@@ -60,7 +67,11 @@ const (
 // serve listens until ctx ends, then lets calls finish.
 func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	cfg := d.config.Load()
-	public, err := listen(cfg.Listen, cfg)
+	public, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	certs, err := certificates(cfg)
 	if err != nil {
 		return err
 	}
@@ -78,10 +89,9 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.Remove(socket) }() // a socket left behind refuses nobody
-	servers := []server{
-		d.server(public, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })),
-		d.egress, d.server(ops, d.opsHandler()), d.server(admin, d.admin),
-	}
+	front := d.server(public, d.tracer.handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
+	front.TLSConfig = certs
+	servers := []server{front, d.egress, d.server(ops, d.opsHandler()), d.server(admin, d.admin)}
 	d.announce(out, cfg)
 
 	// Rooms outlive the listeners: what is open is finished, then its outcomes are written.
@@ -100,13 +110,14 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 		})
 	}
 	for i, l := range []net.Listener{public, egress, ops, admin} {
-		go func() { failed <- servers[i].Serve(l) }()
+		go func() { failed <- serveOn(servers[i], l) }()
 	}
 	select {
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
 	}
+	d.stopping.Store(true)
 	d.log.Info("stopping: calls that run are finished first", "at_most", drainTime.String())
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
@@ -117,7 +128,15 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 		}
 	}
 	stopRooms()
-	return errors.Join(ignoreClosed(err), chores.Wait(), d.db.Close())
+	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.stop(drain), d.db.Close())
+}
+
+// serveOn answers with HTTP/2 too where TLS ends here: an agent's streams then share one connection.
+func serveOn(s server, l net.Listener) error {
+	if h, ok := s.(*http.Server); ok && h.TLSConfig != nil {
+		return h.ServeTLS(l, "", "")
+	}
+	return s.Serve(l)
 }
 
 // server is what serves one of the listeners.
@@ -139,20 +158,16 @@ func (d *desk) server(l net.Listener, h http.Handler) *http.Server {
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
 }
 
-// listen opens the public listener, with TLS where it ends here. The certificate is read again when its file changes.
-func listen(addr string, cfg *Config) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
+// certificates is nil where TLS ends elsewhere. A certificate is read again when its file changes.
+func certificates(cfg *Config) (*tls.Config, error) {
 	if cfg.TLS == nil {
-		return l, nil
+		return nil, nil
 	}
 	certs := &certificate{cert: cfg.TLS.Cert.Path(cfg.dir), key: cfg.TLS.Key.Path(cfg.dir)}
 	if _, err := certs.get(nil); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get, NextProtos: []string{"http/1.1"}}), nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get}, nil
 }
 
 func listenUnix(path string) (net.Listener, error) {
@@ -172,16 +187,23 @@ func listenUnix(path string) (net.Listener, error) {
 // opsHandler serves what watches: never on the public listener.
 func (d *desk) opsHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{}))
+	for path, h := range map[string]http.HandlerFunc{"": pprof.Index, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
+		mux.HandleFunc("GET /debug/pprof/"+path, h) // no cmdline: what stands there is nobody's business
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		defer cancel()
-		if err := d.db.Ping(ctx); err != nil || !d.epochs.Fresh(15*time.Second) {
+		switch err := d.db.Ping(ctx); {
+		case d.stopping.Load():
+			http.Error(w, "stopping: what runs is finished, nothing new begins", http.StatusServiceUnavailable)
+			return
+		case err != nil:
 			http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+			return
+		case !d.epochs.Fresh(15 * time.Second):
+			http.Error(w, "whose access has ended could not be read for 15 seconds", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")
@@ -199,61 +221,127 @@ func (d *desk) onHangup(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			if _, err := d.reload(ctx); err != nil {
-				d.log.Error("the new config was refused, and the old one goes on", "problems", err.Error())
-			}
+			_, _ = d.reload(ctx) // it says in the log what it did, or why not
 		}
 	}
 }
 
-// reload reads the file again and applies it. Calls and streams go on with what they had.
+// reload reads the file again and applies it. Calls and streams go on with what they had. With an error nothing has changed.
 func (d *desk) reload(ctx context.Context) (string, error) {
-	cfg, err := readConfig(d.path)
+	said, err := d.reread(ctx)
 	if err != nil {
+		d.metrics.reloads.WithLabelValues("refused").Inc()
+		d.log.Error("the new config was refused, and the old one goes on", "problems", err.Error())
 		return "", err
 	}
-	old := d.config.Load()
-	cfg.DataDir, cfg.Keys = old.DataDir, old.Keys
-	if cfg.PublicURL.String() != old.PublicURL.String() || cfg.Listen != old.Listen || cfg.Egress.Listen != old.Egress.Listen || cfg.Egress.Others != old.Egress.Others || cfg.Ops != old.Ops || cfg.Database != old.Database {
-		return "", errors.New("public_url, listen, egress's listen and others, ops and database change only at a restart")
-	}
-	if err := d.apply(ctx, cfg); err != nil {
-		return "", err
-	}
-	said := fmt.Sprintf("%s applied: %d servers, %d upstreams", filepath.Base(d.path), len(cfg.File.Servers), len(cfg.File.Upstreams))
+	d.metrics.reloads.WithLabelValues("applied").Inc()
 	d.log.Info("config reloaded", "said", said)
 	return said, nil
 }
 
+func (d *desk) reread(ctx context.Context) (string, error) {
+	cfg, err := readConfig(d.path, d.dataDir)
+	if err != nil {
+		return "", err
+	}
+	if fixed := d.config.Load().fixed(cfg); len(fixed) > 0 {
+		return "", fmt.Errorf("%s: %s only at a restart", filepath.Base(d.path), strings.Join(fixed, ", ")+map[bool]string{true: " changes", false: " change"}[len(fixed) == 1])
+	}
+	if err := d.apply(ctx, cfg); err != nil {
+		return "", err
+	}
+	said := fmt.Sprintf("%s applied: %s, %s", filepath.Base(d.path), plural(len(cfg.File.Servers), "server", "servers"), plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
+	for _, w := range cfg.warnings {
+		said += "\nwarning: " + w
+	}
+	return said, nil
+}
+
+// fixed names what differs of that which only a restart can change.
+func (c *Config) fixed(next *Config) []string {
+	var l []string
+	for _, f := range []struct {
+		name     string
+		old, new any
+	}{{"public_url", c.PublicURL.String(), next.PublicURL.String()}, {"listen", c.Listen, next.Listen}, {"tls", c.TLS, next.TLS}, {"egress.listen", c.Egress.Listen, next.Egress.Listen}, {"egress.others", c.Egress.Others, next.Egress.Others}, {"ops", c.Ops, next.Ops},
+		{"data_dir", c.DataDir, next.DataDir}, {"database", c.Database, next.Database}, {"keys", c.Keys, next.Keys}, {"outbound", c.File.Outbound, next.File.Outbound},
+		{"telemetry", c.Telemetry, next.Telemetry}, {"clients.dynamic", c.File.Clients.Dynamic, next.File.Clients.Dynamic}} {
+		if !reflect.DeepEqual(f.old, f.new) {
+			l = append(l, f.name)
+		}
+	}
+	return l
+}
+
 func (d *desk) status(ctx context.Context) map[string]string {
-	s := map[string]string{"database": "answers", "config": d.path, "public_url": d.config.Load().PublicURL.String()}
+	cfg := d.config.Load()
+	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.digest, "public_url": cfg.PublicURL.String(), "version": version, "exposure": cfg.exposure(),
+		"audit_queue": strconv.Itoa(d.audit.Queued())}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
 	if err := d.db.Ping(ctx); err != nil {
 		s["database"] = "does not answer"
+		return s
+	}
+	if n := d.needReconnect(); n >= 0 {
+		s["needs_reconnect"] = strconv.Itoa(int(n))
 	}
 	return s
 }
 
-// announce says what runs.
+// announce says what runs, and what is to be registered where.
 func (d *desk) announce(out io.Writer, cfg *Config) {
-	fmt.Fprintf(out, "frontdesk %s\n", version)
-	fmt.Fprintf(out, "  public    %s (listening on %s)\n", cfg.PublicURL, cfg.Listen)
-	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.Keys.Vault)
-	for _, line := range cfg.callbacks() {
-		fmt.Fprintf(out, "  callback  %s\n", line)
+	ends := "plain http on this machine alone"
+	switch {
+	case cfg.TLS != nil:
+		ends = "TLS ends here"
+	case len(cfg.TrustedProxies) > 0:
+		ends = "TLS ends at a proxy in front"
 	}
-	var servers []string
-	for t := range cfg.tenants() {
-		for n := range cfg.snapshot.Servers[t] {
-			servers = append(servers, cfg.at(t)+"/mcp/"+string(n))
+	fmt.Fprintf(out, "frontdesk %s\n", version)
+	fmt.Fprintf(out, "  public    %s  (listening on %s; %s)\n", cfg.PublicURL, cfg.Listen, ends)
+	for _, t := range slices.Sorted(maps.Keys(cfg.tenants())) {
+		fmt.Fprintf(out, "  issuer    %s\n", cfg.at(t))
+	}
+	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.Keys.Vault)
+	fmt.Fprintf(out, "  exposure  %s  (docs/security.md)\n", cfg.exposure())
+	for _, line := range cfg.summary() {
+		fmt.Fprintf(out, "  %s\n", line)
+	}
+}
+
+// summary is what check and serve say of a config that is right: what to register, what is served, what to think of.
+func (c *Config) summary() []string {
+	var l []string
+	for _, line := range c.callbacks() {
+		l = append(l, "callback  "+line)
+	}
+	for _, t := range slices.Sorted(maps.Keys(c.tenants())) {
+		for _, n := range slices.Sorted(maps.Keys(c.snapshot.Upstreams[t])) {
+			up := c.snapshot.Upstreams[t][n]
+			var methods []string
+			for _, m := range up.Methods {
+				methods = append(methods, string(m.Kind))
+			}
+			line := "upstream  " + string(n) + "  (" + up.Provider.Name + ": " + strings.Join(methods, ", then ") + ")"
+			if up.Risk != "" {
+				line += "  accepted risk: " + up.Risk
+			}
+			l = append(l, line)
+		}
+		for _, n := range slices.Sorted(maps.Keys(c.snapshot.Servers[t])) {
+			s := c.snapshot.Servers[t][n]
+			holds := "holds a keycard"
+			if s.Deliver == catalog.DeliverHeader {
+				holds = "is the vendor's own, and gets the credential"
+			}
+			l = append(l, "server    "+c.at(t)+"/mcp/"+string(n)+"  ("+holds+")")
 		}
 	}
-	slices.Sort(servers)
-	for _, s := range servers {
-		fmt.Fprintf(out, "  server    %s\n", s)
+	for _, w := range c.warnings {
+		l = append(l, "warning   "+w)
 	}
-	for _, w := range cfg.warnings {
-		fmt.Fprintf(out, "  warning   %s\n", w)
-	}
+	return l
 }
 
 // callbacks are the addresses to register at the IdP and at vendors.

@@ -17,9 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -44,10 +41,12 @@ import (
 
 // desk is the whole program as a value: this file is its wiring diagram, from the ground up.
 type desk struct {
-	path   string // of the config file
-	config atomic.Pointer[Config]
-	log    *slog.Logger
-	now    func() time.Time
+	path     string // of the config file
+	dataDir  string // of the command line; "" where the file says it
+	stopping atomic.Bool
+	config   atomic.Pointer[Config]
+	log      *slog.Logger
+	now      func() time.Time
 
 	db       *store.DB
 	door     *outbound.Door
@@ -65,7 +64,8 @@ type desk struct {
 	broker   *broker.Broker
 	registry *issuer.Registry
 	gateway  *gateway.Gateway
-	metrics  *prometheus.Registry
+	metrics  *metrics
+	tracer   *tracer // nil where the config names no traces
 
 	keys   *web.Keys
 	public atomic.Pointer[http.Handler]
@@ -89,17 +89,22 @@ type notary struct {
 func (n notary) Record(ctx context.Context, r audit.Record) error { return n.log.Event(ctx, r) }
 
 // newDesk opens what the config names and joins the rooms. Nothing runs yet.
-func newDesk(ctx context.Context, path string, cfg *Config, log *slog.Logger) (*desk, error) {
-	d := &desk{path: path, log: log, now: time.Now}
+func newDesk(ctx context.Context, path, dataDir string, cfg *Config, log *slog.Logger) (*desk, error) {
+	d := &desk{path: path, dataDir: dataDir, log: log, now: time.Now}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir %s cannot be made: %w", cfg.DataDir, err)
 	}
 	if err := d.open(ctx, cfg); err != nil {
 		return nil, err
 	}
+	var err error
+	if d.tracer, err = newTracer(ctx, cfg, d.door.Named().Library(), log); err != nil {
+		return nil, err
+	}
 	if err := d.join(cfg); err != nil {
 		return nil, err
 	}
+	d.metrics.gauges(d)
 	return d, d.apply(ctx, cfg)
 }
 
@@ -156,9 +161,10 @@ func (d *desk) join(cfg *Config) error {
 		return err
 	}
 
+	d.metrics = newMetrics()
 	d.epochs = &identity.Epochs{Store: d.db, Now: d.now, Log: d.log, Changed: d.forget}
 	d.verifier = &identity.Verifier{Users: d.db, Epochs: d.epochs, Now: d.now}
-	refresher := &exchange.Refresher{Vault: d.vault, Machine: d.db, Rows: d.db, Clients: &d.clients, OAuth: client, Log: d.audit, Slog: d.log, Owner: hex.EncodeToString(owner), Now: d.now}
+	refresher := &exchange.Refresher{Vault: d.vault, Machine: d.db, Rows: d.db, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log, Owner: hex.EncodeToString(owner), Now: d.now}
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: refresher, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress"},
 		Methods: map[catalog.MethodKind]exchange.Method{
@@ -168,17 +174,15 @@ func (d *desk) join(cfg *Config) error {
 		}}
 	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now}
-	d.metrics = prometheus.NewRegistry()
-	acts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_acts_total", Help: "What was decided and done, by kind and result."}, []string{"kind", "result"})
-	d.metrics.MustRegister(acts, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	d.broker = &broker.Broker{Policies: &d.policies, Log: d.audit, Exchange: d.exchange, People: d.connect, Access: d.epochs, Users: d.db,
+	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
-		Observe: func(k broker.Kind, r audit.Result) { acts.WithLabelValues(string(k), string(r)).Inc() }}
+		Observe: d.metrics.observe}
+	door := d.tracer.door(d.broker)
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
-	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: d.broker, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
+	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: door, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
-	d.egress = &egress.Proxy{Door: d.broker, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop}
+	d.egress = &egress.Proxy{Door: door, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract()}
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}
@@ -234,6 +238,7 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	h := d.routes(cfg)
 	d.public.Store(&h)
 	d.config.Store(cfg)
+	d.metrics.loaded.SetToCurrentTime()
 	return d.epochs.Load(ctx)
 }
 
@@ -303,6 +308,9 @@ func (c *Config) origins() []string {
 	}
 	for _, o := range c.File.Clients.Documents {
 		add(o.String())
+	}
+	if c.Telemetry.Traces != nil {
+		add(c.Telemetry.Traces.String())
 	}
 	for t, org := range c.tenants() {
 		if org.IDP != nil {

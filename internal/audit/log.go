@@ -136,6 +136,13 @@ func (l *Log) End(_ context.Context, id CallID, r Record) {
 	}
 }
 
+// Queued is how many outcomes are not durable yet.
+func (l *Log) Queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queued
+}
+
 // Unfinished returns an intent of another process that has no outcome yet; else fault.NotFound. Of this process's own intents
 // it knows nothing: whoever began them knows whether they are open, and their outcomes reach the disk a moment later.
 func (l *Log) Unfinished(ctx context.Context, id CallID) (Record, error) {
@@ -158,7 +165,8 @@ func (l *Log) Unfinished(ctx context.Context, id CallID) (Record, error) {
 		return Record{}, fault.New(fault.NotFound, "the call has ended", nil)
 	}
 	var r Record
-	return r, json.Unmarshal(row.Record, &r)
+	err = json.Unmarshal(row.Record, &r)
+	return r, err
 }
 
 // parse splits an id into writer and position.

@@ -139,7 +139,7 @@ type Broker struct {
 	Catalog  *catalog.Catalog
 	Out      Sender
 	Now      func() time.Time
-	Observe  func(k Kind, r audit.Result) // metrics; called once per act
+	Observe  func(k Kind, r audit.Result, took time.Duration) // metrics; called once per act
 	calls    booking.Book
 }
 

@@ -72,13 +72,13 @@ func (l *lease) Close(ctx context.Context, o Outcome) {
 			r.Obtained, r.Connection = string(l.credential.Method), string(l.credential.Connection)
 		}
 		l.broker.Log.End(context.WithoutCancel(ctx), l.entry.Call, r)
-		l.broker.observe(l.act.Kind, o.Result)
+		l.broker.observe(l.act.Kind, o.Result, r.Time.Sub(l.record.Time))
 	})
 }
 
-func (b *Broker) observe(k Kind, r audit.Result) {
+func (b *Broker) observe(k Kind, r audit.Result, took time.Duration) {
 	if b.Observe != nil {
-		b.Observe(k, r)
+		b.Observe(k, r, took)
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Proxy is egress. All fields but Tunnel are required. It serves any number of listeners (Serve) until Shutdown or Close.
+// Proxy is egress. All fields but Tunnel and Trace are required. It serves any number of listeners (Serve) until Shutdown or Close.
 type Proxy struct {
 	Door    broker.Door
 	Catalog *catalog.Catalog
@@ -35,6 +35,8 @@ type Proxy struct {
 	Hop string
 	// Tunnel opens a connection to a host that no upstream lists, to be passed on blindly; nil: such hosts are refused.
 	Tunnel func(ctx context.Context, authority string) (net.Conn, error)
+	// Trace reads the trace that a request carries; nil where nothing is traced.
+	Trace func(r *http.Request) context.Context
 
 	start  sync.Once
 	server *http.Server
@@ -64,6 +66,9 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	_, _, _ = c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{}), c.EnableFullDuplex()
 	if r.Method == http.MethodConnect {
 		return p.connect(w, r)
+	}
+	if p.Trace != nil {
+		r = r.WithContext(p.Trace(r))
 	}
 	if err := p.checkRequest(r); err != nil {
 		return err

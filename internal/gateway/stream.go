@@ -182,6 +182,13 @@ func (g *Gateway) attach(id string, s *clientStream) bool {
 	return true
 }
 
+// Streams is how many GET streams are open here.
+func (g *Gateway) Streams() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.streams)
+}
+
 func (g *Gateway) detach(id string, s *clientStream) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -65,6 +65,13 @@ func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) erro
 	})
 }
 
+// CountConnections counts those of a status, of all tenants: a number for operators, which names nobody.
+func (db *DB) CountConnections(ctx context.Context, s vault.Status) (int, error) {
+	n := 0
+	err := db.read.QueryRowContext(ctx, "SELECT count(*) FROM connections WHERE status = $1", s).Scan(&n)
+	return n, err
+}
+
 // Update implements vault.Store.
 func (db *DB) Update(ctx context.Context, c vault.Connection) error {
 	n, err := exec(ctx, db.write, `UPDATE connections SET status = $5, reason = $6, label = $7, scopes = $8, last_used = $9

@@ -3,6 +3,8 @@
 package conf
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -20,6 +22,7 @@ type Problem struct {
 	Line, Column int
 	Message      string
 	Help         string
+	path         string // in the file, as servers.issues
 	source       string // the line
 	width        int
 }
@@ -28,8 +31,15 @@ type Problem struct {
 func (p Problem) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:%d:%d: %s\n", p.File, p.Line, p.Column, p.Message)
-	if p.source != "" {
-		fmt.Fprintf(&b, "    %s\n    %s%s\n", p.source, strings.Repeat(" ", max(p.Column-1, 0)), strings.Repeat("^", max(p.width, 1)))
+	if line := strings.TrimLeft(p.source, " \t"); line != "" {
+		before := []rune(line)
+		before = before[:min(max(p.Column-1-(len(p.source)-len(line)), 0), len(before))]
+		for i, r := range before {
+			if r != '\t' { // a tab moves the caret as it moved the line
+				before[i] = ' '
+			}
+		}
+		fmt.Fprintf(&b, "    %s\n    %s%s\n", line, string(before), strings.Repeat("^", max(p.width, 1)))
 	}
 	if p.Help != "" {
 		fmt.Fprintf(&b, "  help: %s\n", p.Help)
@@ -62,6 +72,7 @@ type Document struct {
 	file     string
 	lines    []string
 	places   map[string]*token.Token // by path: servers.issues.upstreams[0]
+	values   map[string]*token.Token // of keys with one plain value, that value
 	problems Problems
 }
 
@@ -70,7 +81,7 @@ const maxFile = 1 << 20
 // Decode reads src into the struct that into points to, by its `yaml` tags. It returns every problem; what was read is to be
 // used only if there are none.
 func Decode(file string, src []byte, into any) (*Document, Problems) {
-	d := &Document{file: file, lines: strings.Split(string(src), "\n"), places: map[string]*token.Token{}}
+	d := &Document{file: file, lines: strings.Split(string(src), "\n"), places: map[string]*token.Token{}, values: map[string]*token.Token{}}
 	if len(src) > maxFile {
 		d.problems = Problems{{File: file, Line: 1, Column: 1, Message: "the file is larger than 1 MiB"}}
 		return d, d.problems
@@ -85,20 +96,21 @@ func Decode(file string, src []byte, into any) (*Document, Problems) {
 	case len(docs) == 0:
 		d.problems = append(d.problems, Problem{File: file, Line: 1, Column: 1, Message: "the file is empty", Help: "`frontdesk init` writes one to start from"})
 	case len(docs) > 1:
-		d.add(docs[1].Body.GetToken(), "the file holds a second document", "remove the line ---")
+		d.add("", cmp.Or(docs[1].Start, docs[1].Body.GetToken()), "the file holds a second document", "remove the line ---")
 	default:
 		d.value(docs[0].Body, reflect.ValueOf(into).Elem(), "")
 	}
-	d.sort()
+	d.Sort(d.problems)
 	return d, d.problems
 }
 
-func (d *Document) sort() {
-	slices.SortStableFunc(d.problems, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
+// Sort puts problems into the order in which a person mends them: this file from top to bottom, then other files.
+func (d *Document) Sort(l Problems) {
+	slices.SortStableFunc(l, func(a, b Problem) int {
+		if a.File != b.File && (a.File == d.file || b.File == d.file) {
+			return map[bool]int{true: -1, false: 1}[a.File == d.file]
 		}
-		return a.Column - b.Column
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 }
 
@@ -117,8 +129,18 @@ func (d *Document) syntax(err error) Problem {
 	return p
 }
 
-func (d *Document) add(t *token.Token, message, help string) {
-	d.problems = append(d.problems, d.at(t, message, help))
+func (d *Document) add(path string, t *token.Token, message, help string) {
+	p := d.at(t, message, help)
+	p.path = path
+	d.problems = append(d.problems, p)
+}
+
+// Sound reports whether nothing at or below the path was found wrong, so that what was read there can be looked at further.
+func (d *Document) Sound(path string) bool {
+	return !slices.ContainsFunc(d.problems, func(p Problem) bool {
+		rest, below := strings.CutPrefix(p.path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 func (d *Document) at(t *token.Token, message, help string) Problem {
@@ -134,6 +156,9 @@ func (d *Document) at(t *token.Token, message, help string) Problem {
 
 // Problem makes one at a path of the file (servers.issues.upstreams[0]), or at the nearest place above it that exists.
 func (d *Document) Problem(path, message, help string) Problem {
+	if t, ok := d.values[path]; ok {
+		return d.at(t, message, help)
+	}
 	for path != "" {
 		if t, ok := d.places[path]; ok {
 			return d.at(t, message, help)
@@ -156,16 +181,23 @@ func (d *Document) value(n ast.Node, v reflect.Value, path string) {
 	if _, ok := d.places[path]; !ok {
 		d.places[path] = n.GetToken()
 	}
+	if n.Type() == ast.StringType || n.Type() == ast.IntegerType {
+		d.values[path] = n.GetToken()
+	} else if text, ok := colons(n); ok && v.Kind() == reflect.String {
+		first := *ast.Filter(ast.MappingValueType, n)[0].(*ast.MappingValueNode).Key.GetToken()
+		first.Value = text
+		d.values[path] = &first
+	}
 	if a, ok := n.(*ast.AnchorNode); ok {
-		d.add(a.GetToken(), "anchors are not supported", "write the value out")
+		d.add(path, a.GetToken(), "anchors are not supported", "write the value out")
 		return
 	}
 	if n.Type() == ast.AliasType {
-		d.add(n.GetToken(), "aliases are not supported", "write the value out")
+		d.add(path, n.GetToken(), "aliases are not supported", "write the value out")
 		return
 	}
 	if n.Type() == ast.NullType {
-		d.add(n.GetToken(), "the value of "+path+" is missing", "write a value, or remove the key")
+		d.add(path, d.places[path], "the value of "+path+" is missing", "write a value, or remove the key")
 		return
 	}
 	for v.Kind() == reflect.Pointer {
@@ -181,7 +213,11 @@ func (d *Document) value(n ast.Node, v reflect.Value, path string) {
 	if s, ok := v.Addr().Interface().(Scalar); ok {
 		if text, ok := d.scalar(n, path, "a plain value"); ok {
 			if err := s.UnmarshalConf(text); err != nil {
-				d.add(n.GetToken(), path+": "+err.Error(), "")
+				if h, ok := errors.AsType[Hint](err); ok {
+					d.add(path, n.GetToken(), path+": "+h.Message, h.Help)
+				} else {
+					d.add(path, n.GetToken(), path+": "+err.Error(), "")
+				}
 			}
 		}
 		return
@@ -253,7 +289,7 @@ func colons(n ast.Node) (string, bool) {
 }
 
 func (d *Document) wrong(n ast.Node, path, want, help string) {
-	d.add(n.GetToken(), path+" must be "+want+", this is "+describe(n), help)
+	d.add(path, n.GetToken(), path+" must be "+want+", this is "+describe(n), help)
 }
 
 func describe(n ast.Node) string {
@@ -278,7 +314,7 @@ func (d *Document) scalar(n ast.Node, path, want string) (string, bool) {
 	switch s := n.(type) {
 	case *ast.StringNode:
 		return s.Value, true
-	case *ast.IntegerNode:
+	case *ast.IntegerNode, *ast.FloatNode:
 		return n.GetToken().Value, true
 	}
 	d.wrong(n, path, want, "")
@@ -302,11 +338,11 @@ func (d *Document) pairs(n ast.Node, path string) ([]*ast.MappingValueNode, bool
 	for _, p := range l {
 		key := p.Key.GetToken()
 		if p.Key.Type() == ast.MergeKeyType {
-			d.add(key, "merge keys are not supported", "write the keys out")
+			d.add(path, key, "merge keys are not supported", "write the keys out")
 			continue
 		}
 		if first, dup := seen[key.Value]; dup {
-			d.add(key, fmt.Sprintf("key %q stands twice%s", key.Value, in(path)), fmt.Sprintf("the first one is in line %d; keep one", first.Position.Line))
+			d.add(path, key, fmt.Sprintf("key %q stands twice%s", key.Value, in(path)), fmt.Sprintf("the first one is in line %d; keep one", first.Position.Line))
 			continue
 		}
 		seen[key.Value] = key
@@ -343,7 +379,7 @@ func (d *Document) structure(n ast.Node, v reflect.Value, path string) {
 			if near := Nearest(key.Value, Names(v.Type())); near != "" {
 				help = fmt.Sprintf("did you mean %q?", near)
 			}
-			d.add(key, fmt.Sprintf("unknown key %q%s", key.Value, in(path)), help)
+			d.add(path, key, fmt.Sprintf("unknown key %q%s", key.Value, in(path)), help)
 			continue
 		}
 		below := join(path, key.Value)
@@ -352,7 +388,7 @@ func (d *Document) structure(n ast.Node, v reflect.Value, path string) {
 	}
 	for name, f := range fields {
 		if _, given := d.places[join(path, name)]; !given && f.Tag.Get("required") != "" {
-			d.add(n.GetToken(), fmt.Sprintf("key %q is missing%s", name, in(path)), f.Tag.Get("doc"))
+			d.add(path, n.GetToken(), fmt.Sprintf("key %q is missing%s", name, in(path)), f.Tag.Get("doc"))
 		}
 	}
 }

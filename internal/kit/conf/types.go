@@ -7,9 +7,15 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
+
+// Hint is an error of a Scalar that says apart what is wrong and what to write.
+type Hint struct{ Message, Help string }
+
+func (h Hint) Error() string { return h.Message + "; " + h.Help }
 
 // Duration is written as in 90s, 15m, 12h.
 type Duration time.Duration
@@ -18,9 +24,22 @@ type Duration time.Duration
 func (d *Duration) UnmarshalConf(text string) error {
 	v, err := time.ParseDuration(text)
 	if err != nil || v <= 0 {
-		return errors.New("this is no duration; write it as 90s, 15m or 12h")
+		return Hint{"this is no duration", "write it as 90s, 15m or 12h"}
 	}
 	*d = Duration(v)
+	return nil
+}
+
+// Share is a part of a whole, written as 5%.
+type Share float64
+
+// UnmarshalConf implements Scalar.
+func (s *Share) UnmarshalConf(text string) error {
+	v, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !strings.HasSuffix(text, "%") || !(v >= 0 && v <= 100) {
+		return Hint{"this is no share", "write it as 5%"}
+	}
+	*s = Share(v / 100)
 	return nil
 }
 
@@ -32,7 +51,7 @@ func (u *URL) UnmarshalConf(text string) error {
 	v, err := url.Parse(text)
 	switch {
 	case err != nil, v.Scheme != "http" && v.Scheme != "https", v.Host == "":
-		return errors.New("this is no URL; write it whole, as https://desk.example.com")
+		return Hint{"this is no URL", "write it whole, as https://desk.example.com"}
 	case v.User != nil:
 		return errors.New("a URL must not hold a user name or password")
 	case v.Fragment != "" || v.RawQuery != "":
@@ -53,7 +72,7 @@ func (p *Prefix) UnmarshalConf(text string) error {
 	}
 	v, err := netip.ParsePrefix(text)
 	if err != nil {
-		return errors.New("this is no address range; write it as 10.0.0.0/8")
+		return Hint{"this is no address range", "write it as 10.0.0.0/8"}
 	}
 	p.Prefix = v.Masked()
 	return nil
@@ -68,11 +87,14 @@ func (s Secret) IsZero() bool { return s.ref == "" }
 // UnmarshalConf implements Scalar.
 func (s *Secret) UnmarshalConf(text string) error {
 	if !strings.HasPrefix(text, "env:") && !strings.HasPrefix(text, "file:") {
-		return errors.New("a secret does not stand in the config: put it into a file that only you can read and write file:PATH here, or env:NAME for an environment variable")
+		return Hint{"a secret does not stand in the config", "put it into a file that only you can read and write file:PATH here, or env:NAME for an environment variable"}
 	}
 	s.ref = text
 	return nil
 }
+
+// IsFile reports whether the secret stands in a file.
+func (s Secret) IsFile() bool { return strings.HasPrefix(s.ref, "file:") }
 
 // Resolve reads the secret; a relative path is one beside the config file.
 func (s Secret) Resolve(dir string) (string, error) {

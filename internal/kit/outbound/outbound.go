@@ -182,6 +182,11 @@ func (c *Client) Do(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// Library wraps the client for a library that insists on the standard one. Nothing is followed, as everywhere here.
+func (c *Client) Library() *http.Client {
+	return &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
 // admit judges a request by what it says of itself, and returns the transport whose dialer judges addresses.
 // For a named origin it is one look into a map.
 func (c *Client) admit(r *http.Request) (*http.Transport, error) {

@@ -157,7 +157,7 @@ var byTenant = map[string]strange{
 var elsewhere = map[string]string{
 	"EnsureUser": "makes a user of its own tenant: users", "NameID": "makes an id of its own tenant: names",
 	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
-	"Chain": "for operators", "IndexActs": "a chore",
+	"Chain": "for operators", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
 	"DropUnused": "a chore", "IdleSessions": "a chore",

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+)
+
+// finding is one thing that doctor looked at.
+type finding struct {
+	Verdict string `json:"verdict"` // ok, note, bad
+	What    string `json:"what"`
+	Help    string `json:"help,omitempty"`
+}
+
+func doctorCommand() *cobra.Command {
+	return &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be",
+		Long: "Looks at the files in --data-dir, asks the running server how it is, and reads its config as `check` does.\nExits with 1 if anything is not as it should be.",
+		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			dir, err := c.Flags().GetString("data-dir")
+			if err != nil {
+				return err
+			}
+			found := append(files(dir), running(c)...)
+			bad := 0
+			for _, f := range found {
+				if f.Verdict == "bad" {
+					bad++
+				}
+			}
+			if done, err := asJSON(c, found); err != nil {
+				return err
+			} else if !done {
+				for _, f := range found {
+					fmt.Fprintf(c.OutOrStdout(), "%-5s %s\n", f.Verdict, f.What)
+					if f.Help != "" {
+						fmt.Fprintf(c.OutOrStdout(), "        help: %s\n", f.Help)
+					}
+				}
+			}
+			if bad > 0 {
+				return errors.New(plural(bad, "thing is", "things are") + " not as they should be")
+			}
+			return nil
+		}}
+}
+
+// files looks at who can read what holds secrets.
+func files(dir string) []finding {
+	if _, err := os.Stat(dir); err != nil {
+		return []finding{{"bad", "data_dir " + dir + " does not exist", "start `frontdesk serve`, or name its data_dir with --data-dir"}}
+	}
+	var l []finding
+	for _, name := range []string{".", "vault.key", "faces.key", "frontdesk.db", socketName} {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && name != socketName: // kept elsewhere: keys by the config, rows by PostgreSQL
+		case err != nil && name == socketName: // told with the server
+		case err != nil:
+			l = append(l, finding{"bad", path + " cannot be looked at", "run this as the user that runs the server"})
+		case info.Mode().Perm()&0o077 != 0:
+			l = append(l, finding{"bad", fmt.Sprintf("%s can be read by others (mode %04o)", path, info.Mode().Perm()), "chmod go= " + path})
+		default:
+			l = append(l, finding{"ok", path + " is its owner's alone", ""})
+		}
+	}
+	return l
+}
+
+// running asks the server.
+func running(c *cobra.Command) []finding {
+	var s map[string]string
+	if err := ask(c, http.MethodGet, "/status", nil, &s); err != nil {
+		return []finding{{"bad", err.Error(), ""}}
+	}
+	l := []finding{{"ok", "the server runs for " + s["public_url"] + " (" + s["version"] + ")", ""}}
+	if s["database"] == "answers" {
+		l = append(l, finding{"ok", "the database answers", ""})
+	} else {
+		l = append(l, finding{"bad", "the database " + s["database"], "calls are refused until it answers; the server goes on by itself then"})
+	}
+	if s["needs_reconnect"] != "" && s["needs_reconnect"] != "0" {
+		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
+	}
+	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
+	cfg, err := checked([]string{s["config"]})
+	if problems, ok := errors.AsType[conf.Problems](err); ok {
+		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
+	} else if err != nil {
+		return append(l, finding{"bad", err.Error(), ""})
+	}
+	for _, w := range cfg.warnings {
+		l = append(l, finding{"note", w, ""})
+	}
+	if cfg.digest != s["config_digest"] {
+		return append(l, finding{"note", "the config on disk is not the one that runs", "frontdesk reload"})
+	}
+	return append(l, finding{"ok", "the config on disk is the one that runs", ""})
+}
+
+// exposure says in a line which part of a deployment holds what: a row of the table in docs/security.md.
+func (c *Config) exposure() string {
+	switch {
+	case c.Database.IsZero() && strings.HasPrefix(c.Keys.Vault, filepath.Clean(c.DataDir)+string(filepath.Separator)):
+		return "key file and database lie together in " + c.DataDir + ": who reads both opens every credential; keep them apart in backups"
+	case c.Database.IsZero():
+		return "key file and database lie on this machine, apart: who becomes root here opens every credential"
+	}
+	return "the database is elsewhere and opens nothing without the key file " + c.Keys.Vault
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// metrics are what Prometheus reads. No label holds a person, a client, a tool or a path: their number is not ours to bound,
+// and who did what stands in the audit log. Handles are made once, so that a call pays for no look-up of labels.
+type metrics struct {
+	registry  *prometheus.Registry
+	acts      map[act]prometheus.Counter
+	seconds   map[broker.Kind]prometheus.Observer
+	refreshes map[audit.Result]prometheus.Counter
+	commit    prometheus.Observer
+	reloads   *prometheus.CounterVec
+	loaded    prometheus.Gauge
+}
+
+type act struct {
+	kind   broker.Kind
+	result audit.Result
+}
+
+var (
+	kinds   = []broker.Kind{broker.KindCall, broker.KindSession, broker.KindStream, broker.KindAPI, broker.KindCatalogue}
+	results = []audit.Result{audit.ResultOK, audit.ResultDenied, audit.ResultNeeds, audit.ResultFailed, audit.ResultUnknown}
+)
+
+// buckets from what policy and audit alone take, to the longest call.
+var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), acts: map[act]prometheus.Counter{}, seconds: map[broker.Kind]prometheus.Observer{}, refreshes: map[audit.Result]prometheus.Counter{}}
+	acts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_acts_total", Help: "Acts that passed the broker, by kind (call, session, stream, api, catalogue) and result (ok, denied, needs, failed, unknown)."}, []string{"kind", "result"})
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "frontdesk_act_duration_seconds", Help: "From the decision to the outcome of an act, the other side's time included.", Buckets: buckets}, []string{"kind"})
+	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_refreshes_total", Help: "Renewals of stored credentials at vendors and IdPs, by result."}, []string{"result"})
+	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "frontdesk_audit_commit_seconds", Help: "How long an intent waits until it is durable.", Buckets: buckets[:12]})
+	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_reloads_total", Help: "Reloads of the config, by whether it was applied or refused."}, []string{"result"})
+	m.loaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "frontdesk_config_loaded_timestamp_seconds", Help: "When the config that runs was applied."})
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "frontdesk_build_info", Help: "1, with the version as a label."}, []string{"version"})
+	info.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, k := range kinds {
+		for _, r := range results {
+			m.acts[act{k, r}] = acts.WithLabelValues(string(k), string(r))
+		}
+		m.seconds[k] = seconds.WithLabelValues(string(k))
+	}
+	for _, r := range results {
+		m.refreshes[r] = refreshes.WithLabelValues(string(r))
+	}
+	for _, r := range []string{"applied", "refused"} {
+		m.reloads.WithLabelValues(r)
+	}
+	m.commit = commit
+	return m
+}
+
+// observe counts an act that ended.
+func (m *metrics) observe(k broker.Kind, r audit.Result, took time.Duration) {
+	if c, ok := m.acts[act{k, r}]; ok {
+		c.Inc()
+	}
+	if h, ok := m.seconds[k]; ok {
+		h.Observe(took.Seconds())
+	}
+}
+
+// gauges are read when somebody asks.
+func (m *metrics) gauges(d *desk) {
+	gauge := func(name, help string, read func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	}
+	gauge("frontdesk_audit_queue", "Outcomes that are not durable yet. It grows while the database is away.", func() float64 { return float64(d.audit.Queued()) })
+	gauge("frontdesk_open_streams", "Open streams of legacy clients (GET).", func() float64 { return float64(d.gateway.Streams()) })
+	gauge("frontdesk_database_up", "1 while the database answers.", func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+		defer cancel()
+		if d.db.Ping(ctx) != nil {
+			return 0
+		}
+		return 1
+	})
+	waiting := &slowly{every: time.Minute, now: d.now, read: d.needReconnect}
+	gauge("frontdesk_connections_need_reconnect", "Connections that only their users can mend. Read once a minute.", waiting.value)
+}
+
+// needReconnect counts connections that wait for their users; below zero where the database does not say.
+func (d *desk) needReconnect() float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+	defer cancel()
+	n, err := d.db.CountConnections(ctx, vault.NeedsReconnect)
+	if err != nil {
+		return -1
+	}
+	return float64(n)
+}
+
+// slowly keeps a number that is dear to read.
+type slowly struct {
+	every time.Duration
+	now   func() time.Time
+	read  func() float64
+
+	mu   sync.Mutex
+	last float64   // guarded by mu
+	at   time.Time // guarded by mu
+}
+
+func (s *slowly) value() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.now(); now.Sub(s.at) >= s.every {
+		s.last, s.at = s.read(), now
+	}
+	return s.last
+}
+
+// countedLog is the log as the refresher sees it: what comes of a renewal is counted.
+type countedLog struct {
+	*audit.Log
+	m *metrics
+}
+
+func (l countedLog) End(ctx context.Context, id audit.CallID, r audit.Record) {
+	if c, ok := l.m.refreshes[r.Result]; ok {
+		c.Inc()
+	}
+	l.Log.End(ctx, id, r)
+}
+
+// timedLog is the log as the broker sees it: how long an intent takes to be durable is what every call waits for.
+type timedLog struct {
+	*audit.Log
+	m   *metrics
+	now func() time.Time
+}
+
+func (l timedLog) Begin(ctx context.Context, r audit.Record) (audit.CallID, error) {
+	start := l.now()
+	id, err := l.Log.Begin(ctx, r)
+	l.m.commit.Observe(l.now().Sub(start).Seconds())
+	return id, err
+}
