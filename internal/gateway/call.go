@@ -189,8 +189,13 @@ func (c *call) forward(kind broker.Kind) {
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the call was broken off"}
 	defer func() { lease.Close(ctx, outcome) }()
+	stop := c.endWithAccess(ctx, lease, cancel)
+	defer stop()
 	resp, err := c.send(ctx, lease, http.MethodPost, c.body)
 	if err != nil {
+		if ended := lease.Valid(ctx); ended != nil {
+			err = ended
+		}
 		outcome = c.failed(err)
 		return
 	}

@@ -20,13 +20,11 @@ const (
 )
 
 // relay passes a stream on event by event, as it came, but for the answer where it must be changed. It ends when the
-// server ends it, the client goes away, or the caller's access does.
+// server ends it, the client goes away, or forward's context does.
 func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	out := mcp.StartStream(c.w, http.StatusOK)
 	defer out.Close()
 	defer out.KeepAlive(keepAlive)()
-	stop := c.endWithAccess(c.r.Context(), lease, func() { _ = resp.Body.Close() })
-	defer stop()
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the stream ended without an answer"}
 	others := &foreign{call: c, lease: lease}
 	events := mcp.NewEvents(resp.Body)
@@ -63,25 +61,27 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	}
 }
 
-// endWithAccess calls end when the caller's access does, until stop is called.
+// endWithAccess calls end when the caller's access does, until stop is called. Most calls are over before it looks.
 func (c *call) endWithAccess(ctx context.Context, lease broker.Lease, end func()) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
+	over := make(chan struct{})
+	first := time.AfterFunc(checkAlive, func() {
 		tick := time.NewTicker(checkAlive)
 		defer tick.Stop()
-		for {
+		for lease.Valid(ctx) == nil {
 			select {
+			case <-over:
+				return
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if lease.Valid(ctx) != nil {
-					end()
-					return
-				}
 			}
 		}
-	}()
-	return cancel
+		end()
+	})
+	return func() {
+		first.Stop()
+		close(over)
+	}
 }
 
 // clientStream is an open GET stream of a session.
