@@ -32,6 +32,7 @@ type File struct {
 	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
 	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
 	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
+	Connections    Connections   `yaml:"connections" doc:"what becomes of people's connections"`
 
 	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones"`
 
@@ -79,6 +80,10 @@ type Telemetry struct {
 	LogLevel string      `yaml:"log_level" doc:"debug, info (default), warn or error"`
 	Traces   *conf.URL   `yaml:"traces" doc:"OTLP/HTTP endpoint for traces, as http://collector:4318; default: none"`
 	Sample   *conf.Share `yaml:"sample" doc:"share of the traces begun here that are kept; a caller's own decision (traceparent) comes first; default 100%"`
+}
+
+type Connections struct {
+	UnusedDays int `yaml:"unused_days" doc:"end connections that nobody has used for so many days, here and at the vendor; default: they stay"`
 }
 
 type Clients struct {

@@ -88,7 +88,10 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(socket) }() // a socket left behind refuses nobody
+	defer func() { _ = os.Remove(socket) }()     // a socket left behind refuses nobody
+	if err := d.refresh.Start(ctx); err != nil { // the socket is ours, so whoever ran here before is gone
+		return err
+	}
 	front := d.server(public, d.tracer.handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
 	front.TLSConfig = certs
 	servers := []server{front, d.egress, d.server(ops, d.opsHandler()), d.server(admin, d.admin)}
@@ -99,7 +102,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	defer stopRooms()
 	failed := make(chan error, len(servers)+8)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.registry.Run, d.gateway.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.registry.Run, d.gateway.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -127,6 +130,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 			err = errors.Join(err, serr, s.Close())
 		}
 	}
+	d.refresh.Wait(drain) // whoever asked for a renewal may be gone; its answer must not be
 	stopRooms()
 	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.stop(drain), d.db.Close())
 }
@@ -285,6 +289,9 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	}
 	if n := d.needReconnect(); n >= 0 {
 		s["needs_reconnect"] = strconv.Itoa(int(n))
+	}
+	for _, a := range d.refresh.Ailing() {
+		s["upstream "+string(a.Upstream)] = string(a.Trouble) + " since " + a.Since.UTC().Format(time.RFC3339)
 	}
 	return s
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,6 +26,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
@@ -59,6 +62,8 @@ type desk struct {
 	vault    *vault.Vault
 	signer   *vault.Signer
 	clients  vault.Clients
+	refresh  *refresh.Machine
+	endings  *vault.Endings
 	exchange *exchange.Exchange
 	connect  *connect.Desk
 	broker   *broker.Broker
@@ -164,16 +169,24 @@ func (d *desk) join(cfg *Config) error {
 	d.metrics = newMetrics()
 	d.epochs = &identity.Epochs{Store: d.db, Now: d.now, Log: d.log, Changed: d.forget}
 	d.verifier = &identity.Verifier{Users: d.db, Epochs: d.epochs, Now: d.now}
-	refresher := &exchange.Refresher{Vault: d.vault, Machine: d.db, Rows: d.db, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log, Owner: hex.EncodeToString(owner), Now: d.now}
-	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: refresher, Now: d.now,
+	place, err := placeID(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
+	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
+		Owner: refresh.Owner{Place: place, Run: hex.EncodeToString(owner)}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Now: d.now}
+	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Log: d.log}
+	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress"},
 		Methods: map[catalog.MethodKind]exchange.Method{
-			catalog.AuthorizationCode: &exchange.Stored{Kind: catalog.AuthorizationCode, Vault: d.vault, Refresh: refresher},
-			catalog.APIKey:            &exchange.Stored{Kind: catalog.APIKey, Vault: d.vault, Refresh: refresher},
+			catalog.AuthorizationCode: stored.By(catalog.AuthorizationCode),
+			catalog.APIKey:            stored.By(catalog.APIKey),
 			catalog.ClientCredentials: &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now},
 		}}
 	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
-		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now}
+		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
+		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
 		Observe: d.metrics.observe}
@@ -186,13 +199,36 @@ func (d *desk) join(cfg *Config) error {
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}
-	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(refresher), Policies: &d.policies, Catalog: &d.catalog,
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(), Policies: &d.policies, Catalog: &d.catalog,
 		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Authority: d.ca.PEM, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }
 
-func (d *desk) flows(r *exchange.Refresher) flows {
-	return flows{d.connect, &exchange.Home{Vault: d.vault, Refresh: r, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}}
+func (d *desk) flows() flows {
+	return flows{d.connect, &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}}
+}
+
+// placeID names a data_dir for good: by it a process finds what earlier ones here had begun.
+func placeID(dir string) (string, error) {
+	path := filepath.Join(dir, "place.id")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := make([]byte, 8)
+		if _, err := rand.Read(id); err != nil {
+			return "", err
+		}
+		text = []byte(hex.EncodeToString(id))
+		err = os.WriteFile(path, append(text, '\n'), 0o600)
+		return string(text), err
+	}
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(text))
+	if b, err := hex.DecodeString(id); err != nil || len(b) != 8 {
+		return "", fmt.Errorf("%s does not hold 16 hex digits; remove it, and a new one is made", path)
+	}
+	return id, nil
 }
 
 // prefix of a tenant's paths.
@@ -351,7 +387,7 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Tenant: strings.TrimPrefix(p, "/t/"), Now: d.now, Alive: func(s web.Session) bool {
 			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started)
 		}}
-		people := d.flows(d.exchange.Refresh)
+		people := d.flows()
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
 			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,

@@ -32,14 +32,11 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err := l.Valid(r.Context()); err != nil {
 		return nil, err
 	}
-	if err := l.credential.Place(r); err != nil {
-		return nil, err
-	}
-	resp, err := l.broker.Out.RoundTrip(r)
+	resp, marks, err := l.credential.Send(l.broker.Out, r)
 	if err != nil {
 		return nil, err
 	}
-	if err := redact.New(l.credential.Marks).Response(resp); err != nil {
+	if err := redact.New(marks).Response(resp); err != nil {
 		return nil, fault.New(fault.Unavailable, "the answer was refused: it is compressed or partial, so a credential in it could not be taken out", err)
 	}
 	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {

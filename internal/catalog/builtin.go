@@ -55,6 +55,11 @@ func (p *Provider) Check() error {
 			return fmt.Errorf("inputs.%s: its pattern must be a regular expression from ^ to $", name)
 		}
 	}
+	if p.OAuth != nil {
+		if err := p.OAuth.Refresh.check(); err != nil {
+			return fmt.Errorf("oauth.refresh.%w", err)
+		}
+	}
 	injections := []Injection{p.Injection}
 	if p.APIKey != nil && p.APIKey.Injection != nil {
 		injections = append(injections, *p.APIKey.Injection)
@@ -64,6 +69,23 @@ func (p *Provider) Check() error {
 		case "", "header", "basic", "query":
 		default:
 			return fmt.Errorf("injection.kind is %q, want header, basic or query", in.Kind)
+		}
+	}
+	return nil
+}
+
+func (r Refresh) check() error {
+	switch {
+	case r.Rotation != "" && r.Rotation != RotationNone && r.Rotation != RotationGrace && r.Rotation != RotationStrict:
+		return fmt.Errorf("rotation is %q, want none, grace or strict", r.Rotation)
+	case r.SiblingLock != "" && r.SiblingLock != SiblingConnection && r.SiblingLock != SiblingAppUser:
+		return fmt.Errorf("sibling_lock is %q, want connection or app+user", r.SiblingLock)
+	case r.LifetimeDays < 0 || r.IdleDays < 0 || r.GraceSeconds < 0:
+		return fmt.Errorf("lifetime_days, idle_days and grace_seconds are not below 0")
+	}
+	for _, e := range r.Expired {
+		if e.Status < 200 || e.Status > 499 {
+			return fmt.Errorf("expired: status %d cannot mean that a token has expired", e.Status)
 		}
 	}
 	return nil

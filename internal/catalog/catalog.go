@@ -110,6 +110,22 @@ func (c *Catalog) Upstream(t identity.Tenant, n UpstreamName) *Upstream {
 	return c.Snapshot().Upstreams[t][n]
 }
 
+// Siblings are the upstreams whose connections share their fate with those of up: the same vendor's, through the same OAuth
+// client, up among them. None where the vendor knows no such fate.
+func (c *Catalog) Siblings(up *Upstream, m Method) []UpstreamName {
+	if up.Provider.OAuth == nil || up.Provider.OAuth.Refresh.SiblingLock != SiblingAppUser {
+		return nil
+	}
+	l := []UpstreamName{up.Name}
+	for _, other := range c.Snapshot().Upstreams[up.Tenant] {
+		if other.Name != up.Name && other.Provider.ID == up.Provider.ID && slices.ContainsFunc(other.Methods, func(o Method) bool { return o.Client == m.Client }) {
+			l = append(l, other.Name)
+		}
+	}
+	slices.Sort(l)
+	return l
+}
+
 // Why says what is missing between a caller and an upstream.
 type Why string
 

@@ -1,6 +1,10 @@
 package catalog
 
-import "frontdesk.dev/frontdesk/internal/kit/oauth"
+import (
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+)
 
 // Provider holds the facts of one vendor: data that a person can review, and override in the config.
 // A field that is empty says that the vendor has no such thing.
@@ -76,11 +80,48 @@ const (
 
 // Refresh holds the refresh rules of the vendor.
 type Refresh struct {
-	Rotation          Rotation `yaml:"rotation" doc:"strict (default: a used one is dead), grace, none"`
-	GraceSeconds      int      `yaml:"grace_seconds" doc:"for how long a used one works again"`
-	ScopeNeeded       string   `yaml:"scope_needed" doc:"requested so that a refresh token is issued"`
-	OldAccessSurvives bool     `yaml:"old_access_survives" doc:"the old access token outlives a refresh"`
+	Rotation          Rotation  `yaml:"rotation" doc:"strict (default: a used one is dead), grace, none"`
+	GraceSeconds      int       `yaml:"grace_seconds" doc:"for how long a used one works again"`
+	ScopeNeeded       string    `yaml:"scope_needed" doc:"requested so that a refresh token is issued"`
+	OldAccessSurvives bool      `yaml:"old_access_survives" doc:"the old access token outlives a refresh"`
+	LifetimeDays      int       `yaml:"lifetime_days" doc:"a refresh token ends so long after the consent, whatever is done; 0: it does not, or nobody knows"`
+	IdleDays          int       `yaml:"idle_days" doc:"it ends so long after it was last used or replaced; 0: it does not, or nobody knows"`
+	SiblingLock       Siblings  `yaml:"sibling_lock" doc:"connection (default), or app+user: all that a person has through one OAuth client is renewed one after the other"`
+	Expired           []Expired `yaml:"expired" doc:"answers of the API that call a token expired; none: as RFC 6750 says it"`
 }
+
+// Siblings says which connections a refresh of one may disturb.
+type Siblings string
+
+const (
+	SiblingConnection Siblings = "connection" // none but itself; the zero value means it too
+	SiblingAppUser    Siblings = "app+user"   // all that a person has through one OAuth client: they are renewed one after the other
+)
+
+// Expired is how an API says that the token has ended, as against a right that is missing.
+type Expired struct {
+	Status int    `yaml:"status" doc:"of the answer"`
+	Header string `yaml:"header" doc:"text in its WWW-Authenticate"`
+	Body   string `yaml:"body" doc:"text in its first 2 KiB"`
+}
+
+// ExpiredBody is how far into an answer Expired.Body is looked for.
+const ExpiredBody = 2 << 10
+
+// Lapses is when a connection ends by the vendor's own clocks, zero if it does not; final where no renewal moves that.
+func (r Refresh) Lapses(created, renewed time.Time) (at time.Time, final bool) {
+	const day = 24 * time.Hour
+	if r.IdleDays > 0 {
+		at = renewed.Add(time.Duration(r.IdleDays) * day)
+	}
+	if end := created.Add(time.Duration(r.LifetimeDays) * day); r.LifetimeDays > 0 && (at.IsZero() || end.Before(at)) {
+		return end, true
+	}
+	return at, false
+}
+
+// Idle is after how long without a renewal Frontdesk renews by itself: at four fifths of the vendor's patience. 0: never.
+func (r Refresh) Idle() time.Duration { return time.Duration(r.IdleDays) * 24 * time.Hour / 5 * 4 }
 
 // ProviderAPIKey is how a person gets a key, and how it travels where that differs from Injection.
 type ProviderAPIKey struct {

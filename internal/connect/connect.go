@@ -147,12 +147,12 @@ type SignedIn struct {
 }
 
 // Ending is what is true after a connection was ended.
-type Ending string
+type Ending = vault.Ended
 
 const (
-	EndedAtVendor Ending = "confirmed" // the vendor confirmed
-	EndedHere     Ending = "here"      // the vendor offers no way
-	EndedTrying   Ending = "trying"    // the vendor has not answered yet
+	EndedAtVendor = vault.EndedConfirmed
+	EndedHere     = vault.EndedHere
+	EndedTrying   = vault.EndedTrying
 )
 
 // Store keeps requests, flows and grants.

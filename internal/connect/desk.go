@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -39,11 +38,21 @@ type Desk struct {
 	URL      func(t identity.Tenant, path string) string // public URL of a path of that tenant
 	Log      *slog.Logger
 	Now      func() time.Time
+	Ends
 
 	grants grantCache
+}
 
-	mu       sync.Mutex
-	revoking []revocation // guarded by mu
+// Ends is how connections end. All fields are required.
+type Ends struct {
+	Endings     Endings
+	Unused      Unused
+	UnusedAfter func() time.Duration // 0: connections that nobody uses stay
+}
+
+// Endings ends credentials at their vendors (vault.Endings).
+type Endings interface {
+	End(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (vault.Ended, error)
 }
 
 // Vault is what connect needs of the vault (vault.Vault).

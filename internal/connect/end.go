@@ -2,10 +2,10 @@ package connect
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
-	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -21,9 +21,14 @@ func (d *Desk) End(ctx context.Context, v Visitor, id vault.ConnectionID) (Endin
 	if v.User == "" || c.User != v.User || c.Status == vault.Revoked {
 		return "", fault.New(fault.NotFound, "there is no such connection", nil)
 	}
+	return d.end(ctx, v, c, "disconnected by its user")
+}
+
+func (d *Desk) end(ctx context.Context, v Visitor, c vault.Connection, why string) (Ending, error) {
 	secrets, openErr := d.Vault.Open(ctx, c)
-	c.Status, c.Reason, c.Refreshes = vault.Revoked, "disconnected by its user", false
-	if c, err = d.Vault.Connect(ctx, c, vault.Secrets{}); err != nil {
+	c.Status, c.Reason, c.Refreshes = vault.Revoked, why, false
+	c, err := d.Vault.Connect(ctx, c, vault.Secrets{})
+	if err != nil {
 		return "", err
 	}
 	if _, err := d.Store.DeleteGrants(ctx, Grant{Tenant: v.Tenant, User: c.User, Upstream: c.Upstream}); err != nil {
@@ -34,98 +39,56 @@ func (d *Desk) End(ctx context.Context, v Visitor, id vault.ConnectionID) (Endin
 	}
 	ending := EndedHere
 	if up := d.Catalog.Upstream(v.Tenant, c.Upstream); up != nil && openErr == nil {
-		ending = d.revoke(ctx, up, c.Method, secrets)
+		if ending, err = d.Endings.End(ctx, up, c, secrets); err != nil {
+			return "", err
+		}
 	}
-	return ending, d.event(ctx, v, "connection.ended", audit.Record{Upstream: string(c.Upstream), Connection: string(c.ID), Result: audit.ResultOK, Detail: "at the vendor: " + string(ending)})
+	return ending, d.event(ctx, v, "connection.ended", audit.Record{Upstream: string(c.Upstream), Connection: string(c.ID), Result: audit.ResultOK, Detail: why + "; at the vendor: " + string(ending)})
 }
 
-// revoke ends a credential at its vendor by RFC 7009, where it has that; the refresh token first, since that ends the grant.
-func (d *Desk) revoke(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s vault.Secrets) Ending {
-	o := up.Provider.OAuth
-	if o == nil || o.Revocation == "" || kind == catalog.APIKey {
-		return EndedHere
-	}
-	e, err := d.Clients.Endpoint(up, methodOf(up, kind))
-	if err != nil {
-		return EndedHere
-	}
-	e.URL = o.Revocation
-	token, hint := s.Refresh, "refresh_token"
-	if token.IsZero() {
-		token, hint = s.Access, "access_token"
-	}
-	try := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
-		defer cancel()
-		return d.OAuth.Revoke(ctx, e, token, hint)
-	}
-	if err := try(ctx); err != nil {
-		d.Log.Warn("a vendor has not confirmed that a connection ended; it will be asked again", "upstream", up.Name, "error", err)
-		d.again(revocation{up.Name, try, d.Now().Add(revokeFirst), 1})
-		return EndedTrying
-	}
-	return EndedAtVendor
+// Unused finds connections that nobody uses.
+type Unused interface {
+	// Unused lists the tenant's living connections that were neither made nor used since then; at most limit.
+	Unused(ctx context.Context, t identity.Tenant, since time.Time, limit int) ([]vault.Connection, error)
 }
 
 const (
-	revokeTimeout = 10 * time.Second
-	revokeFirst   = 15 * time.Second
-	revokeTries   = 10
-	maxRevoking   = 1000
+	unusedEvery  = 10 * time.Minute
+	unusedAtOnce = 100
 )
 
-// revocation is one that the vendor has not confirmed. It lives in memory: a restart forgets it, and the connection is
-// ended here in any case.
-type revocation struct {
-	upstream catalog.UpstreamName
-	try      func(context.Context) error
-	next     time.Time
-	tries    int
-}
-
-func (d *Desk) again(r revocation) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.revoking) >= maxRevoking {
-		d.Log.Error("too many revocations wait for their vendors; giving one up", "upstream", d.revoking[0].upstream)
-		d.revoking = d.revoking[1:]
-	}
-	d.revoking = append(d.revoking, r)
-}
-
-// Run asks vendors again until they confirm, or it is given up, with a line in the log either way.
+// Run ends connections that nobody has used for as long as the config says, until ctx ends.
 func (d *Desk) Run(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Second)
+	tick := time.NewTicker(unusedEvery)
 	defer tick.Stop()
 	for {
+		if err := d.EndUnused(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Warn("connections that nobody uses could not be ended; it is tried again", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		d.mu.Lock()
-		all := d.revoking
-		d.revoking = nil
-		d.mu.Unlock()
-		for _, r := range all {
-			d.retry(ctx, r)
-		}
 	}
 }
 
-func (d *Desk) retry(ctx context.Context, r revocation) {
-	if d.Now().Before(r.next) {
-		d.again(r)
-		return
+// EndUnused is one round of Run.
+func (d *Desk) EndUnused(ctx context.Context) error {
+	after := d.UnusedAfter()
+	if after <= 0 {
+		return nil
 	}
-	err := r.try(ctx)
-	switch {
-	case err == nil:
-		d.Log.Info("a vendor confirmed that a connection ended", "upstream", r.upstream, "tries", r.tries+1)
-	case r.tries >= revokeTries:
-		d.Log.Error("a vendor never confirmed that a connection ended; end it there by hand", "upstream", r.upstream, "error", err)
-	default:
-		r.next, r.tries = d.Now().Add(revokeFirst<<r.tries), r.tries+1
-		d.again(r)
+	for t := range d.Catalog.Snapshot().Upstreams {
+		l, err := d.Unused.Unused(ctx, t, d.Now().Add(-after), unusedAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, c := range l {
+			if _, err := d.end(ctx, Visitor{Tenant: t, User: c.User}, c, fmt.Sprintf("nobody used it for %d days", int(after.Hours()/24))); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
 }

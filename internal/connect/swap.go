@@ -61,7 +61,9 @@ func (d *Desk) completeSwap(ctx context.Context, v Visitor, f Flow, useNew bool)
 		h.Connection.ID, h.Connection.Generation = prior.ID, prior.Generation
 		return d.store(ctx, v, f, up, h.Connection, s)
 	}
-	d.revoke(ctx, up, h.Connection.Method, s)
+	if _, err := d.Endings.End(ctx, up, h.Connection, s); err != nil {
+		return Result{}, err
+	}
 	if err := d.answerKept(ctx, v, f, up, prior); err != nil {
 		return Result{}, err
 	}

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -48,4 +49,12 @@ func (s *ServiceAccount) Obtain(ctx context.Context, r Request) (*Credential, er
 	}
 	cred.Place, cred.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
 	return cred, nil
+}
+
+// tokenRetry is how long a token endpoint asked us to wait.
+func tokenRetry(err error) time.Duration {
+	if te, ok := errors.AsType[*oauth.TokenError](err); ok {
+		return te.RetryAfter
+	}
+	return 0
 }

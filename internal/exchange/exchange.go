@@ -1,7 +1,7 @@
 // Package exchange answers: with which credential?
 //
 // It turns a caller and an upstream into a credential by the first of the upstream's methods that can serve this
-// caller, one file a method, and keeps stored credentials fresh (the refresh machine, refresh.go). It shows a
+// caller, one file a method; package refresh keeps stored ones good. It shows a
 // credential to nobody: what it hands out places itself on a request. It does not decide whether the caller may.
 package exchange
 
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -36,6 +37,8 @@ type Credential struct {
 	Expires    time.Time // zero: it doesn't expire
 	Method     catalog.MethodKind
 	Connection vault.ConnectionID // "" where the method stores nothing
+
+	again *again // nil where another credential would be no better
 }
 
 // Method is one way to obtain a credential. Implementations are safe for concurrent use and keep no secret beyond a call,
@@ -55,29 +58,10 @@ type Verdict struct {
 	Why    string             `json:"why"`
 }
 
-// Machine keeps what the refresh machine changes. Every method is one compare-and-swap, durable before it returns;
-// the bool is false where another process was first, which is no error: read again. Times are the database's.
-type Machine interface {
-	// Claim takes the lease if it is free or over, of exactly this generation and version: phase becomes claimed,
-	// lease_epoch grows by one; a row that stood at sent becomes uncertain, with one recovery more. The row as it stands
-	// after it is returned.
-	Claim(ctx context.Context, c vault.Connection, attempt, owner string, lease time.Duration) (vault.Connection, bool, error)
-	// Sent marks that the request may leave from now on; only the holder of the lease may.
-	Sent(ctx context.Context, c vault.Connection) (bool, error)
-	// Settle stores a new credential: c.Sealed, Expires, Scopes, Status, with version fromVersion+1, phase idle and no
-	// lease, if and only if generation and version are still c.Generation and fromVersion. The lease does not matter.
-	Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error)
-	// Fail gives the lease back with status, reason, failures, not_before and recoveries as in c, version unchanged;
-	// only the holder of the lease may.
-	Fail(ctx context.Context, c vault.Connection) (bool, error)
-}
-
 // Vault is what exchange needs of the vault (vault.Vault).
 type Vault interface {
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
 	Open(ctx context.Context, c vault.Connection) (vault.Secrets, error)
-	// Seal fills c.Sealed for c's generation and version.
-	Seal(ctx context.Context, c *vault.Connection, s vault.Secrets) error
 	Update(ctx context.Context, c vault.Connection) error
 }
 
@@ -86,7 +70,7 @@ type Exchange struct {
 	Vault   Vault
 	Clients *vault.Clients
 	OAuth   oauth.Client
-	Refresh *Refresher
+	Refresh *refresh.Machine
 	Tickets *TicketMint
 	Methods map[catalog.MethodKind]Method
 	Now     func() time.Time

@@ -7,6 +7,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
@@ -14,7 +15,7 @@ import (
 // Home keeps what the company's IdP gave at sign-in: a connection like others, at the upstream `idp:<name>`.
 type Home struct {
 	Vault   Vault
-	Refresh *Refresher
+	Refresh *refresh.Machine
 	IdPs    *identity.IdPs
 	Users   identity.Users
 	Epochs  *identity.Epochs

@@ -2,26 +2,44 @@ package exchange
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
+	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// Stored serves what a person connected: authorization_code and api_key. The credential is in the vault; Refresher keeps
-// it good.
+// Stored serves what a person connected: authorization_code and api_key. The credential is in the vault; the refresh
+// machine keeps it good. All fields are required.
 type Stored struct {
 	Kind    catalog.MethodKind
 	Vault   Vault
-	Refresh *Refresher
+	Refresh *refresh.Machine
+	Uses    Uses
+	Log     *slog.Logger
 }
+
+// By is the same for one kind of method.
+func (s Stored) By(k catalog.MethodKind) *Stored { s.Kind = k; return &s }
 
 // Ready implements Method.
 func (s *Stored) Ready(ctx context.Context, r Request) error {
 	_, err := s.find(ctx, r)
 	return err
 }
+
+// Uses keeps when a connection was last used.
+type Uses interface {
+	Used(ctx context.Context, t identity.Tenant, id vault.ConnectionID, at time.Time) error
+}
+
+// usedEvery is how exactly last use is known.
+const usedEvery = 5 * time.Minute
 
 // Obtain implements Method.
 func (s *Stored) Obtain(ctx context.Context, r Request) (*Credential, error) {
@@ -32,7 +50,20 @@ func (s *Stored) Obtain(ctx context.Context, r Request) (*Credential, error) {
 	if c, err = s.Refresh.Fresh(ctx, c, r.Upstream, r.Method); err != nil {
 		return nil, err
 	}
+	if now := s.Refresh.Now(); now.Sub(c.LastUsed) > usedEvery {
+		if err := s.Uses.Used(ctx, c.Tenant, c.ID, now); err != nil {
+			s.Log.Warn("the last use of a connection could not be noted", "connection", c.ID, "error", err)
+		}
+	}
+	return s.credential(ctx, r, c)
+}
+
+// credential opens a connection that is good.
+func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) (*Credential, error) {
 	secrets, err := s.Vault.Open(ctx, c)
+	if errors.Is(err, vault.ErrSealed) {
+		return nil, s.broken(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +74,28 @@ func (s *Stored) Obtain(ctx context.Context, r Request) (*Credential, error) {
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
 	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
 	if !c.Expires.IsZero() {
-		cred.Expires = c.Expires.Add(-margin(c))
+		cred.Expires = c.Expires.Add(-refresh.Margin(c))
+	}
+	if c.Refreshes && s.Refresh.Now().Sub(c.Renewed) > youngest {
+		cred.again = &again{expired: r.Upstream.Provider.OAuth.Refresh.Expired, renew: func(ctx context.Context) (*Credential, error) {
+			next, err := s.Refresh.Replace(ctx, c, r.Upstream, r.Method)
+			if err != nil {
+				return nil, err
+			}
+			return s.credential(ctx, r, next)
+		}}
 	}
 	return cred, nil
+}
+
+// broken marks a connection that does not open, so that its user is asked and nobody takes it for healthy.
+func (s *Stored) broken(ctx context.Context, c vault.Connection) error {
+	c.Status, c.Reason = vault.NeedsReconnect, "the stored credential does not open any more"
+	s.Log.Error("a stored credential does not open: its row was moved or altered, or its key is gone", "connection", c.ID, "upstream", c.Upstream)
+	if err := s.Vault.Update(ctx, c); err != nil && fault.KindOf(err) != fault.Conflict {
+		return err
+	}
+	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason}}}
 }
 
 // find returns the caller's connection by this method, or what he must do to have one.

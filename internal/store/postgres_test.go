@@ -11,6 +11,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -134,7 +135,7 @@ func TestPostgresWinnerDiesInTheMiddle(t *testing.T) {
 			return db.RotateFamily(ctx, issuer.Family{Tenant: "default", ID: "f", Current: []byte("3")}, []byte("1"))
 		}},
 		{"Claim", "UPDATE connections SET phase = 'claimed', lease_until = 9000000000000000, lease_epoch = 1", func(ctx context.Context) error {
-			_, won, err := db.Claim(ctx, conn, "try", "me", time.Minute)
+			_, won, err := db.Claim(ctx, conn, refresh.Lease{Attempt: "try", Owner: "me", Time: time.Minute})
 			return yes(won, err)
 		}},
 		{"Settle", "UPDATE connections SET version = 2", func(ctx context.Context) error { return yes(db.Settle(ctx, conn, 1)) }},

@@ -14,8 +14,9 @@ import (
 )
 
 var (
-	_ vault.Store    = (*DB)(nil)
-	_ vault.KeyStore = (*DB)(nil)
+	_ vault.Store       = (*DB)(nil)
+	_ vault.KeyStore    = (*DB)(nil)
+	_ vault.EndingStore = (*DB)(nil)
 )
 
 var connectionTable = table[vault.Connection]{
@@ -138,4 +139,46 @@ func (db *DB) NameID(ctx context.Context, t identity.Tenant, kind, name string) 
 		err = fmt.Errorf("store: the id of a %s is no id", kind)
 	}
 	return id, err
+}
+
+var endingTable = table[vault.Ending]{
+	name: "endings", none: "there is no such ending",
+	columns: "tenant, id, user_id, upstream, method, connection, created, next, tries, sealed",
+	fields: func(e *vault.Ending) []any {
+		return []any{&e.Tenant, &e.ID, &e.User, &e.Upstream, &e.Method, &e.Connection, (*when)(&e.Created), (*when)(&e.Next), &e.Tries, (*blob)(&e.Sealed)}
+	},
+}
+
+// AddEnding implements vault.EndingStore.
+func (db *DB) AddEnding(ctx context.Context, e vault.Ending) error {
+	return endingTable.put(ctx, db.write, &e, "")
+}
+
+// DueEndings implements vault.EndingStore.
+func (db *DB) DueEndings(ctx context.Context, now time.Time, limit int) ([]vault.Ending, error) {
+	return endingTable.all(ctx, db.read, "WHERE next <= $1 ORDER BY next, id LIMIT $2", micros(now), limit)
+}
+
+// TryEnding implements vault.EndingStore.
+func (db *DB) TryEnding(ctx context.Context, e vault.Ending, next time.Time) (bool, error) {
+	n, err := exec(ctx, db.write, "UPDATE endings SET next = $4, tries = tries + 1 WHERE tenant = $1 AND id = $2 AND tries = $3", e.Tenant, e.ID, e.Tries, micros(next))
+	return n == 1, err
+}
+
+// RemoveEnding implements vault.EndingStore; one that is gone already is no error.
+func (db *DB) RemoveEnding(ctx context.Context, t identity.Tenant, id string) error {
+	_, err := exec(ctx, db.write, "DELETE FROM endings "+byID, t, id)
+	return err
+}
+
+// Used implements exchange.Uses.
+func (db *DB) Used(ctx context.Context, t identity.Tenant, id vault.ConnectionID, at time.Time) error {
+	_, err := exec(ctx, db.write, "UPDATE connections SET last_used = $3 WHERE tenant = $1 AND id = $2 AND last_used < $3", t, id, micros(at))
+	return err
+}
+
+// Unused implements connect.Unused.
+func (db *DB) Unused(ctx context.Context, t identity.Tenant, since time.Time, limit int) ([]vault.Connection, error) {
+	return connectionTable.all(ctx, db.read, `WHERE tenant = $1 AND status NOT IN ('revoking', 'revoked') AND upstream NOT LIKE 'idp:%' AND created < $2 AND last_used < $2
+		ORDER BY last_used, created LIMIT $3`, t, micros(since), limit)
 }

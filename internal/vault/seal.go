@@ -56,7 +56,8 @@ const (
 	maxNames = 200_000
 )
 
-var errSealed = fault.New(fault.Unavailable, "a stored credential does not open with this key: it was moved or altered, or the key is another one; connecting again mends it", nil)
+// ErrSealed says that a sealed field does not open.
+var ErrSealed = fault.New(fault.Unavailable, "a stored credential does not open with this key: it was moved or altered, or the key is another one; connecting again mends it", nil)
 
 // Open returns the secrets of a connection. A row that was moved, altered or rolled back in part does not open.
 func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
@@ -79,7 +80,7 @@ func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
 		}
 		plain, err := open(a, f.sealed, aad)
 		if err != nil {
-			return Secrets{}, errSealed
+			return Secrets{}, ErrSealed
 		}
 		*f.into = secret.New(string(plain))
 		clear(plain)
@@ -160,7 +161,7 @@ func (v *Vault) OpenFlow(ctx context.Context, t identity.Tenant, state string, s
 	}
 	plain, err := open(a, sealed, flowAAD(t, state))
 	if err != nil {
-		return nil, errSealed
+		return nil, ErrSealed
 	}
 	return plain, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -28,7 +29,7 @@ func claim(t *testing.T, db *store.DB, c vault.Connection, attempt string, lease
 	t.Helper()
 	var held vault.Connection
 	eventually(t, "the lease is over", func() bool {
-		h, won, err := db.Claim(t.Context(), c, attempt, "owner of "+attempt, lease)
+		h, won, err := db.Claim(t.Context(), c, refresh.Lease{Attempt: attempt, Owner: "owner of " + attempt, Time: lease})
 		held = h
 		return step(t, won, err)
 	})
@@ -48,7 +49,7 @@ func machine(t *testing.T, a, b *store.DB) {
 	same(t, held, want)
 	same(t, must(b.Connection(ctx, ours, "c1"))(t), want)
 
-	if _, won, err := b.Claim(ctx, c, "other", "them", leaseTime); step(t, won, err) {
+	if _, won, err := b.Claim(ctx, c, refresh.Lease{Attempt: "other", Owner: "them", Time: leaseTime}); step(t, won, err) {
 		t.Error("a lease that is held was given away")
 	}
 	stranger := held
@@ -88,7 +89,7 @@ func machine(t *testing.T, a, b *store.DB) {
 	same(t, must(a.Connection(ctx, ours, "c1"))(t), next)
 	for _, stale := range []vault.Machine{{Generation: 1, Version: 1}, {Generation: 2, Version: 2}} {
 		c.Machine = stale
-		if _, won, err := a.Claim(ctx, c, "stale", "me", leaseTime); step(t, won, err) {
+		if _, won, err := a.Claim(ctx, c, refresh.Lease{Attempt: "stale", Owner: "me", Time: leaseTime}); step(t, won, err) {
 			t.Errorf("generation %d, version %d was claimed, which is not there", stale.Generation, stale.Version)
 		}
 	}
@@ -103,7 +104,7 @@ func machineRaced(t *testing.T, a, b *store.DB) {
 		var claimed, sent, ended atomic.Int64
 		var winner atomic.Pointer[vault.Connection]
 		race(a, b, func(i int, db *store.DB) {
-			if held, won, err := db.Claim(ctx, c, fmt.Sprint(round, " ", i), "o", leaseTime); step(t, won, err) {
+			if held, won, err := db.Claim(ctx, c, refresh.Lease{Attempt: fmt.Sprint(round, " ", i), Owner: "o", Time: leaseTime}); step(t, won, err) {
 				claimed.Add(1)
 				winner.Store(&held)
 			}

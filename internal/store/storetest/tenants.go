@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
@@ -29,13 +30,14 @@ type things struct {
 	family  issuer.Family
 	session gateway.Session
 	intent  audit.Row
+	ending  vault.Ending
 }
 
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, "")}
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending]()}
 	s.code.Used = time.Time{}
 	var err error
 	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
@@ -45,7 +47,7 @@ func stock(t *testing.T, db *store.DB) things {
 	_, err = db.OpenRequest(ctx, s.request)
 	ok(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent})} {
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending)} {
 		ok(t, err)
 	}
 	return s
@@ -79,11 +81,24 @@ var byTenant = map[string]strange{
 	},
 	"Claim": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		s.conn.Tenant = theirs
-		_, won, err := db.Claim(ctx, s.conn, "try", "me", leaseTime)
+		_, won, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
 		return won, err
 	},
+	"Due": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Due(ctx, theirs, s.conn.Upstream, day.Add(24*time.Hour), 10)
+	},
+	"Proved": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Proved(ctx, theirs, s.conn.Upstream, day.Add(24*time.Hour))
+	},
+	"Unused": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Unused(ctx, theirs, day.Add(24*time.Hour), 10)
+	},
+	"TryEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.ending.Tenant = theirs
+		return db.TryEnding(ctx, s.ending, day)
+	},
 	"Sent": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		held, _, err := db.Claim(ctx, s.conn, "try", "me", leaseTime)
+		held, _, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
 		if held.Tenant = theirs; err != nil {
 			return nil, err
 		}
@@ -160,7 +175,7 @@ var elsewhere = map[string]string{
 	"Chain": "for operators", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
-	"DropUnused": "a chore", "IdleSessions": "a chore",
+	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
 }
 
@@ -218,6 +233,7 @@ func untouched(t *testing.T, db *store.DB, s things) {
 	same(t, must(db.Family(ctx, ours, s.family.ID))(t), s.family)
 	same(t, must(db.Session(ctx, ours, s.session.ID))(t), s.session)
 	same(t, must(db.Rows(ctx, audit.Query{Tenant: ours}))(t), []audit.Row{s.intent})
+	same(t, must(db.DueEndings(ctx, s.ending.Next, 10))(t), []vault.Ending{s.ending})
 	same(t, must(db.UseCode(ctx, ours, s.code.Hash, day))(t), s.code)
 	same(t, must(db.TakeFlow(ctx, ours, s.flow.State))(t), s.flow)
 }

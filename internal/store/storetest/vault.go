@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -59,7 +60,7 @@ func connectionsReplaced(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	c := fresh("c1")
 	ok(t, a.Connect(ctx, c, 0))
-	held, _, err := a.Claim(ctx, c, "try", "me", leaseTime)
+	held, _, err := a.Claim(ctx, c, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
 	ok(t, err)
 	next := fresh("c1")
 	next.Generation, next.Account, next.Access = 2, "another", []byte("new")

@@ -1,0 +1,116 @@
+package exchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+)
+
+// Sender sends a request (broker.Sender).
+type Sender interface {
+	RoundTrip(r *http.Request) (*http.Response, error)
+}
+
+// youngest is how old a token is before a vendor's word that it has expired is believed: one that is refused right after it
+// was given out is refused for another reason, and to renew it again would only burn tokens.
+const youngest = time.Minute
+
+// again is how a credential that its vendor calls expired is replaced.
+type again struct {
+	expired []catalog.Expired
+	renew   func(context.Context) (*Credential, error)
+	next    atomic.Pointer[Credential] // what took its place
+}
+
+// Send places the credential and sends the request. Where the vendor says that it has expired before its time (a clock that
+// is wrong, a sibling's renewal), it is renewed, and a request that can be repeated without harm is sent once more. The marks
+// are what must never be seen in the answer.
+func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte, error) {
+	if c.again == nil {
+		if err := c.Place(r); err != nil {
+			return nil, nil, err
+		}
+		resp, err := out.RoundTrip(r)
+		return resp, c.Marks, err
+	}
+	if next := c.again.next.Load(); next != nil {
+		return next.Send(out, r)
+	}
+	second := repeatable(r) // before the first one changes it
+	if err := c.Place(r); err != nil {
+		return nil, nil, err
+	}
+	resp, err := out.RoundTrip(r)
+	if err != nil || !c.again.says(resp) {
+		return resp, c.Marks, err
+	}
+	next, rerr := c.again.renew(r.Context())
+	if rerr != nil || second == nil {
+		if rerr == nil {
+			c.again.next.Store(next)
+		}
+		return resp, c.Marks, nil // the vendor's own answer: what can be done about it is shown at the next call
+	}
+	c.again.next.Store(next)
+	if err := next.Place(second); err != nil {
+		return nil, nil, errors.Join(err, resp.Body.Close())
+	}
+	_ = resp.Body.Close() // it was read as far as it matters
+	resp, err = out.RoundTrip(second)
+	return resp, slices.Concat(c.Marks, next.Marks), err
+}
+
+// says reports whether the answer calls the token expired, by the vendor's rules, else by RFC 6750 section 3.1. The body stays
+// as it was.
+func (a *again) says(resp *http.Response) bool {
+	challenge := strings.Join(resp.Header.Values("WWW-Authenticate"), ", ")
+	if len(a.expired) == 0 {
+		return resp.StatusCode == http.StatusUnauthorized && strings.Contains(challenge, `error="invalid_token"`)
+	}
+	return slices.ContainsFunc(a.expired, func(e catalog.Expired) bool {
+		return e.Status == resp.StatusCode && strings.Contains(challenge, e.Header) && (e.Body == "" || strings.Contains(head(resp), e.Body))
+	})
+}
+
+// head is the beginning of the body, which is put back.
+func head(resp *http.Response) string {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, catalog.ExpiredBody)) // what broke breaks again for who reads on
+	resp.Body = &peeked{io.MultiReader(bytes.NewReader(b), resp.Body), resp.Body}
+	return string(b)
+}
+
+type peeked struct {
+	io.Reader
+	io.Closer
+}
+
+// repeatable is a copy of the request to send again, nil where that could do harm, or its body is gone: of the methods that
+// RFC 9110 section 9.2.2 calls idempotent, and without a body or with one that can be had again.
+func repeatable(r *http.Request) *http.Request {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+	default:
+		return nil
+	}
+	second := r.Clone(r.Context())
+	switch {
+	case r.Body == nil || r.Body == http.NoBody:
+		return second
+	case r.GetBody == nil:
+		return nil
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil
+	}
+	second.Body = body
+	return second
+}

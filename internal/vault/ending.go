@@ -1,0 +1,181 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// Ended is what is true of a credential at its vendor after it was ended here.
+type Ended string
+
+const (
+	EndedConfirmed Ended = "confirmed" // the vendor confirmed
+	EndedHere      Ended = "here"      // the vendor offers no way
+	EndedTrying    Ended = "trying"    // the vendor has not answered yet, and will be asked again
+)
+
+// Ending is a credential that its vendor has yet to end. Its token is sealed under ID.
+type Ending struct {
+	Tenant     identity.Tenant
+	ID         string // 32 hex digits
+	User       identity.UserID
+	Upstream   catalog.UpstreamName
+	Method     catalog.MethodKind
+	Connection ConnectionID
+	Created    time.Time
+	Next       time.Time // not tried before
+	Tries      int
+	Sealed     []byte
+}
+
+// EndingStore keeps endings until they are confirmed or given up.
+type EndingStore interface {
+	AddEnding(ctx context.Context, e Ending) error
+	// DueEndings lists those of all tenants whose Next has come, the oldest first.
+	DueEndings(ctx context.Context, now time.Time, limit int) ([]Ending, error)
+	// TryEnding moves Next on and counts a try, if Tries is still e.Tries: of two processes one gets true.
+	TryEnding(ctx context.Context, e Ending, next time.Time) (bool, error)
+	RemoveEnding(ctx context.Context, t identity.Tenant, id string) error
+}
+
+// Endings ends credentials at their vendors, by RFC 7009 where they have that. One that the vendor does not confirm at once
+// is kept, and tried again by any process, also after a crash. All fields are required.
+type Endings struct {
+	Vault   *Vault
+	Store   EndingStore
+	Catalog *catalog.Catalog
+	Clients *Clients
+	OAuth   oauth.Client
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+const (
+	endTimeout = 10 * time.Second
+	endFirst   = 15 * time.Second
+	endTries   = 12 // the last one some 17 hours after the first
+	endEvery   = 5 * time.Second
+	endBatch   = 50
+)
+
+// toEnd is what is sealed.
+type toEnd struct{ Token, Hint string }
+
+// End asks the vendor to end a credential, and promises to go on asking. The refresh token comes first: with it the grant ends.
+func (e *Endings) End(ctx context.Context, up *catalog.Upstream, c Connection, s Secrets) (Ended, error) {
+	if up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" || c.Method == catalog.APIKey {
+		return EndedHere, nil
+	}
+	token := toEnd{s.Refresh.Expose(), "refresh_token"}
+	if s.Refresh.IsZero() {
+		token = toEnd{s.Access.Expose(), "access_token"}
+	}
+	if token.Token == "" {
+		return EndedHere, nil
+	}
+	id := make([]byte, 16)
+	if _, err := io.ReadFull(rand.Reader, id); err != nil {
+		return "", err
+	}
+	now := e.Now()
+	row := Ending{Tenant: c.Tenant, ID: hex.EncodeToString(id), User: c.User, Upstream: c.Upstream, Method: c.Method, Connection: c.ID, Created: now, Next: now.Add(endFirst), Tries: 1}
+	plain, err := json.Marshal(token)
+	if err != nil {
+		return "", err
+	}
+	if row.Sealed, err = e.Vault.SealFlow(ctx, row.Tenant, row.flow(), plain); err != nil {
+		return "", err
+	}
+	if err := e.Store.AddEnding(ctx, row); err != nil { // before it is tried, so that a crash forgets nothing
+		return "", err
+	}
+	if err := e.ask(ctx, up, row.Method, token); err != nil {
+		e.Log.Warn("a vendor has not confirmed that a connection ended; it will be asked again", "upstream", up.Name, "error", err)
+		return EndedTrying, nil
+	}
+	return EndedConfirmed, e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
+}
+
+func (e Ending) flow() string { return "ending/" + e.ID }
+
+func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, t toEnd) error {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	var method catalog.Method
+	for _, m := range up.Methods {
+		if m.Kind == kind {
+			method = m
+		}
+	}
+	at, err := e.Clients.Endpoint(up, method)
+	if err != nil {
+		return err
+	}
+	at.URL = up.Provider.OAuth.Revocation
+	return e.OAuth.Revoke(ctx, at, secret.New(t.Token), t.Hint)
+}
+
+// Run asks vendors again until they confirm, or it is given up, with a line in the log either way.
+func (e *Endings) Run(ctx context.Context) error {
+	tick := time.NewTicker(endEvery)
+	defer tick.Stop()
+	for {
+		due, err := e.Store.DueEndings(ctx, e.Now(), endBatch)
+		for _, row := range due {
+			if err = e.again(ctx, row); err != nil {
+				break
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			e.Log.Warn("vendors could not be asked again to end connections; it is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (e *Endings) again(ctx context.Context, row Ending) error {
+	mine, err := e.Store.TryEnding(ctx, row, e.Now().Add(endFirst<<row.Tries))
+	if err != nil || !mine {
+		return err
+	}
+	up := e.Catalog.Upstream(row.Tenant, row.Upstream)
+	if up == nil || up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" {
+		return e.giveUp(ctx, row, fault.New(fault.NotFound, "the upstream is not configured any more", nil))
+	}
+	plain, err := e.Vault.OpenFlow(ctx, row.Tenant, row.flow(), row.Sealed)
+	if err != nil {
+		return e.giveUp(ctx, row, err)
+	}
+	var t toEnd
+	if err := json.Unmarshal(plain, &t); err != nil {
+		return e.giveUp(ctx, row, err)
+	}
+	switch err := e.ask(ctx, up, row.Method, t); {
+	case err == nil:
+		e.Log.Info("a vendor confirmed that a connection ended", "upstream", row.Upstream, "connection", row.Connection, "tries", row.Tries+1)
+		return e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
+	case row.Tries+1 >= endTries:
+		return e.giveUp(ctx, row, err)
+	}
+	return nil
+}
+
+func (e *Endings) giveUp(ctx context.Context, row Ending, why error) error {
+	e.Log.Error("a vendor never confirmed that a connection ended; end it there by hand", "upstream", row.Upstream, "connection", row.Connection, "user", row.User, "error", why)
+	return e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
+}
