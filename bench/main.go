@@ -24,6 +24,7 @@ type row struct {
 	name  string
 	title string
 	long  bool // runs only with -long, or where it is asked for by name
+	asked bool // runs only where it is asked for by name
 	run   func(b *bench) error
 }
 
@@ -33,6 +34,7 @@ var rows = []row{
 	{name: "session", title: "one tool call in a session of the legacy era", run: sessionRow},
 	{name: "stored", title: "10 stored users beside 100,000", run: storedRow},
 	{name: "idle", title: "idle streams", run: idleRow},
+	{name: "against", title: "two builds of Frontdesk (-against)", asked: true, run: againstRow},
 }
 
 // bench is what rows share.
@@ -42,6 +44,8 @@ type bench struct {
 	binary string // frontdesk
 	long   bool
 	ratio  float64 // the last line: calls/s through Frontdesk, of the bare proxy's, at 32 connections
+
+	against, tool, conns string // of the row against
 
 	idp     *issuer
 	closers []func() error
@@ -55,9 +59,13 @@ func main() {
 		}
 		return
 	}
-	long := flag.Bool("long", false, "take longer: more rounds, and the rows that are left out otherwise")
+	var b bench
+	flag.BoolVar(&b.long, "long", false, "take longer: more rounds, and the rows that are left out otherwise")
 	only := flag.String("rows", "", "names of the rows to run, with commas; all where empty")
-	binary := flag.String("frontdesk", "", "the binary to race; built from this tree where empty")
+	flag.StringVar(&b.binary, "frontdesk", "", "the binary to race; built from this tree where empty")
+	flag.StringVar(&b.against, "against", "", "row against: another build of frontdesk")
+	flag.StringVar(&b.tool, "tool", "echo", "row against: echo, or fetch for one with an API call")
+	flag.StringVar(&b.conns, "conns", "32", "row against: numbers of connections, with commas")
 	list := flag.Bool("list", false, "list the rows")
 	flag.Parse()
 	if *list {
@@ -68,18 +76,18 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *binary, *only, *long); err != nil {
+	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, binary, only string, long bool) (err error) {
-	chosen, err := choose(only, long)
+func (b *bench) run(ctx context.Context, only string) (err error) {
+	chosen, err := choose(only, b.long)
 	if err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, binary: binary, long: long}
+	b.ctx = ctx
 	if b.dir, err = os.MkdirTemp("", "frontdesk-bench"); err != nil {
 		return err
 	}
@@ -107,7 +115,7 @@ func choose(only string, long bool) ([]row, error) {
 	var chosen []row
 	names := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, r := range rows {
-		if slices.Contains(names, r.name) || len(names) == 0 && (long || !r.long) {
+		if slices.Contains(names, r.name) || len(names) == 0 && !r.asked && (long || !r.long) {
 			chosen = append(chosen, r)
 		}
 	}

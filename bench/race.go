@@ -92,12 +92,12 @@ func gatewayCPU(f figures) time.Duration { return f.gateway }
 // table prints what was raced; bare is the way that the others are measured by.
 func table(conns int, ways []way, all [][]figures, bare int) {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%d conn.\tcalls/s\tof %s\tp50 ms\tp99 ms\tCPU µs a call\tserver µs\tresident MB\t\n", conns, ways[bare].name)
+	fmt.Fprintf(t, "%d conn.\tcalls/s\tof %s\tp50 ms\tp99 ms\tCPU µs a call\tof %s\tserver µs\tresident MB\t\n", conns, ways[bare].name, ways[bare].name)
 	for i, w := range ways {
 		f := all[i]
-		fmt.Fprintf(t, "%s\t%.0f\t%.2f\t%s\t%s\t%s\t%s\t%s\t\n", w.name, median(f, rate), ratio(f, all[bare], rate),
+		fmt.Fprintf(t, "%s\t%.0f\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", w.name, median(f, rate), ratio(f, all[bare], rate),
 			ms(median(f, func(f figures) time.Duration { return f.p50 })), ms(median(f, func(f figures) time.Duration { return f.p99 })),
-			us(median(f, gatewayCPU)), us(median(f, func(f figures) time.Duration { return f.backend })), mb(median(f, func(f figures) int64 { return f.resident })))
+			us(median(f, gatewayCPU)), of(ratio(f, all[bare], gatewayCPU)), us(median(f, func(f figures) time.Duration { return f.backend })), mb(median(f, func(f figures) int64 { return f.resident })))
 	}
 	_ = t.Flush()
 }
@@ -109,6 +109,13 @@ func us(d time.Duration) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f", float64(d)/1e3)
+}
+
+func of(r float64) string {
+	if r == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", r)
 }
 
 func mb(n int64) string {

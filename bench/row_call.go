@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 )
 
@@ -32,7 +31,6 @@ func (b *bench) raceTool(tool string, rounds map[int]int) (float64, error) {
 		table(conns, ways, all, 1)
 		if conns == 32 {
 			at32 = ratio(all[2], all[1], rate)
-			fmt.Printf("gateway CPU a call, of the bare proxy's: %.2f\n", ratio(all[2], all[1], gatewayCPU))
 		}
 	}
 	if err := w.desk.settle(b.ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,6 +54,7 @@ type entry struct {
 const (
 	maxBatch  = 256
 	maxQueued = 1 << 16 // outcomes; beyond it nothing new begins
+	linger    = 2 * time.Millisecond
 
 	beatEvery  = 5 * time.Second
 	deadAfter  = 30 * time.Second
@@ -217,14 +219,30 @@ func (l *Log) retry() <-chan time.Time {
 	return time.After(250 * time.Millisecond)
 }
 
-// gather takes everything that waits already; it does not wait for more, which would only slow down a single caller.
+// gather takes everything that waits already. Where somebody waits for it to be durable, it does not wait for more, which would
+// only slow down a single caller. Outcomes, for which nobody waits, are held for a moment, so that the next intent does not have
+// to wait for a sync of theirs: they share its own.
 func (l *Log) gather(first *entry) []*entry {
-	batch := append(make([]*entry, 0, 32), first)
+	runtime.Gosched() // those who are about to ask come first, which costs nothing where there are none
+	batch, waited := append(make([]*entry, 0, 32), first), first.done != nil
+	var over <-chan time.Time
 	for len(batch) < maxBatch {
 		select {
 		case e := <-l.in:
-			batch = append(batch, e)
+			batch, waited = append(batch, e), waited || e.done != nil
+			continue
 		default:
+		}
+		if waited {
+			break
+		}
+		if over == nil {
+			over = time.After(linger)
+		}
+		select {
+		case e := <-l.in:
+			batch, waited = append(batch, e), waited || e.done != nil
+		case <-over:
 			return batch
 		}
 	}
@@ -296,7 +314,7 @@ func (c *chain) row(e *entry) Row {
 		r.Call = e.id
 	}
 	r.Time = r.Time.UTC().Truncate(time.Microsecond)
-	row := Row{Writer: c.writer, Seq: c.seq, Tenant: r.Tenant, User: r.User, Kind: r.Kind, Call: r.Call, Time: r.Time, Record: r.appendJSON(nil)}
+	row := Row{Writer: c.writer, Seq: c.seq, Tenant: r.Tenant, User: r.User, Kind: r.Kind, Call: r.Call, Time: r.Time, Record: r.appendJSON(make([]byte, 0, 640))}
 	c.prev = link(c.writer, c.seq, c.prev, row.Record)
 	row.Hash = slices.Clone(c.prev[:])
 	return row
