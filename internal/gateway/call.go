@@ -124,6 +124,8 @@ func (c *call) era() error {
 
 func (c *call) dispatch() {
 	switch {
+	case c.m.Removed():
+		c.write(http.StatusNotFound, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil))
 	case c.m.Method == "ping" && c.m.Kind == mcp.Request && !c.m.Modern():
 		c.write(http.StatusOK, mcp.ResultMessage(c.m.IDBytes(), []byte(`{}`)))
 	case c.m.Method == "initialize":

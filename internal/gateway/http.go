@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (g *Gateway) resource(w http.ResponseWriter, r *http.Request, t identity.Te
 	}
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	writeJSON(w, http.StatusOK, map[string]any{"resource": g.URL(t, "/mcp/"+name), "authorization_servers": []string{g.URL(t, "")},
-		"scopes_supported": []string{scopeMCP}, "bearer_methods_supported": []string{"header"}, "resource_name": s.Title})
+		"scopes_supported": scopes(name), "bearer_methods_supported": []string{"header"}, "resource_name": s.Title})
 }
 
 // serve is the way of every request: who is asking, does this exist for him, then what he asks.
@@ -122,9 +123,24 @@ func bearer(r *http.Request) (string, error) {
 	return token, nil
 }
 
+// scopes are what a client asks for. The second one says which server it wants, for clients that send no `resource`.
+func scopes(server string) []string {
+	return []string{scopeMCP, scopeMCP + ":" + server}
+}
+
+// metadataURL is where resource answers: the well-known path goes between host and path (RFC 9728 section 3.1).
+func (g *Gateway) metadataURL(t identity.Tenant, name string) string {
+	u, err := url.Parse(g.URL(t, "/mcp/"+url.PathEscape(name)))
+	if err != nil {
+		return "" // a public_url that does not parse is refused with the config
+	}
+	u.RawPath, u.Path = "", "/.well-known/oauth-protected-resource"+u.Path
+	return u.String()
+}
+
 // challenge is the 401 from which a client discovers how to sign in.
 func (g *Gateway) challenge(w http.ResponseWriter, t identity.Tenant, name, code string) {
-	params := []oauth.Param{{Name: "resource_metadata", Value: g.URL("", "/.well-known/oauth-protected-resource") + strings.TrimPrefix(g.URL(t, "/mcp/"+name), g.URL("", ""))}, {Name: "scope", Value: scopeMCP}}
+	params := []oauth.Param{{Name: "resource_metadata", Value: g.metadataURL(t, name)}, {Name: "scope", Value: strings.Join(scopes(name), " ")}}
 	said := "sign in: this endpoint needs an access token"
 	if code != "" {
 		said = "the access token has expired, or is not valid here"

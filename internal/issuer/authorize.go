@@ -102,7 +102,7 @@ func (s *Server) read(t identity.Tenant, q url.Values, client Client, redirect s
 		return p, refuse(oauth.CodeInvalidRequest, "only response_mode=query is supported")
 	}
 	var err error
-	if _, p.Resource, err = s.resource(t, q["resource"]); err != nil {
+	if _, p.Resource, err = s.resource(t, q["resource"], q.Get("scope")); err != nil {
 		return p, err
 	}
 	p.Scopes, err = scope(q.Get("scope"))
@@ -111,7 +111,7 @@ func (s *Server) read(t identity.Tenant, q url.Values, client Client, redirect s
 
 // ask shows the consent page.
 func (s *Server) ask(w http.ResponseWriter, r *http.Request, t identity.Tenant, client Client, p pending, session web.Session) error {
-	srv, _, err := s.resource(t, []string{p.Resource})
+	srv, _, err := s.resource(t, []string{p.Resource}, "")
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, t identity.Tenan
 }
 
 func (s *Server) allow(w http.ResponseWriter, r *http.Request, t identity.Tenant, p pending, session web.Session) error {
-	srv, _, err := s.resource(t, []string{p.Resource})
+	srv, _, err := s.resource(t, []string{p.Resource}, "")
 	if err != nil {
 		return asPage(err)
 	}

@@ -89,6 +89,7 @@ const (
 	sessionMax  = 12 * time.Hour // of a sign-in whose IdP gave no home credential
 	replayGrace = 10 * time.Second
 	scopeMCP    = "mcp"
+	scopeServer = "mcp:" // and a server's name
 )
 
 // Mount adds the issuer's routes for one tenant, whose path prefix is P.
@@ -235,10 +236,17 @@ func (s *Server) jwks(w http.ResponseWriter, r *http.Request, t identity.Tenant)
 	return err
 }
 
-// resource finds the server that a resource names (RFC 8707): exactly its URL. Clients of 2025-03-26 send none; then it is
-// clear only where there is one server.
-func (s *Server) resource(t identity.Tenant, values []string) (*catalog.Server, string, error) {
+// resource finds the server that a resource names (RFC 8707): exactly its URL. Some clients send none, those of 2025-03-26
+// and others until today; then the scope that the server's challenge names says which it is, or that there is one alone.
+func (s *Server) resource(t identity.Tenant, values []string, scope string) (*catalog.Server, string, error) {
 	servers := s.Catalog.Snapshot().Servers[t]
+	if len(values) == 0 {
+		for v := range strings.FieldsSeq(scope) {
+			if name, ok := strings.CutPrefix(v, scopeServer); ok {
+				values = append(values, s.URL(t, "/mcp/"+name))
+			}
+		}
+	}
 	if len(values) == 0 && len(servers) == 1 {
 		for name, srv := range servers {
 			return srv, s.URL(t, "/mcp/"+string(name)), nil

@@ -30,11 +30,13 @@ type Options struct {
 	Config   string // YAML beside what the stage writes itself
 	Servers  string // YAML of further servers, indented by two
 	Allow    string // of every server; [group:engineering] where empty
-	Upstream string // YAML beside the tracker's own entry, indented by four
+	Upstream string // YAML beside the tracker's own entry, indented by four; or of further upstreams, by two
 	Methods  string // of the tracker; [authorization_code, api_key] where empty
 	Database string // PostgreSQL DSN; SQLite where empty
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
+
+	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
 }
 
 // Stage is everybody.
@@ -282,7 +284,7 @@ providers:
     account: {url: /user, pointer: /login, id_pointer: /id}
     token_shapes: ['\btrk_[0-9A-Za-z]{16,}\b']
     scopes: {"issues:read": "read your issues", "issues:write": "create and change issues", offline_access: "stay connected while you are away"}
-upstreams:
+%supstreams:
   tracker:
     provider: tracker
     url: %s
@@ -295,7 +297,14 @@ upstreams:
   modern: {url: %s, upstreams: [tracker], allow: %s}
   tracker: {url: %s, upstreams: [tracker], deliver: header, allow: %s}
 %s%s`, d.Public, d.listen, host(d.Egress, "http://"), host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
-		s.Tracker.URL(), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
+		s.Tracker.URL(), o.providers(s.Tracker.URL()), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
+}
+
+func (o *Options) providers(tracker string) string {
+	if o.Providers == nil {
+		return ""
+	}
+	return o.Providers(tracker)
 }
 
 // Start runs the process and waits until it is ready.

@@ -35,6 +35,12 @@ func Employees() []authserver.User {
 	return []authserver.User{
 		user("alice", "Alice Arden", "engineering", "everyone"),
 		user("bob", "Bob Brandt", "engineering", "everyone"),
+		user("dora", "Dora Dahl", "engineering", "everyone"),
+		user("emil", "Emil Ernst", "engineering", "everyone"),
+		user("fay", "Fay Fonseca", "engineering", "everyone"),
+		user("gus", "Gus Grim", "engineering", "everyone"),
+		user("hana", "Hana Horak", "engineering", "everyone"),
+		user("ivo", "Ivo Ilic", "engineering", "everyone"),
 		user("carol", "Carol Costa", "sales", "everyone"),
 		user("mallory", "Mallory Moss", "everyone"),
 	}

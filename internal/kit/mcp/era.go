@@ -29,6 +29,13 @@ const (
 	HeaderName    = "Mcp-Name"
 )
 
+// removed are the methods of clients that the modern era does not have any more. Whoever sends one is answered as for any
+// method that does not exist, whatever the server behind us would still do with it.
+var removed = []string{"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list", "tasks/result"}
+
+// Removed reports whether a modern message asks for a method that its era removed.
+func (m *Message) Removed() bool { return m.modern && slices.Contains(removed, m.Method) }
+
 // Status is the HTTP status that carries an error of this code: in the modern era the code decides; in the legacy era an
 // error rides on 200, because 404 would say that the session is gone.
 func Status(modern bool, code int) int {

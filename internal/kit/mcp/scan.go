@@ -76,6 +76,9 @@ func (m *Message) classify(s *scanner) error {
 // target is what the method goes by.
 func (m *Message) target(s *scanner) error {
 	span := Span{}
+	if m.Removed() { // what it names means nothing any more
+		return nil
+	}
 	switch m.Method {
 	case "tools/call", "prompts/get":
 		span = m.name

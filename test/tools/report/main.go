@@ -25,7 +25,7 @@ func main() {
 	defer func() { _ = f.Close() }()
 	output := map[string]*strings.Builder{}
 	var passed, failed int
-	var skips, failures []string
+	var skips, failures, counts []string
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -41,6 +41,9 @@ func main() {
 				output[name] = &strings.Builder{}
 			}
 			output[name].WriteString(e.Output)
+			if said, ok := strings.CutPrefix(e.Output, "counts: "); ok {
+				counts = append(counts, said)
+			}
 		case "pass":
 			if e.Test != "" {
 				passed++
@@ -67,6 +70,9 @@ func main() {
 	}
 	for _, s := range skips {
 		fmt.Printf("SKIP  %s\n", s)
+	}
+	for _, c := range counts { // what a suite that is not ours counted
+		fmt.Print(c)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed+boolInt(failed == 0 && len(failures) > 0), len(skips))
 	if len(failures) > 0 || (len(skips) > 0 && os.Getenv("CI") == "true") || passed == 0 {
