@@ -31,11 +31,16 @@ var (
 	shown *scene
 	dir   string
 	begun error
+
+	closing []func() // what else is on stage when the tests have run
 )
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // the world's parties talk to themselves
 	code := m.Run()
+	for _, c := range closing {
+		c()
+	}
 	if shown != nil {
 		_ = shown.Close()
 	}
