@@ -16,6 +16,8 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 // File is the operator's config: the `doc` tags are its manual (docs/config.md and the JSON Schema are made of them).
@@ -395,6 +397,11 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 			k.wrong(at+".hosts", err.Error(), "write it as api.example.com, or https://api.example.com")
 		} else if !slices.ContainsFunc(up.Origins, func(x *url.URL) bool { return x.Host == o.Host }) {
 			up.Origins = append(up.Origins, o)
+		}
+	}
+	for _, o := range up.Origins {
+		if err := new(outbound.Door).SetNamed([]string{o.Scheme + "://" + o.Host}); err != nil {
+			k.wrong(at, fault.Message(err), "name hosts of the API itself")
 		}
 	}
 	up.Methods = k.methods(at, u, p)

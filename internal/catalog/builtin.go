@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 )
 
 //go:embed providers/*.yaml
@@ -50,6 +52,9 @@ func (p *Provider) Check() error {
 			return fmt.Errorf("token_shapes: %w", err)
 		}
 	}
+	if err := p.checkEndpoints(); err != nil {
+		return err
+	}
 	for name, in := range p.Inputs {
 		if _, err := regexp.Compile(in.Pattern); err != nil || !strings.HasPrefix(in.Pattern, "^") || !strings.HasSuffix(in.Pattern, "$") {
 			return fmt.Errorf("inputs.%s: its pattern must be a regular expression from ^ to $", name)
@@ -86,6 +91,24 @@ func (r Refresh) check() error {
 	for _, e := range r.Expired {
 		if e.Status < 200 || e.Status > 499 {
 			return fmt.Errorf("expired: status %d cannot mean that a token has expired", e.Status)
+		}
+	}
+	return nil
+}
+
+// checkEndpoints refuses addresses to which no browser and no secret may go, before anything does. Inputs are filled in later,
+// and hold what their patterns allow.
+func (p *Provider) checkEndpoints() error {
+	if p.OAuth == nil {
+		return nil
+	}
+	var fill []string
+	for name := range p.Inputs {
+		fill = append(fill, "{"+name+"}", "x")
+	}
+	for name, v := range map[string]string{"authorization_endpoint": p.OAuth.Authorization, "token_endpoint": p.OAuth.Token, "revocation_endpoint": p.OAuth.Revocation} {
+		if v = strings.NewReplacer(fill...).Replace(v); v != "" && !oauth.UsableEndpoint(v) {
+			return fmt.Errorf("oauth.%s is not a usable URL: https (http on loopback alone), without user, fragment or odd characters", name)
 		}
 	}
 	return nil

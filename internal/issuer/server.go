@@ -120,12 +120,13 @@ func (s *Server) at(t identity.Tenant, h handler) http.HandlerFunc {
 		if err == nil {
 			return
 		}
-		if e, ok := errors.AsType[*oauthError](err); ok {
-			s.answer(w, e)
+		if strings.HasSuffix(r.URL.Path, "/authorize") || strings.HasSuffix(r.URL.Path, "/authorize/finish") {
+			err = asPage(err)
+			s.Pages.Wrong(w, r, pageStatus(err), err)
 			return
 		}
-		if strings.HasSuffix(r.URL.Path, "/authorize") || strings.HasSuffix(r.URL.Path, "/authorize/finish") {
-			s.Pages.Wrong(w, r, pageStatus(err), err)
+		if e, ok := errors.AsType[*oauthError](err); ok {
+			s.answer(w, e)
 			return
 		}
 		s.answer(w, s.asOAuth(err))

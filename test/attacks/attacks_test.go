@@ -3,68 +3,13 @@ package attacks_test
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"frontdesk.dev/frontdesk/test/world"
 )
-
-func TestA048_somebodyElsesLink(t *testing.T) {
-	s := play(t)
-	bob, err := world.NewAgent(world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "bob's", Era: world.Era2026July, Browser: s.Person("bob", "Later: a tool that needs it will ask then")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = bob.Close() })
-	r, err := bob.Call(t.Context(), "whoami", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := world.Text(r)[strings.LastIndex(world.Text(r), "\n")+1:]
-	for name, p := range map[string]*world.Person{"alice, who signs in for it": s.Person("alice", "Continue to Tracker")} {
-		err := p.Open(t.Context(), link)
-		if err == nil || !strings.Contains(err.Error(), "403") || p.Visited(s.Tracker.URL()) || strings.Contains(p.Page().Text(), "bob") {
-			t.Errorf("A-048/A-049 %s: %v\n%s", name, err, p.Page().Text())
-		}
-	}
-	unknown := world.NewPerson().HasAccount(s.IdP.URL(), "alice")
-	if err := unknown.Open(t.Context(), s.Desk().Public+"/connect/AAAAAAAAAAAAAAAAAAAAAA"); err == nil {
-		t.Error("A-052: a made-up request has a page")
-	}
-	// an answer with a made-up state, and bob's own authorize URL finished in alice's browser.
-	if got := send(t, http.MethodGet, s.Desk().Public+"/callback/tracker?code=x&state=y&iss="+url.QueryEscape(s.Tracker.URL()), ""); got.Status != http.StatusForbidden {
-		t.Errorf("A-038: %d", got.Status)
-	}
-	stops := world.NewPerson("Continue to Tracker").HasAccount(s.IdP.URL(), "bob") // has no account at the tracker: he stops there
-	_ = stops.Open(t.Context(), link)
-	at := ""
-	for _, v := range stops.History() {
-		if strings.HasPrefix(v.URL, s.Tracker.URL()+"/authorize?") {
-			at = v.URL
-		}
-	}
-	if at == "" {
-		t.Fatalf("bob did not get to the tracker: %s", stops.Page().Text())
-	}
-	before := len(s.Tracker.Tokens())
-	victim := s.Person("alice")
-	if err := victim.Open(t.Context(), s.Desk().Public+"/portal/"); err != nil {
-		t.Fatal(err)
-	}
-	if err := victim.Open(t.Context(), at); err == nil || !strings.Contains(err.Error(), "403") {
-		t.Errorf("A-050: alice finished what bob began: %v", err)
-	}
-	for _, token := range s.Tracker.Tokens()[before:] {
-		if token.Kind != "code" {
-			t.Errorf("A-050: the code was exchanged for a %s", token.Kind)
-		}
-	}
-}
 
 // TestA098_egress speaks to egress with a keycard of an open call.
 func TestA098_egress(t *testing.T) {

@@ -203,7 +203,7 @@ func TestA027_consentIsForOneClient(t *testing.T) {
 	alice := r.person("alice", later)
 	good := r.app(t, "", "good-agent")
 	good.signedIn(t, alice)
-	stops := r.person("alice", "Nothing that a page has")
+	stops := r.stops("alice")
 	open(t, stops, r.Desk().Public+"/portal/")
 	evil := r.app(t, "", "evil-agent")
 	for name, a := range map[string]*app{"evil-agent": evil, "good-agent, again": good} {
@@ -221,7 +221,7 @@ func TestA027_consentIsForOneClient(t *testing.T) {
 	// The page of one client is no yes for another, nor for another person or browser.
 	shown := open(t, stops, evil.authorizeURL(nil))
 	ticket := shown.Forms[0].Fields[0].Value
-	bob := r.person("bob", "Nothing that a page has")
+	bob := r.stops("bob")
 	open(t, bob, r.Desk().Public+"/portal/")
 	for name, got := range map[string]answer{
 		"bob's browser":      r.form(t, bob, "/authorize", url.Values{"ticket": {ticket}, "decision": {"allow"}}),
@@ -293,10 +293,10 @@ func TestA028A181_theBrowserThatAsked(t *testing.T) {
 // TestA030_names: what a client says of itself is text, short, and not what the page shows first.
 func TestA030_names(t *testing.T) {
 	r := theRealm(t)
-	alice := r.person("alice", "Nothing that a page has")
+	alice := r.stops("alice")
 	for name, says := range map[string]string{"markup": `<img src=x onerror=alert(1)>`, "direction": "abc\u202etxt.exe\u2066", "length": strings.Repeat("A", 10<<10), "a lie": "Frontdesk Security Check", "template": "{{7*7}}", "controls": "a\x1b[31mb\u200bc\U000E0041"} {
 		id := r.docs.document(0, "/name-"+name+".json", map[string]any{"client_name": says, "logo_uri": "https://tracker.test/logo.png", "redirect_uris": []string{r.back.URL + "/cb"}})
-		if len(says) > 4<<10 {
+		if name != "markup" { // whoever registers says it in the same way, and is not counted as a fetch
 			id = r.app(t, "", says).id
 		}
 		a := &app{r: r, id: id, redirect: r.back.URL + "/cb", resource: r.Desk().MCP("modern"), check: strings.Repeat("c", 43)}

@@ -120,7 +120,8 @@ func (r *realm) options(start string) stage.Options {
 `, name, issuer, r.Tracker.API(), server)
 	}
 	return stage.Options{
-		Providers: func(string) string { return fmt.Sprintf(`  evil:
+		Providers: func(string) string {
+			return fmt.Sprintf(`  evil:
     name: Evil
     hosts: ["%[1]s"]
     oauth:
@@ -131,7 +132,8 @@ func (r *realm) options(start string) stage.Options {
       token_auth: basic
     account: {url: /user, pointer: /login, id_pointer: /id}
     token_shapes: ['\bevl_[0-9A-Za-z]{16,}\b']
-`, r.evil.URL) },
+`, r.evil.URL)
+		},
 		Upstream: fmt.Sprintf(`  evil: {provider: evil, url: %s/api, client_id: frontdesk, client_secret: file:tracker.secret, scopes: [read]}
   keyed: {provider: tracker, title: Keyed, url: %s, methods: [api_key]}
 `, r.evil.URL, r.Tracker.API()),
@@ -215,6 +217,11 @@ func (r *realm) person(name string, yes ...string) *world.Person {
 	return r.Stage.Person(name, yes...).HasAccount(r.acme.URL(), name)
 }
 
+// stops signs in, and presses no other button.
+func (r *realm) stops(name string) *world.Person {
+	return world.NewPerson().HasAccount(r.IdP.URL(), name).HasAccount(r.acme.URL(), name)
+}
+
 // open goes to a path and gives what is shown, whatever its status.
 func open(t *testing.T, p *world.Person, address string) *world.Shown {
 	t.Helper()
@@ -259,7 +266,11 @@ func (r *realm) app(t *testing.T, tenant, name string) *app {
 	a := &app{r: r, prefix: tenant, redirect: r.back.URL + "/cb", resource: r.Desk().Public + tenant + "/mcp/modern", verifier: b64([]byte(rand.Text() + rand.Text()))[:64]}
 	sum := sha256.Sum256([]byte(a.verifier))
 	a.check = b64(sum[:])
-	got := send(t, http.MethodPost, r.Desk().Public+tenant+"/register", fmt.Sprintf(`{"client_name":%q,"redirect_uris":[%q]}`, name, a.redirect), append(from(fmt.Sprintf("198.51.100.%d", appCount)), "Content-Type", "application/json")...)
+	body, err := json.Marshal(map[string]any{"client_name": name, "redirect_uris": []string{a.redirect}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := send(t, http.MethodPost, r.Desk().Public+tenant+"/register", string(body), append(from(fmt.Sprintf("198.51.100.%d", appCount)), "Content-Type", "application/json")...)
 	var c struct {
 		ID string `json:"client_id"`
 	}

@@ -43,6 +43,10 @@ func Employees() []authserver.User {
 		user("ivo", "Ivo Ilic", "engineering", "everyone"),
 		user("carol", "Carol Costa", "sales", "everyone"),
 		user("mallory", "Mallory Moss", "everyone"),
+		user("dave", "Dave Dorn", "engineering", "everyone"),
+		user("erin", "Erin Eller", "engineering", "everyone"),
+		user("frank", "Frank Frey", "engineering", "everyone"),
+		user("grace", "Grace Gold", "engineering", "everyone"),
 	}
 }
 

@@ -128,6 +128,12 @@ func isJSON(h http.Header) bool {
 // something to a shell or a template stay out, since some day something will hand a URL to one (CVE-2025-6514).
 const endpointExtra = "-._~:/?@&=+,%[]!"
 
+// UsableEndpoint reports whether a browser or a secret may be sent to this URL: https, or http on loopback.
+func UsableEndpoint(raw string) bool {
+	_, ok := checkEndpoint(raw)
+	return ok
+}
+
 // checkEndpoint accepts absolute https URLs, and http ones on loopback, without user info and fragment.
 func checkEndpoint(raw string) (*url.URL, bool) {
 	u, ok := checkURL(raw)
