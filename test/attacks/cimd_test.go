@@ -142,12 +142,14 @@ func TestA024_documentFloods(t *testing.T) {
 	if f > 10 || slow < 30 {
 		t.Errorf("one host: %d fetched, %d slowed", f, slow)
 	}
-	f, slow = count(func(i int) (string, string) { return fmt.Sprintf("https://a%d.victim.test/c.json", i), "192.0.2.200" })
+	f, slow = count(func(i int) (string, string) {
+		return fmt.Sprintf("https://a%d.victim.localhost/c.json", i), "192.0.2.200"
+	})
 	if f > 10 || slow < 30 {
 		t.Errorf("one address: %d fetched, %d slowed", f, slow)
 	}
 	f, slow = count(func(i int) (string, string) {
-		return fmt.Sprintf("https://b%d.victim.test/c.json", i), fmt.Sprintf("2001:db8:1:2::%x", i+1)
+		return fmt.Sprintf("https://b%d.victim.localhost/c.json", i), fmt.Sprintf("2001:db8:1:2::%x", i+1)
 	})
 	if f > 10 || slow < 30 {
 		t.Errorf("one IPv6 network: %d fetched, %d slowed", f, slow)

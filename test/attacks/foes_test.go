@@ -80,7 +80,12 @@ func beginHostile() (*hostile, error) {
 		return nil, err
 	}
 	evil, api := newStranger(), newStranger()
+	binary, err := built()
+	if err != nil {
+		return nil, err
+	}
 	s, err := stage.New(ctx, hostileDir, stage.Options{
+		Binary:   binary,
 		Servers:  "  evil: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], call_limit: 20s}\n",
 		Upstream: "    hosts: [\"" + api.URL + "\"]\n",
 		Config:   "policies: [hide.cedar]\n",

@@ -82,8 +82,12 @@ func beginRealm() (*realm, error) {
 		return nil, err
 	}
 	closing = append(closing, func() { _ = r.acme.Close() })
+	binary, err := built()
+	if err != nil {
+		return nil, err
+	}
 	start := "outbound: {ca_file: " + r.docs.ca + "}\n"
-	if r.Stage, err = stage.New(ctx, dir, stage.Options{Config: start}); err != nil {
+	if r.Stage, err = stage.New(ctx, dir, stage.Options{Config: start, Binary: binary}); err != nil {
 		return nil, err
 	}
 	closing = append(closing, func() { _ = r.Stage.Close() })

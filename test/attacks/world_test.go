@@ -51,6 +51,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// built is the binary, made once for all stages.
+var built = sync.OnceValues(func() (string, error) {
+	d, err := os.MkdirTemp("", "frontdesk-binary-")
+	if err != nil {
+		return "", err
+	}
+	closing = append(closing, func() { _ = os.RemoveAll(d) })
+	return stage.Build(context.Background(), d)
+})
+
 func play(t *testing.T) *scene {
 	t.Helper()
 	once.Do(func() { shown, begun = begin() })
@@ -67,7 +77,11 @@ func begin() (*scene, error) {
 	if dir, err = os.MkdirTemp("", "frontdesk-attacks-"); err != nil {
 		return nil, err
 	}
-	s, err := stage.New(ctx, dir, stage.Options{})
+	binary, err := built()
+	if err != nil {
+		return nil, err
+	}
+	s, err := stage.New(ctx, dir, stage.Options{Binary: binary})
 	if err != nil {
 		return nil, err
 	}
