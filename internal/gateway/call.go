@@ -287,7 +287,7 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.say(c.server.Title+" answered with status "+strconv.Itoa(resp.StatusCode)+". Nothing is known of what it did; an operator can look into its log.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "status " + strconv.Itoa(resp.StatusCode)}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	body, err := readAll(io.LimitReader(resp.Body, maxAnswer+1), resp.ContentLength)
 	if err != nil || len(body) > maxAnswer {
 		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
@@ -302,7 +302,8 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 	}
 	c.w.WriteHeader(resp.StatusCode)
 	_, _ = c.w.Write(body)
-	return resultOf(body, resp.StatusCode)
+	m, _ := mcp.Scan(body) // what cannot be read says nothing
+	return resultOf(&m, resp.StatusCode)
 }
 
 // deliver passes one JSON answer on, where it is one to this call.
@@ -312,7 +313,7 @@ func (c *call) deliver(lease broker.Lease, body []byte, resp *http.Response) bro
 		c.write(http.StatusOK, c.unfit("something that is no answer to this call"))
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's answer is none to this call"}
 	}
-	if c.unknownThere(body) {
+	if c.unknownThere(&m) {
 		c.unknown()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server knows nothing of that name"}
 	}
@@ -320,7 +321,7 @@ func (c *call) deliver(lease broker.Lease, body []byte, resp *http.Response) bro
 	c.w.Header().Set("Content-Type", "application/json")
 	c.w.WriteHeader(resp.StatusCode)
 	_, _ = c.w.Write(msg) // the client went away if this fails; the call is done all the same
-	return resultOf(body, resp.StatusCode)
+	return resultOf(&m, resp.StatusCode)
 }
 
 // ours reports whether an answer is one to this call; an error without an id is.
@@ -329,11 +330,11 @@ func (c *call) ours(m *mcp.Message) bool {
 }
 
 // resultOf reads what came of a call, as far as the answer says.
-func resultOf(body []byte, status int) broker.Outcome {
-	if status >= 400 || len(mcp.Lookup(body, "error")) > 0 {
+func resultOf(m *mcp.Message, status int) broker.Outcome {
+	if status >= 400 || m.Err.Present() {
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with an error"}
 	}
-	if string(mcp.Lookup(body, "result", "isError")) == "true" {
+	if string(mcp.Lookup(m.Of(m.Result), "isError")) == "true" {
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the tool reported an error"}
 	}
 	return broker.Outcome{Result: audit.ResultOK}
@@ -456,11 +457,12 @@ func (c *call) unknownMessage() ([]byte, int) {
 
 // unknownThere reports whether the server says that it has no such tool or prompt. Its own words would tell a name that
 // policy hides from one that nobody has.
-func (c *call) unknownThere(answer []byte) bool {
-	if c.m.Method != "tools/call" && c.m.Method != "prompts/get" || string(mcp.Lookup(answer, "error", "code")) != strconv.Itoa(mcp.CodeParams) {
+func (c *call) unknownThere(m *mcp.Message) bool {
+	e := m.Of(m.Err)
+	if c.m.Method != "tools/call" && c.m.Method != "prompts/get" || string(mcp.Lookup(e, "code")) != strconv.Itoa(mcp.CodeParams) {
 		return false
 	}
-	said := strings.ToLower(string(mcp.Lookup(answer, "error", "message")))
+	said := strings.ToLower(string(mcp.Lookup(e, "message")))
 	return strings.Contains(said, "unknown") || strings.Contains(said, "not found") || strings.Contains(said, "no such") || strings.Contains(said, "does not exist")
 }
 

@@ -242,11 +242,19 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTime)) // a recorder in a test has none
 	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	body, err := readAll(http.MaxBytesReader(nil, r.Body, maxBody), r.ContentLength)
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, errTooLarge
 	}
 	return body, err
+}
+
+// readAll is io.ReadAll for what says how long it is: one allocation, where that can be believed.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	const believed = 64 << 10 // a promise of more has to be kept before it gets memory
+	b := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), believed)+bytes.MinRead))
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 var errTooLarge = &mcp.Fault{Code: mcp.CodeRequest, Msg: "the message is larger than 4 MiB"}

@@ -130,7 +130,8 @@ func (c *call) initialize() {
 	}
 	version := unquote(mcp.Lookup(msg, "result", "protocolVersion"))
 	if !slices.Contains(mcp.Legacy, version) {
-		outcome = resultOf(msg, resp.StatusCode)
+		m, _ := mcp.Scan(msg) // what cannot be read says nothing
+		outcome = resultOf(&m, resp.StatusCode)
 		c.write(resp.StatusCode, msg)
 		return
 	}

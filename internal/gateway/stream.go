@@ -45,8 +45,8 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 				return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's message cannot be read in one way"}
 			case m.Kind == mcp.Response && !answered && c.ours(&m):
 				answered = true
-				outcome = resultOf(e.Data, http.StatusOK)
-				if msg = c.edit(lease, &m); c.unknownThere(e.Data) {
+				outcome = resultOf(&m, http.StatusOK)
+				if msg = c.edit(lease, &m); c.unknownThere(&m) {
 					msg, _ = c.unknownMessage()
 				}
 			default:

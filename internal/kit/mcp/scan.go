@@ -615,7 +615,7 @@ func members(raw []byte, names []string) ([][]byte, error) {
 		s.i++
 		s.space()
 		start := s.i
-		if err := s.value(&Message{}, levelOther); err != nil {
+		if err := s.value(nil, levelOther); err != nil {
 			return nil, err
 		}
 		if i := slices.Index(names, key); i >= 0 {
