@@ -19,8 +19,8 @@ var floors = [][]string{
 	{"internal/kit/oauth", "internal/kit/mcp", "internal/kit/web"},
 	{"internal/identity"},
 	{"internal/catalog", "internal/audit"},
-	{"internal/policy", "internal/policy/pack", "internal/vault", "internal/vault/kms"},
-	{"internal/exchange", "internal/exchange/refresh", "internal/connect"},
+	{"internal/policy", "internal/policy/pack", "internal/vault", "internal/vault/kms", "internal/hosted/sandbox"},
+	{"internal/exchange", "internal/exchange/refresh", "internal/connect", "internal/hosted"},
 	{"internal/broker", "internal/broker/booking"},
 	{"internal/gateway", "internal/egress", "internal/issuer", "internal/portal", "internal/admin"},
 	{"internal/store", "internal/store/storetest"}, // above the faces, so that it can serve them all and only cmd may import it

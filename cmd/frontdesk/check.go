@@ -116,6 +116,9 @@ func (c *Config) online(ctx context.Context, out interface{ Write([]byte) (int, 
 			say("clock against "+org.IDP.Issuer.Host, clockSkew(ctx, door.Found(), org.IDP.Issuer.String()))
 		}
 		for _, n := range slices.Sorted(maps.Keys(org.Servers)) {
+			if org.Servers[n].URL == nil {
+				continue // runs here, when somebody calls
+			}
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, org.Servers[n].URL.String(), strings.NewReader(`{}`))
 			if err == nil {
 				var resp *http.Response

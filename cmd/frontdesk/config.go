@@ -31,6 +31,7 @@ type File struct {
 	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
 	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
 	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
+	Hosting        Hosting       `yaml:"hosting" doc:"servers that Frontdesk runs itself (command)"`
 	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
 	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
 	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
@@ -128,17 +129,33 @@ type Upstream struct {
 }
 
 type Server struct {
-	URL         conf.URL       `yaml:"url" required:"yes" doc:"its streamable HTTP endpoint"`
-	Title       string         `yaml:"title" doc:"shown to people"`
-	Upstreams   []Need         `yaml:"upstreams" doc:"what it uses: a name, or {name: {optional, tools, scopes}}"`
-	Allow       []string       `yaml:"allow" doc:"who may use it: group:NAME, user:SUBJECT, service:SUBJECT, client:ID, everyone"`
-	Deliver     string         `yaml:"deliver" doc:"egress (default): the server holds a keycard; header: it is the vendor's own server and gets the credential"`
-	TokenHeader string         `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
-	Placeholder string         `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
-	CallLimit   *conf.Duration `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
-	Check       bool           `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
-	Methods     []string       `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
-	Refuse      []string       `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
+	URL         *conf.URL         `yaml:"url" doc:"its streamable HTTP endpoint"`
+	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url"`
+	Env         map[string]string `yaml:"env" doc:"its environment; {keycard} stands for its token, {egress:NAME} for the base URL of an upstream"`
+	Sandbox     Sandbox           `yaml:"sandbox" doc:"what it may read, how much it may use, and which walls must stand"`
+	Idle        *conf.Duration    `yaml:"idle" doc:"after which a process without a call ends; default 10m"`
+	Title       string            `yaml:"title" doc:"shown to people"`
+	Upstreams   []Need            `yaml:"upstreams" doc:"what it uses: a name, or {name: {optional, tools, scopes}}"`
+	Allow       []string          `yaml:"allow" doc:"who may use it: group:NAME, user:SUBJECT, service:SUBJECT, client:ID, everyone"`
+	Deliver     string            `yaml:"deliver" doc:"egress (default): the server holds a keycard; header: it is the vendor's own server and gets the credential"`
+	TokenHeader string            `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
+	Placeholder string            `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
+	CallLimit   *conf.Duration    `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
+	Check       bool              `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
+	Methods     []string          `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
+	Refuse      []string          `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
+}
+
+type Sandbox struct {
+	Read      []string `yaml:"read" doc:"absolute paths that it may read, beside the system's programs and libraries; readable for everybody"`
+	Memory    int      `yaml:"memory_mb" doc:"bound of its memory, in MiB; default 512"`
+	Processes int      `yaml:"processes" doc:"bound of its processes and threads; default 128"`
+	Require   []string `yaml:"require" doc:"walls without which it is not started: uid, network, files, processes, ipc, no_new_privs, landlock, seccomp, limits, memory; default network, files, processes, no_new_privs and seccomp; frontdesk doctor says which stand on this machine"`
+}
+
+type Hosting struct {
+	Max     int `yaml:"max" doc:"processes of hosted servers in all; default 200"`
+	PerUser int `yaml:"per_user" doc:"processes of one user; default 10"`
 }
 
 // Need is an entry of a server's upstreams.
@@ -467,8 +484,9 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 	if !name.MatchString(n) {
 		k.wrong(at, "a server's name is 1 to 32 lower-case letters, digits and hyphens", "")
 	}
-	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), URL: s.URL.URL, Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
+	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
 		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods}
+	k.whereItRuns(at, s, out)
 	if s.CallLimit != nil {
 		if out.CallLimit = time.Duration(*s.CallLimit); out.CallLimit > maxCallLimit {
 			k.wrong(at+".call_limit", "call_limit is at most 1h", "")

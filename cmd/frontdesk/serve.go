@@ -108,7 +108,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	defer stopRooms()
 	failed := make(chan error, len(servers)+8)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.registry.Run, d.gateway.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -137,6 +137,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 		}
 	}
 	d.refresh.Wait(drain) // whoever asked for a renewal may be gone; its answer must not be
+	d.hosts.Stop()        // before the log, which writes how they ended
 	stopRooms()
 	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.stop(drain), d.db.Close())
 }

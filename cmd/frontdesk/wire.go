@@ -28,6 +28,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -66,6 +67,7 @@ type desk struct {
 	endings  *vault.Endings
 	exchange *exchange.Exchange
 	connect  *connect.Desk
+	hosts    *hosted.Hosts
 	broker   *broker.Broker
 	registry *issuer.Registry
 	gateway  *gateway.Gateway
@@ -187,8 +189,10 @@ func (d *desk) join(cfg *Config) error {
 	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
+	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener) { _ = d.egress.Serve(l) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
+		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
-		Tickets: &identity.Tickets{MAC: d.signer, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
+		Tickets: &identity.Tickets{MAC: d.signer, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,
 		Observe: d.metrics.observe}
 	door := d.tracer.door(d.broker)
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
@@ -200,7 +204,7 @@ func (d *desk) join(cfg *Config) error {
 		d.egress.Tunnel = d.door.Tunnel
 	}
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(), Policies: &d.policies, Catalog: &d.catalog,
-		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Authority: d.ca.PEM, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }
 
@@ -247,6 +251,7 @@ func (d *desk) forget(e identity.Epoch) {
 		d.connect.Forget(e.Tenant, identity.UserID(e.ID))
 	}
 	d.gateway.Wake(e)
+	d.hosts.Wake()
 }
 
 // apply makes a checked config the current one: all of it, or, with an error, nothing.
@@ -353,7 +358,9 @@ func (c *Config) origins() []string {
 			add(org.IDP.Issuer.String())
 		}
 		for _, s := range org.Servers {
-			add(s.URL.String())
+			if s.URL != nil {
+				add(s.URL.String())
+			}
 		}
 		for _, up := range c.snapshot.Upstreams[t] {
 			for _, o := range up.Origins {

@@ -20,6 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/policy"
@@ -39,6 +40,7 @@ type API struct {
 	Events      broker.Notary
 	Reload      func(ctx context.Context) (string, error)
 	Status      func(ctx context.Context) map[string]string
+	Hosted      Hosted
 	Authority   func() []byte // PEM of egress's certification authority
 	Slog        *slog.Logger
 	Now         func() time.Time
@@ -66,6 +68,12 @@ type LogReader interface {
 	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
 }
 
+// Hosted shows the servers that are run here (hosted.Hosts).
+type Hosted interface {
+	States(t identity.Tenant, server catalog.ServerName) []hosted.State
+	Logs(t identity.Tenant, server catalog.ServerName, principal string) []hosted.Log
+}
+
 // Handler returns the routes.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -76,6 +84,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("GET /connections", a.at(a.connections))
 	mux.HandleFunc("POST /connections/{id}/revoke", a.at(a.revoke))
 	mux.HandleFunc("GET /audit", a.at(a.audit))
+	mux.HandleFunc("GET /servers", a.at(a.servers))
+	mux.HandleFunc("GET /servers/{name}/logs", a.at(a.serverLogs))
 	return mux
 }
 
@@ -301,6 +311,28 @@ func (a *API) audit(r *http.Request) (any, error) {
 		out[i] = row.Record
 	}
 	return out, nil
+}
+
+func (a *API) servers(r *http.Request) (any, error) { return a.Hosted.States(tenant(r), ""), nil }
+
+// serverLogs shows what a server's processes printed last. The keycards were taken out before it was kept.
+func (a *API) serverLogs(r *http.Request) (any, error) {
+	t, name := tenant(r), catalog.ServerName(r.PathValue("name"))
+	if s := a.Catalog.Server(t, name); s == nil || s.Program == nil {
+		return nil, fault.New(fault.NotFound, "there is no server "+string(name)+" that runs here", nil)
+	}
+	who := r.URL.Query().Get("user")
+	if who == "" {
+		return a.Hosted.Logs(t, name, ""), nil
+	}
+	l, err := a.People.FindUsers(r.Context(), t, who)
+	if err != nil {
+		return nil, err
+	}
+	if len(l) != 1 {
+		return nil, fault.New(fault.NotFound, "nobody, or more than one, is called "+who, nil)
+	}
+	return a.Hosted.Logs(t, name, string(l[0].ID)), nil
 }
 
 func tenant(r *http.Request) identity.Tenant {

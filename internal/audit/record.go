@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"frontdesk.dev/frontdesk/internal/identity"
 )
 
 // maxDetail bounds the one free sentence of a record.
@@ -96,4 +98,11 @@ func link(writer string, seq int64, prev [32]byte, record []byte) [32]byte {
 	b = append(b, prev[:]...)
 	b = append(b, digest[:]...)
 	return sha256.Sum256(b)
+}
+
+// By names whose act it is; nobody's where there is no caller.
+func (r *Record) By(c *identity.Caller) {
+	if c != nil {
+		r.User, r.Service, r.Client, r.Actors = c.User, c.Service, c.Client, c.Actors
+	}
 }

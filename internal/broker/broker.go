@@ -15,6 +15,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -28,6 +29,7 @@ const (
 	KindSession   Kind = "session"   // a legacy MCP session, open until it ends
 	KindStream    Kind = "stream"    // a GET or listen stream
 	KindAPI       Kind = "api"       // an API request through egress
+	KindProcess   Kind = "process"   // a process of a server that we run, open until it ends
 	KindCatalogue Kind = "catalogue" // listing, ping and the like: nothing acts, no user's credential is needed
 )
 
@@ -127,7 +129,7 @@ type Notary interface {
 	Record(ctx context.Context, r audit.Record) error
 }
 
-// Broker is the pipeline in one process. All fields but Observe are required.
+// Broker is the pipeline in one process. All fields but Hosts and Observe are required.
 type Broker struct {
 	Policies *policy.Policies
 	Log      Log
@@ -139,6 +141,7 @@ type Broker struct {
 	Catalog  *catalog.Catalog
 	Out      Sender
 	Now      func() time.Time
+	Hosts    Hosts                                            // nil where no server is run here
 	Observe  func(k Kind, r audit.Result, took time.Duration) // metrics; called once per act
 	calls    booking.Book
 }
@@ -174,4 +177,9 @@ type Access interface {
 // Sender is the door to what the config names (outbound.Client).
 type Sender interface {
 	RoundTrip(r *http.Request) (*http.Response, error)
+}
+
+// Hosts runs the servers that we run ourselves (hosted.Hosts).
+type Hosts interface {
+	RoundTrip(a hosted.Ask) (*http.Response, error)
 }

@@ -32,7 +32,11 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err := l.Valid(r.Context()); err != nil {
 		return nil, err
 	}
-	resp, marks, err := l.credential.Send(l.broker.Out, r)
+	var out Sender = l.broker.Out
+	if l.act.hosted() {
+		out = host{l}
+	}
+	resp, marks, err := l.credential.Send(out, r)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +97,7 @@ func (b *Broker) record(c *identity.Caller, a Act, d policy.Decision) audit.Reco
 	if d.Allow {
 		r.Decision = "allow"
 	}
-	if c != nil {
-		r.User, r.Service, r.Client, r.Actors = c.User, c.Service, c.Client, c.Actors
-	}
+	r.By(c)
 	if a.Kind == KindAPI {
 		r.Upstream, r.Parent, r.HTTP, r.Method = string(a.Upstream.Name), a.Holding.Call, a.Method+" "+a.Host+a.Path, ""
 	}
@@ -113,21 +115,10 @@ func failure(err error) Outcome {
 	return Outcome{audit.ResultFailed, fault.Message(err)}
 }
 
-// sessionOf is the session that a session's ticket names: the act's own for the one that opens it.
+// sessionOf is the session that a ticket names: the act's own for the one that opens it, none where tickets are for one call.
 func sessionOf(a Act, id audit.CallID) audit.CallID {
-	if a.Kind == KindSession {
+	if a.Kind == KindProcess || a.Kind == KindSession && a.Server.Placeholder == identity.TicketSession {
 		return id
 	}
 	return a.Session
 }
-
-// sessionEnd bounds a session's ticket: a service's token ends with it, a person's sign-in is checked at every use.
-func sessionEnd(c *identity.Caller, now time.Time) time.Time {
-	if c.User == "" {
-		return c.Expires
-	}
-	return now.Add(sessionTicketLife)
-}
-
-// sessionTicketLife bounds what a lost session ticket is worth even if nobody ends anything.
-const sessionTicketLife = 12 * time.Hour

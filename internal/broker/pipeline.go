@@ -88,7 +88,7 @@ func (b *Broker) decide(c *identity.Caller, a Act) (policy.Decision, error) {
 		}
 	case KindAPI:
 		q.Action, q.Upstream, q.Host, q.Path, q.InSession = policy.ActionAPI, string(a.Upstream.Name), a.Host, a.Path, a.Holding.InSession()
-	case KindSession, KindStream, KindCatalogue:
+	case KindSession, KindStream, KindCatalogue, KindProcess:
 		q.Action = policy.ActionList
 		if set.Reaches(c, q.Server) && len(set.Forbids(q)) == 0 {
 			return policy.Decision{Allow: true}, nil
@@ -126,24 +126,18 @@ func (b *Broker) ready(ctx context.Context, c *identity.Caller, a Act) error {
 // obtain gets what the lease places: the upstream's credential for an API request, or for a server that is the
 // upstream; a ticket for any other server.
 func (b *Broker) obtain(ctx context.Context, c *identity.Caller, a Act, id audit.CallID) (*exchange.Credential, error) {
+	n := needs(a)
+	if a.Server.Deliver == catalog.DeliverHeader && len(n) == 0 || a.hosted() { // a hosted server's process holds a keycard of its own
+		return &exchange.Credential{Place: func(*http.Request) error { return nil }}, nil
+	}
 	if a.Kind == KindAPI || a.Server.Deliver == catalog.DeliverHeader {
-		n := needs(a)
-		if len(n) == 0 {
-			return &exchange.Credential{Place: func(*http.Request) error { return nil }}, nil
-		}
 		up := b.Catalog.Upstream(c.Tenant, n[0].Upstream)
 		if up == nil {
 			return nil, fault.New(fault.Unavailable, "the upstream is not configured any more; ask an operator", nil)
 		}
 		return b.Exchange.Obtain(ctx, c, up, n[0].Wants(up))
 	}
-	t := identity.Ticket{Tenant: c.Tenant, Kind: identity.TicketCall, Txn: string(id), Server: string(a.Server.Name), Expires: b.Now().Add(a.Server.CallLimit)}
-	if a.Server.Placeholder == identity.TicketSession {
-		if session := sessionOf(a, id); session != "" {
-			t.Kind, t.Txn, t.Expires = identity.TicketSession, string(session), sessionEnd(c, b.Now())
-		}
-	}
-	return b.Exchange.Ticket(ctx, a.Server, t)
+	return b.Exchange.Ticket(ctx, a.Server, exchange.TicketFor(c, a.Server, string(id), string(sessionOf(a, id)), b.Now()))
 }
 
 // refuse puts a no on record; where even that fails, the no stands.

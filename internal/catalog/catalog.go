@@ -43,6 +43,18 @@ type Server struct {
 	CheckArguments bool     // look for credentials in messages too
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
 	Methods        []string // MCP requests of clients that pass, beside those of the protocol
+	Program        *Program // what we run ourselves; nil where the server runs elsewhere
+}
+
+// Program is how a server of our own is run: one process a user, which speaks MCP on its standard input and output.
+type Program struct {
+	Argv      []string
+	Env       map[string]string // values may hold {keycard} and {egress:<upstream>}
+	Read      []string          // paths that it may read, beside the system's programs and libraries
+	Require   []string          // sandbox measures without which it is not started
+	Memory    int64             // bytes; 0 = unbounded
+	Processes int               // threads counted; 0 = unbounded
+	Idle      time.Duration     // after which a process without a call ends
 }
 
 // Need is one upstream that a server uses.

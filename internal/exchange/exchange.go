@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -37,6 +38,7 @@ type Credential struct {
 	Expires    time.Time // zero: it doesn't expire
 	Method     catalog.MethodKind
 	Connection vault.ConnectionID // "" where the method stores nothing
+	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
 	again *again // nil where another credential would be no better
 }

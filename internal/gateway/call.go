@@ -392,6 +392,11 @@ func (c *call) failed(err error) broker.Outcome {
 		return broker.Outcome{Result: audit.ResultDenied, Detail: fault.Message(err)}
 	case fault.Internal:
 		c.g.Log.Error("a call failed", "server", c.server.Name, "error", err)
+	case fault.RateLimited, fault.Unavailable:
+		if c.server.Program != nil { // ours, so it is known what happened
+			c.say(sentence(fault.Message(err)), mcp.CodeUnavailable)
+			return broker.Outcome{Result: audit.ResultFailed, Detail: fault.Message(err)}
+		}
 	}
 	c.say(c.server.Title+" could not be reached, or did not answer in time. Nothing is known of what it did; try again later.", mcp.CodeUnavailable)
 	return broker.Outcome{Result: audit.ResultFailed, Detail: "the server could not be reached, or did not answer"}

@@ -198,3 +198,13 @@ func (s *Stream) KeepAlive(interval time.Duration) (stop func()) {
 	}()
 	return sync.OnceFunc(func() { close(done) })
 }
+
+// EventOf is the server-sent event that carries a message.
+func EventOf(msg []byte) []byte {
+	return append(append([]byte("event: message\ndata: "), oneLine(msg)...), "\n\n"...)
+}
+
+// Line is a message as stdio carries it: one line, with its end.
+func Line(msg []byte) []byte {
+	return append(append(make([]byte, 0, len(msg)+1), oneLine(msg)...), '\n')
+}

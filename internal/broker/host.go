@@ -1,0 +1,41 @@
+package broker
+
+import (
+	"context"
+	"net/http"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/hosted"
+)
+
+// hosted reports whether an act is a message to a server that we run ourselves.
+func (a Act) hosted() bool {
+	return a.Server.Program != nil && a.Kind != KindAPI && a.Kind != KindProcess
+}
+
+// host sends a message to a server that we run ourselves.
+type host struct{ *lease }
+
+// RoundTrip implements Sender. The call is booked on the process that serves it before the message is there, so that no API
+// request comes too early.
+func (l host) RoundTrip(r *http.Request) (*http.Response, error) {
+	return l.broker.Hosts.RoundTrip(hosted.Ask{Caller: l.entry.Caller, Server: l.act.Server, Request: r, Open: l.process,
+		Join: func(process audit.CallID) { l.broker.calls.Join(l.entry, process) }})
+}
+
+// process opens the act under which a new process runs: decided, on record, and with the keycard that it holds for its life.
+func (l host) process(ctx context.Context) (*hosted.Card, error) {
+	door, err := l.broker.Open(ctx, l.entry.Caller, Act{Kind: KindProcess, Server: l.act.Server})
+	if err != nil {
+		return nil, err
+	}
+	opened := door.(*lease) // what Open makes
+	return &hosted.Card{Act: opened.entry.Call, Keycard: opened.credential.Token, Expires: opened.credential.Expires, Valid: func() bool { return l.broker.holds(opened.entry.Call) },
+		Close: func(r audit.Result, detail string) { opened.Close(context.Background(), Outcome{r, detail}) }}, nil
+}
+
+// holds reports whether an act is open and its caller's access has not ended.
+func (b *Broker) holds(id audit.CallID) bool {
+	e := b.calls.Get(id)
+	return e != nil && b.Access.Alive(e.Caller)
+}

@@ -1,0 +1,229 @@
+package hosted
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/hosted/sandbox"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/mcp"
+	"frontdesk.dev/frontdesk/internal/kit/redact"
+)
+
+// process is one running server of one caller.
+type process struct {
+	hosts   *Hosts
+	key     key
+	dialect dialect
+	server  *catalog.Server
+	uid     int
+	log     *ring
+	started time.Time
+
+	ready  chan struct{} // closed when it can serve, or failed says why not; what follows is set by then
+	failed error
+	card   *Card
+	cell   *sandbox.Cell
+	hide   *redact.Redactor
+	legacy bool   // it speaks with a handshake
+	hello  []byte // the result of its handshake, as it came
+
+	wanted atomic.Pointer[string] // why it was asked to end
+	over   atomic.Bool
+	gone   chan struct{} // closed when everything of it is
+
+	writing sync.Mutex // one line at a time
+
+	mu       sync.Mutex
+	users    int // guarded by mu, as is what follows
+	used     time.Time
+	last     int64
+	calls    map[int64]*call
+	asked    map[string]bool // ids of what it asks its client
+	sessions map[string]*outbox
+	nonsense int
+}
+
+// start makes the process, and closes ready in any case.
+func (p *process) start(ctx context.Context, a Ask) {
+	defer close(p.ready)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	card, err := a.Open(ctx)
+	if err != nil {
+		p.failed = err
+		p.over.Store(true)
+		p.hosts.ended(p, true, "")
+		close(p.gone)
+		return
+	}
+	p.card = card
+	p.hide = redact.New([][]byte{[]byte(card.Keycard.Expose())})
+	if err := p.exec(); err != nil {
+		p.fail("it cannot be started: " + err.Error())
+		p.finish(errors.New(err.Error()))
+		return
+	}
+	if err := p.greet(ctx); err != nil {
+		why := "it was started, but " + err.Error()
+		p.fail(why)
+		p.cell.Kill()
+		<-p.gone
+	}
+}
+
+// fail tells the operator why, with what the server said last; callers are told that it does not run.
+func (p *process) fail(why string) {
+	p.failed = fault.Later(p.server.Title+" does not run; an operator sees why with `frontdesk servers logs "+string(p.server.Name)+"`", firstWait, errors.New(why))
+	p.log.add(p.hosts.Now(), "frontdesk: "+why)
+	p.hosts.Log.Warn("a hosted server does not start", "tenant", p.key.tenant, "server", p.key.server, "user", p.key.principal, "why", why, "said", p.log.last(5))
+}
+
+// exec builds the sandbox and runs the program in it.
+func (p *process) exec() error {
+	prog := p.server.Program
+	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}}
+	for _, m := range prog.Require {
+		setup.Require = append(setup.Require, sandbox.Measure(m))
+	}
+	if p.hosts.CA != nil {
+		if pem := p.hosts.CA(); len(pem) > 0 {
+			setup.Write[caFile] = string(pem)
+		}
+	}
+	cell, err := sandbox.Build(setup)
+	if err != nil {
+		return err
+	}
+	p.cell = cell
+	go p.hosts.Serve(cell.Listener)
+	if err := cell.Run(prog.Argv, p.environment()); err != nil {
+		cell.Kill()
+		return err
+	}
+	var pumps sync.WaitGroup
+	pumps.Go(func() {
+		if err := lines(cell.Stdout, maxMessage, p.heard); errors.Is(err, bufio.ErrTooLong) {
+			p.log.add(p.hosts.Now(), "frontdesk: a message on stdout is longer than 16 MiB")
+			cell.Kill()
+		}
+	})
+	pumps.Go(func() {
+		_ = lines(cell.Stderr, 1<<20, func(line []byte) { p.log.add(p.hosts.Now(), string(p.hide.Bytes(line))) }) // ends with the process
+	})
+	go func() {
+		err := cell.Wait()
+		pumps.Wait()
+		p.finish(err)
+	}()
+	return nil
+}
+
+// caFile is where a server finds the authority that opens its HTTPS.
+const caFile = "/etc/frontdesk/ca.pem"
+
+// environment is all that the program is told. Nothing of our own environment is in it.
+func (p *process) environment() []string {
+	home := p.cell.Home
+	env := map[string]string{"PATH": sandbox.SearchPath, "HOME": home, "TMPDIR": home, "USER": "server", "LOGNAME": "server", "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+	base := "http://" + p.cell.Address
+	if p.hosts.CA != nil && len(p.hosts.CA()) > 0 {
+		for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
+			env[name] = base
+		}
+		for _, name := range []string{"NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"} {
+			env[name] = p.cell.Path(caFile)
+		}
+		env["NODE_USE_ENV_PROXY"] = "1"
+	}
+	if p.key.tenant != identity.DefaultTenant {
+		base += "/t/" + string(p.key.tenant)
+	}
+	fill := []string{"{keycard}", p.card.Keycard.Expose()}
+	for _, n := range p.server.Needs {
+		fill = append(fill, "{egress:"+string(n.Upstream)+"}", base+"/egress/"+string(n.Upstream))
+	}
+	r := strings.NewReplacer(fill...)
+	for name, v := range p.server.Program.Env {
+		env[name] = r.Replace(v)
+	}
+	l := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		l = append(l, name+"="+env[name])
+	}
+	return l
+}
+
+// end stops the process: gently where it still may speak, at once where its user's access is over.
+func (p *process) end(why string) {
+	p.wanted.CompareAndSwap(nil, &why)
+	<-p.ready
+	if p.cell == nil {
+		return
+	}
+	if p.card.Valid() {
+		p.cell.Terminate()
+		select {
+		case <-p.gone:
+			return
+		case <-time.After(stopLimit):
+		}
+	}
+	p.cell.Kill()
+	<-p.gone
+}
+
+// finish is the one end of every process that had a card: calls are answered, its act is closed.
+func (p *process) finish(err error) {
+	p.over.Store(true)
+	why, wanted := "it ended by itself", p.wanted.Load() != nil
+	if wanted {
+		why = *p.wanted.Load()
+	} else if err != nil {
+		why = "it ended by itself: " + err.Error()
+	}
+	p.mu.Lock()
+	calls := p.calls
+	p.calls = map[int64]*call{}
+	p.mu.Unlock()
+	for _, c := range calls {
+		c.finish(mcp.ErrorMessage(c.id, mcp.CodeUnavailable, p.server.Title+" ended while it worked on this. Nothing is known of what it did.", nil))
+	}
+	p.closeCard(wanted, why)
+	p.hosts.ended(p, wanted, why)
+	if !wanted {
+		p.log.add(p.hosts.Now(), "frontdesk: "+why)
+		p.hosts.Log.Warn("a hosted server ended", "tenant", p.key.tenant, "server", p.key.server, "user", p.key.principal, "why", why, "said", p.log.last(5))
+	}
+	close(p.gone)
+}
+
+// send writes one message. A server that does not read is ended: half a line would be garbage for ever.
+func (p *process) send(msg []byte) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if f, ok := p.cell.Stdin.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		_ = f.SetWriteDeadline(time.Now().Add(writeLimit)) // where it cannot be set, the process's end unblocks us
+	}
+	if _, err := p.cell.Stdin.Write(mcp.Line(msg)); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			p.log.add(p.hosts.Now(), fmt.Sprintf("frontdesk: it has not read its input for %s", writeLimit))
+			p.cell.Kill()
+		}
+		return fault.New(fault.Unavailable, p.server.Title+" has ended", err)
+	}
+	return nil
+}
+
+const writeLimit = 10 * time.Second

@@ -1,0 +1,229 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+)
+
+// plan is what the first process is told.
+type plan struct {
+	Setup Setup
+	Apart bool   // it has namespaces of its own
+	Home  string // where it has no file tree of its own
+}
+
+// controlFD is where the first process finds its side of the socket.
+const controlFD = 3
+
+// Init is what the hidden subcommand runs: it puts up the walls around itself, says so, and becomes the program. It returns
+// only to a process that was not started by Build.
+func Init() {
+	runtime.LockOSThread() // what a thread gives up here, the program must not find again in another
+	unix.CloseOnExec(controlFD)
+	f := os.NewFile(controlFD, "control")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return
+	}
+	_ = f.Close() // FileConn has made its own
+	control, ok := conn.(*net.UnixConn)
+	if !ok {
+		return
+	}
+	d := json.NewDecoder(control)
+	var p plan
+	if err := d.Decode(&p); err != nil {
+		os.Exit(1) // whoever wanted us is gone
+	}
+	b := &builder{plan: p, report: Report{}}
+	l, err := b.build()
+	if err := b.say(control, err, l); err != nil || b.failed {
+		os.Exit(1)
+	}
+	var o order
+	if err := d.Decode(&o); err != nil {
+		os.Exit(1)
+	}
+	err = become(o)
+	_ = b.say(control, err, nil) // a parent that is gone has ended us by now
+	os.Exit(127)
+}
+
+// become replaces this process by the program. Capabilities that were needed for the walls do not survive it.
+func become(o order) error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("capabilities cannot be given up: %w", err)
+	}
+	path, err := lookPath(o.Argv[0])
+	if err == nil {
+		err = unix.Exec(path, o.Argv, o.Env)
+	}
+	return fmt.Errorf("%s cannot be run in the sandbox (%w): the program must be one of the system's, or lie where `sandbox: {read: [...]}` lets it, readable for everybody", o.Argv[0], err)
+}
+
+func lookPath(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, dir := range filepath.SplitList(SearchPath) {
+		path := filepath.Join(dir, name)
+		if unix.Access(path, unix.X_OK) == nil {
+			return path, nil
+		}
+	}
+	return "", unix.ENOENT
+}
+
+type builder struct {
+	plan
+	report Report
+	home   string
+	failed bool
+}
+
+// say sends one answer, with the listener's descriptor where there is one.
+func (b *builder) say(control *net.UnixConn, err error, l *net.TCPListener) error {
+	a := answer{Report: b.report, Home: b.home}
+	if err != nil {
+		a.Error, b.failed = err.Error(), true
+	}
+	var oob []byte
+	if l != nil {
+		f, err := l.File()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }() // sent, or of no use any more
+		a.Listener, oob = true, unix.UnixRights(int(f.Fd()))
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	_, _, err = control.WriteMsgUnix(append(text, '\n'), oob, nil)
+	return err
+}
+
+// build puts up the walls from the outermost to the innermost; each says for itself whether it stands.
+func (b *builder) build() (*net.TCPListener, error) {
+	var l *net.TCPListener
+	b.home = b.Home
+	if !b.Apart {
+		for _, m := range []Measure{Network, Files, Processes, IPC} {
+			b.report[m] = "no namespaces may be made here"
+		}
+	} else {
+		var err error
+		if err = b.tree(); err != nil {
+			return nil, fmt.Errorf("a file tree of its own cannot be made: %w", err)
+		}
+		b.home = home
+		if l, err = listen(); err != nil {
+			return nil, fmt.Errorf("its network cannot be made: %w", err)
+		}
+		if err = unix.Sethostname([]byte("server")); err != nil {
+			return nil, err
+		}
+	}
+	b.note(Limits, b.limits())
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return nil, err
+	}
+	b.note(Landlock, b.fence())
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		b.report[NoNewPrivs] = err.Error()
+	}
+	b.note(Seccomp, filterCalls())
+	return l, os.Chdir(b.home)
+}
+
+func (b *builder) note(m Measure, err error) {
+	if err != nil {
+		b.report[m] = err.Error()
+	}
+}
+
+// listen raises loopback, which is all that this network has, and waits there for the program.
+func listen() (*net.TCPListener, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }() // only asked a question
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return nil, err
+	}
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
+		return nil, err
+	}
+	addr, err := net.ResolveTCPAddr("tcp4", address)
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenTCP("tcp4", addr)
+}
+
+func (b *builder) limits() error {
+	set := func(what int, n int) error {
+		if n == 0 {
+			return nil
+		}
+		return unix.Setrlimit(what, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)})
+	}
+	return errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), set(unix.RLIMIT_NOFILE, b.Setup.Files), set(unix.RLIMIT_NPROC, b.Setup.Processes))
+}
+
+// fence is Landlock: a second wall behind the first for files, and the only one where there are no namespaces.
+func (b *builder) fence() error {
+	version, err := abi()
+	if err != nil {
+		return err
+	}
+	rules := []landlock.Rule{landlock.RWDirs(b.home), landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full").IgnoreIfMissing()}
+	if b.Apart { // everything that is left is there to be read
+		rules = append(rules, landlock.RODirs("/"), landlock.ConnectTCP(port))
+	} else {
+		rules = append(rules, landlock.ROFiles("/dev/random", "/dev/urandom").IgnoreIfMissing(), landlock.RODirs("/proc").IgnoreIfMissing())
+		for _, path := range slices.Concat(system, b.Setup.Read) {
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				rules = append(rules, landlock.RODirs(path))
+			} else if err == nil {
+				rules = append(rules, landlock.ROFiles(path))
+			}
+		}
+	}
+	cfg := landlock.V6.BestEffort()
+	if !b.Apart { // egress is a port that is not known yet, and no wall that names ports alone is one for hosts
+		if err := cfg.RestrictPaths(rules...); err != nil {
+			return err
+		}
+		return cfg.RestrictScoped()
+	}
+	if err := cfg.Restrict(rules...); err != nil {
+		return err
+	}
+	if version < 6 {
+		return fmt.Errorf("the kernel's Landlock is of version %d: sockets and signals are not fenced", version)
+	}
+	return nil
+}
+
+// abi is the version of the kernel's Landlock.
+func abi() (int, error) {
+	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0, errors.New("the kernel has no Landlock, or it is switched off")
+	}
+	return int(v), nil
+}

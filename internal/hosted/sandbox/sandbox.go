@@ -1,0 +1,116 @@
+// Package sandbox starts a program behind the walls that this machine's kernel gives, and says which of them stand.
+//
+// The program is a stranger's. It gets a file tree of its own with nothing in it but what it needs to read, a network
+// whose only other end is a listener that we serve, and no sight of any other process. The walls are put up by this very
+// binary, run again as the program's first process, which then becomes the program. Nothing here needs root; where the
+// caller is root, each program gets a user id of its own beside that.
+//
+// It trusts the kernel, and the paths that the operator lets it read. It does not hide the machine's load and time, and it
+// is no defence against a hole in the kernel: for that, run Frontdesk on a machine of its own.
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+)
+
+// Measure is one wall.
+type Measure string
+
+const (
+	UID        Measure = "uid"          // a user id that nothing else on the machine has; needs root
+	Network    Measure = "network"      // a network of its own, in which there is egress and nothing else
+	Files      Measure = "files"        // a file tree of its own
+	Processes  Measure = "processes"    // it sees no process but its own, and all of them end together
+	IPC        Measure = "ipc"          // no shared memory or message queue of others
+	NoNewPrivs Measure = "no_new_privs" // no program that it starts can gain a privilege
+	Landlock   Measure = "landlock"     // files, TCP ports, signals and abstract sockets, fenced a second time
+	Seccomp    Measure = "seccomp"      // no system call of those that programs do not need and attackers do
+	Limits     Measure = "limits"       // open files, processes, no core dumps
+	Memory     Measure = "memory"       // memory and processes bounded by a cgroup
+)
+
+// Measures are all, in the order in which they are shown.
+var Measures = []Measure{UID, Network, Files, Processes, IPC, NoNewPrivs, Landlock, Seccomp, Limits, Memory}
+
+// Required is what must stand where the config says nothing.
+var Required = []Measure{Network, Files, Processes, NoNewPrivs, Seccomp}
+
+// Command is the hidden subcommand under which the binary runs itself again.
+const Command = "sandbox-init"
+
+// Setup says what is to be built around a program. The zero Setup has no limits and lets nothing be read but the system's
+// own programs and libraries.
+type Setup struct {
+	Read      []string          // absolute paths that it may read, beside the system's
+	Write     map[string]string // files that it finds: path -> content
+	UID       int               // of this machine's users, where the caller is root; 0 = the caller's own
+	Memory    int64             // bytes; 0 = unbounded
+	Processes int               // threads counted; 0 = unbounded
+	Files     int               // open files; 0 = the caller's own limit
+	Require   []Measure
+	Plain     bool // without namespaces, as on a machine that has none
+}
+
+// Report says of each measure that does not stand why not.
+type Report map[Measure]string
+
+// Held reports whether the measure stands.
+func (r Report) Held(m Measure) bool { _, missing := r[m]; return !missing }
+
+// Missing is the error that names what is required and does not stand; nil where all stands.
+func (r Report) Missing(required []Measure) error {
+	var l []string
+	for _, m := range required {
+		if why, missing := r[m]; missing {
+			l = append(l, string(m)+" ("+why+")")
+		}
+	}
+	if len(l) == 0 {
+		return nil
+	}
+	return fmt.Errorf("this machine lacks what `sandbox: {require: ...}` asks for: %s", strings.Join(l, ", "))
+}
+
+// Known reports whether there is such a measure.
+func Known(m Measure) bool { return slices.Contains(Measures, m) }
+
+// Cell is a built sandbox, in which a program can be run once. Whoever made it ends it with Kill.
+type Cell struct {
+	Report   Report
+	Listener net.Listener // in the program's network: what it connects to at Address arrives here
+	Address  string       // of the listener, as the program must spell it
+	Home     string       // the one directory that the program may write to, gone with it
+
+	Stdin  io.WriteCloser
+	Stdout io.ReadCloser
+	Stderr io.ReadCloser
+
+	kernel
+}
+
+// order is the last word to the process that has put up the walls: become this.
+type order struct {
+	Argv []string
+	Env  []string
+}
+
+// answer is what that process says when they stand.
+type answer struct {
+	Report   Report
+	Error    string
+	Listener bool // a descriptor came along
+	Home     string
+}
+
+var errStart = errors.New("the sandbox could not be built")
+
+// address is where the program finds egress, in a network of its own.
+const address = "127.0.0.1:3128"
+
+// home is the program's own directory, in a file tree of its own.
+const home = "/work"

@@ -1,0 +1,171 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// SearchPath is where programs without a path are looked for.
+const SearchPath = "/usr/local/bin:/usr/bin:/bin"
+
+// port of address.
+const port = 3128
+
+// system is what programs need of the machine: programs, libraries, certificates, time zones. Whatever else lies under /etc
+// stays outside.
+var system = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+	"/etc/localtime", "/etc/mime.types", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki"}
+
+// devices that do nothing but answer.
+var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
+
+// scratch bounds what the program may write; it counts as its memory.
+const scratch = "size=64m,mode=0700"
+
+// tree makes a file tree of nothing, puts in what may be read, and leaves the old one behind. Everything in it is read-only
+// but the program's own directory.
+func (b *builder) tree() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	// A first turn, so that no source is hidden under the place that is built on.
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Mkdir("/tmp/old", 0o755), os.Mkdir("/tmp/new", 0o755), unix.PivotRoot("/tmp", "/tmp/old"), os.Chdir("/")); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", "/new", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+		return err
+	}
+	for _, path := range slices.Concat(system, devices) {
+		if err := b.bring(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, path := range b.Setup.Read {
+		if err := b.bring(path); err != nil {
+			return fmt.Errorf("%s cannot be made readable (every directory above it must be open to everybody): %w", path, err)
+		}
+	}
+	if err := b.own(); err != nil {
+		return err
+	}
+	// The second turn: what was before is gone for good.
+	if err := errors.Join(os.Chdir("/new"), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), os.Chdir("/")); err != nil {
+		return err
+	}
+	return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+}
+
+// own adds what is no copy of the machine's: processes, a home, and files that programs expect.
+func (b *builder) own() error {
+	for _, dir := range []string{"/new/proc", "/new" + home, "/new/etc"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("proc", "/new/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("/proc: %w", err)
+	}
+	if err := unix.Mount("tmpfs", "/new"+home, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, scratch); err != nil {
+		return err
+	}
+	links := map[string]string{"/new/tmp": home, "/new/dev/fd": "/proc/self/fd", "/new/dev/stdin": "/proc/self/fd/0", "/new/dev/stdout": "/proc/self/fd/1", "/new/dev/stderr": "/proc/self/fd/2"}
+	for at, to := range links {
+		if err := os.Symlink(to, at); err != nil {
+			return err
+		}
+	}
+	files := map[string]string{"/etc/passwd": fmt.Sprintf("server:x:%d:%d::%s:/bin/sh\n", inside, inside, home), "/etc/group": fmt.Sprintf("server:x:%d:\n", inside),
+		"/etc/hosts": "127.0.0.1 localhost server\n"}
+	maps.Copy(files, b.Setup.Write)
+	for path, text := range files {
+		if err := os.MkdirAll("/new"+filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile("/new"+path, []byte(text), 0o444); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxLinks is how many symbolic links a path may go through, as in the kernel.
+const maxLinks = 40
+
+// bring makes a path of the machine readable at the same place. A link on the way stays a link, and what it leads to comes too.
+func (b *builder) bring(path string) error { return b.bringBy(filepath.Clean(path), maxLinks) }
+
+func (b *builder) bringBy(path string, links int) error {
+	if links == 0 {
+		return unix.ELOOP
+	}
+	for end := 1; end <= len(path); end++ {
+		if end < len(path) && path[end] != '/' {
+			continue
+		}
+		prefix, rest := path[:end], path[end:]
+		info, err := os.Lstat("/old" + prefix)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		target, err := os.Readlink("/old" + prefix)
+		if err != nil {
+			return err
+		}
+		if err := place(prefix, func(to string) error { return os.Symlink(target, to) }); err != nil {
+			return err
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(prefix), target)
+		}
+		return b.bringBy(filepath.Join(target, rest), links-1)
+	}
+	return place(path, func(to string) error { return bind(path, to) })
+}
+
+// place makes the directories above a path, and then what belongs there, if it did not come with one of them.
+func place(path string, put func(to string) error) error {
+	to := "/new" + path
+	if _, err := os.Lstat(to); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return put(to)
+}
+
+func bind(path, to string) error {
+	info, err := os.Stat("/old" + path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		err = os.Mkdir(to, 0o755)
+	} else {
+		err = os.WriteFile(to, nil, 0o444)
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("/old"+path, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}
+	if !slices.Contains(devices, path) {
+		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, to, unix.AT_RECURSIVE, attr)
+}
