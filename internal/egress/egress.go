@@ -85,6 +85,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// What the keycard opened ends with it, a body that never comes and an answer that nobody reads among it.
+	_, _ = c.SetReadDeadline(holding.Ticket.Expires), c.SetWriteDeadline(holding.Ticket.Expires)
+	ctx, cancel := context.WithDeadline(r.Context(), holding.Ticket.Expires)
+	defer cancel()
+	r = r.WithContext(ctx)
 	up, err := rt.upstream(holding)
 	if err != nil {
 		return err

@@ -95,7 +95,7 @@ func (d *door) Visible(context.Context, *identity.Caller, *catalog.Server, strin
 }
 
 func (d *door) Holder(_ context.Context, t identity.Tenant, ticket string) (*broker.Holding, error) {
-	h := &broker.Holding{Ticket: identity.Ticket{Tenant: "default", Kind: identity.TicketCall, Txn: "1.1"}, Caller: &identity.Caller{Tenant: "default", User: "alice"}, Call: "1.1",
+	h := &broker.Holding{Ticket: identity.Ticket{Tenant: "default", Kind: identity.TicketCall, Txn: "1.1", Expires: time.Now().Add(time.Hour)}, Caller: &identity.Caller{Tenant: "default", User: "alice"}, Call: "1.1",
 		Server: &catalog.Server{Tenant: "default", Name: "issues", Needs: []catalog.Need{{Upstream: "plain"}, {Upstream: "secure"}, {Upstream: "second"}}}}
 	switch {
 	case t != "" && t != "default":

@@ -292,7 +292,7 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
 	}
-	if len(body) > 0 && c.m.Kind == mcp.Request {
+	if c.m.Kind == mcp.Request {
 		return c.deliver(lease, body, resp)
 	}
 	if kind == "application/json" && len(body) > 0 {

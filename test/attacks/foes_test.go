@@ -85,10 +85,11 @@ func beginHostile() (*hostile, error) {
 		return nil, err
 	}
 	s, err := stage.New(ctx, hostileDir, stage.Options{
-		Binary:   binary,
-		Servers:  "  evil: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], call_limit: 20s}\n",
+		Binary: binary,
+		Servers: "  evil: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n" +
+			"  slow: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], call_limit: 2s}\n",
 		Upstream: "    hosts: [\"" + api.URL + "\"]\n",
-		Config:   "policies: [hide.cedar]\n",
+		Config:   "policies: [hide.cedar]\ntrusted_proxies: [127.0.0.0/8]\n",
 	})
 	if err != nil {
 		return nil, err
@@ -103,7 +104,7 @@ func beginHostile() (*hostile, error) {
 			return nil, fmt.Errorf("%s is not connected: %v, %w", name, r, err)
 		}
 		*into = a
-		for _, server := range []string{"evil", "modern", "issues"} {
+		for _, server := range []string{"evil", "slow", "modern", "issues"} {
 			if err := h.grant(ctx, name, server); err != nil {
 				return nil, err
 			}
@@ -126,7 +127,7 @@ func (h *hostile) grant(ctx context.Context, user, server string) error {
 		return err
 	}
 	defer func() { _ = a.Close() }()
-	if server == "evil" {
+	if server == "evil" || server == "slow" {
 		body := callBody("whoami", "{}")
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.Desk().MCP(server), strings.NewReader(body))
 		if err != nil {
@@ -304,8 +305,10 @@ func (h *hostile) session(t *testing.T, server, token string) string {
 	return id
 }
 
-// keycard is that of a call which stays open until the test ends, as `evil` got it.
-func (h *hostile) keycard(t *testing.T, user string) string {
+// keycard, at evil, is that of a call which stays open until the test ends, as `evil` got it.
+func (h *hostile) keycard(t *testing.T, user string) string { return h.keycardAt(t, "evil", user) }
+
+func (h *hostile) keycardAt(t *testing.T, server, user string) string {
 	t.Helper()
 	card, done := make(chan string, 1), make(chan struct{})
 	h.evil.answer(func(w http.ResponseWriter, r *http.Request) {
@@ -318,7 +321,7 @@ func (h *hostile) keycard(t *testing.T, user string) string {
 	var over sync.WaitGroup
 	token := h.at(t, user)
 	over.Go(func() {
-		r, err := http.NewRequest(http.MethodPost, h.Desk().MCP("evil"), strings.NewReader(callBody("hold", "{}")))
+		r, err := http.NewRequest(http.MethodPost, h.Desk().MCP(server), strings.NewReader(callBody("hold", "{}")))
 		if err != nil {
 			return
 		}
