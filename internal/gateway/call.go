@@ -213,8 +213,17 @@ func (c *call) context() context.Context {
 	return context.WithoutCancel(c.r.Context())
 }
 
+// arguments are those that policy reads. What it cannot read is the client's to change.
+func (c *call) arguments(names []string) (map[string][]byte, error) {
+	v, err := c.m.ArgumentValues(names)
+	if f, ok := errors.AsType[*mcp.Fault](err); ok {
+		return nil, fault.New(fault.Invalid, f.Msg, err)
+	}
+	return v, err
+}
+
 func (c *call) actOf(kind broker.Kind) broker.Act {
-	a := broker.Act{Kind: kind, Server: c.server, Method: c.m.Method, Arguments: c.m.ArgumentValues}
+	a := broker.Act{Kind: kind, Server: c.server, Method: c.m.Method, Arguments: c.arguments}
 	if kind == broker.KindCall {
 		a.Name = c.m.Target
 	}

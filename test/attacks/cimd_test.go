@@ -269,7 +269,7 @@ func TestA028A181_theBrowserThatAsked(t *testing.T) {
 		t.Error("mallory's browser is signed in as alice")
 	}
 	// What the door and the end of the visit carry in their addresses is worth nothing elsewhere.
-	connects := r.person("alice", "Allow", "Nothing else")
+	connects := r.person("heidi", "Allow")
 	open(t, connects, evil.authorizeURL(nil))
 	door := ""
 	for _, v := range connects.History() {

@@ -47,6 +47,8 @@ func Employees() []authserver.User {
 		user("erin", "Erin Eller", "engineering", "everyone"),
 		user("frank", "Frank Frey", "engineering", "everyone"),
 		user("grace", "Grace Gold", "engineering", "everyone"),
+		user("heidi", "Heidi Hahn", "engineering", "everyone"),
+		user("ivan", "Ivan Ilic", "engineering", "everyone"),
 	}
 }
 

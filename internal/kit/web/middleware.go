@@ -28,10 +28,6 @@ func (f *Front) Wrap(next http.Handler) http.Handler {
 			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusMisdirectedRequest)
 			return
 		}
-		if !canonical(r.URL) { // one thing has one path: no second spelling gets past a rule, or into a cache
-			http.NotFound(w, r)
-			return
-		}
 		if o := r.Header.Get("Origin"); o != "" && !f.allowed(o) && strings.Contains(r.URL.Path, "/mcp/") {
 			http.Error(w, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"this origin may not speak with this server"}}`, http.StatusForbidden)
 			return
@@ -42,6 +38,10 @@ func (f *Front) Wrap(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		if f.Public.Scheme == "https" {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		if !canonical(r.URL) { // one thing has one path: no second spelling gets past a rule, or into a cache
+			http.NotFound(w, r)
+			return
 		}
 		defer func() {
 			v := recover()
