@@ -82,6 +82,11 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 		for n, u := range org.Upstreams {
 			try(place(t, "upstreams."+n+".client_secret"), u.ClientSecret)
+			for i := range u.Methods {
+				for key, s := range u.Methods[i].secrets() {
+					try(methodAt(t, n, i)+"."+key, s)
+				}
+			}
 		}
 	}
 	try("database", c.Database)
@@ -217,9 +222,15 @@ func starter(p *catalog.Provider) string {
 		}
 		inputs = ", inputs: {" + strings.Join(l, ", ") + "}"
 	}
-	if p.OAuth != nil {
+	switch {
+	case p.OAuth != nil:
 		fmt.Fprintf(&b, "  %s: {provider: %s, client_id: %s, client_secret: env:%s%s}\n", p.ID, p.ID, fillIn, secretVariable(p), inputs)
-	} else {
+	case slices.Contains(p.Federation, catalog.AWSWebIdentity):
+		fmt.Fprintf(&b, "  %s: {provider: %s%s, methods: [aws_web_identity: {role_arn: %s}]}\n", p.ID, p.ID, inputs, fillIn)
+	case slices.Contains(p.Federation, catalog.GitHubApp):
+		fmt.Fprintf(&b, "  %s: {provider: %s, accept_risk: %s, methods: [github_app: {app_id: %s, installation_id: %q, private_key: env:%s}]}   # one credential for everybody\n",
+			p.ID, p.ID, fillIn, fillIn, fillIn, secretVariable(p))
+	default:
 		fmt.Fprintf(&b, "  %s: {provider: %s%s}   # people paste a key\n", p.ID, p.ID, inputs)
 	}
 	// The name of the upstream is the server's too where it leaves room for no more.
@@ -243,9 +254,12 @@ func next(p *catalog.Provider) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nNext, with https://desk.example.com replaced by the address that people will use:\n")
 	fmt.Fprintf(&b, "  1. At your IdP register a web application with the callback https://desk.example.com/callback/idp:login; put its secret into idp.secret (chmod 600).\n")
-	if p.OAuth != nil {
+	switch {
+	case p.OAuth == nil && p.APIKey == nil:
+		fmt.Fprintf(&b, "  2. At %s (%s) set up what %s needs, and put it into the file; docs/config.md has its settings.\n", p.Name, cmpOr(p.Console, p.Docs), p.Federation[0])
+	case p.OAuth != nil:
 		fmt.Fprintf(&b, "  2. At %s register an OAuth app (%s) with the callback https://desk.example.com/callback/%s;\n     put its id into the file (client_id) and its secret into the environment variable %s.\n", p.Name, cmpOr(p.Console, p.Docs), p.ID, secretVariable(p))
-	} else {
+	default:
 		fmt.Fprintf(&b, "  2. At %s nothing is registered: each person pastes a key of his own, made at %s.\n", p.Name, cmpOr(p.APIKey.URL, p.APIKey.Where))
 	}
 	step := 3

@@ -123,7 +123,7 @@ type Upstream struct {
 	URL          *conf.URL         `yaml:"url" doc:"base URL of the API, where it is not the vendor's default"`
 	Hosts        []string          `yaml:"hosts" doc:"further hosts of the API, beside the vendor's"`
 	Scopes       []string          `yaml:"scopes" doc:"asked for by default"`
-	Methods      []string          `yaml:"methods" doc:"ways to obtain a credential, in order: authorization_code, api_key, client_credentials"`
+	Methods      []Method          `yaml:"methods" doc:"ways to obtain a credential, in order: the first that can serve a caller is used"`
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
 }
@@ -421,7 +421,7 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 			k.wrong(at, fault.Message(err), "name hosts of the API itself")
 		}
 	}
-	up.Methods = k.methods(at, u, p)
+	up.Methods = k.methods(t, at, u, p)
 	return up
 }
 
@@ -436,42 +436,6 @@ func origin(h string) (*url.URL, error) {
 	}
 	u.Host = strings.ToLower(u.Host)
 	return u, nil
-}
-
-func (k *checker) methods(at string, u Upstream, p *catalog.Provider) []catalog.Method {
-	names := u.Methods
-	if len(names) == 0 {
-		if u.ClientID != "" && p.OAuth != nil {
-			names = append(names, string(catalog.AuthorizationCode))
-		}
-		if p.APIKey != nil {
-			names = append(names, string(catalog.APIKey))
-		}
-	}
-	var l []catalog.Method
-	for i, m := range names {
-		here := at + ".methods[" + strconv.Itoa(i) + "]"
-		kind := catalog.MethodKind(m)
-		switch {
-		case kind == catalog.AuthorizationCode && p.OAuth == nil:
-			k.wrong(here, p.Name+" has no OAuth in the catalogue", "use api_key")
-		case kind == catalog.AuthorizationCode && u.ClientID == "":
-			k.wrong(at, "authorization_code needs a client_id", "register an OAuth app at "+p.Name+" ("+p.Docs+") and put its id here")
-		case kind == catalog.APIKey && p.APIKey == nil:
-			k.wrong(here, p.Name+" has no api_key in the catalogue", "use authorization_code")
-		case kind == catalog.ClientCredentials && u.AcceptRisk == "":
-			k.wrong(here, "client_credentials is one credential for everybody", "say why that is acceptable: accept_risk: \"read-only statistics, no personal data\"")
-		case kind == catalog.ClientCredentials && (u.ClientID == "" || u.ClientSecret.IsZero()):
-			k.wrong(at, "client_credentials needs client_id and client_secret", "")
-		case kind != catalog.AuthorizationCode && kind != catalog.APIKey && kind != catalog.ClientCredentials:
-			k.wrong(here, fmt.Sprintf("there is no method %q", m), "the methods are authorization_code, api_key and client_credentials")
-		}
-		l = append(l, catalog.Method{Kind: kind, Client: u.ClientID})
-	}
-	if len(l) == 0 {
-		k.wrong(at, "nothing says how a credential is obtained", "add client_id and client_secret of an OAuth app at "+p.Name)
-	}
-	return l
 }
 
 const (

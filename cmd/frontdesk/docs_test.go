@@ -78,7 +78,8 @@ func TestInitStartsEveryProvider(t *testing.T) {
 		t.Setenv(secretVariable(p), "s")
 		text := starter(p)
 		for name, body := range map[string]string{"idp.secret": "s", "empty.yaml": text,
-			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+fillIn, "client_id: x", "tenant: "+fillIn, "tenant: acme").Replace(text), fillIn, cmpOr(fill[id], "acme"))} {
+			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+fillIn, "client_id: x", "tenant: "+fillIn, "tenant: acme", "region: "+fillIn, "region: eu-central-1",
+				"role_arn: "+fillIn, "role_arn: arn:aws:iam::123456789012:role/agents", "installation_id: \""+fillIn, "installation_id: \"42").Replace(text), fillIn, cmpOr(fill[id], "acme"))} {
 			if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
 				t.Fatal(err)
 			}

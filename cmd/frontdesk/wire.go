@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/exchange/federation"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/hosted"
@@ -73,6 +75,8 @@ type desk struct {
 	gateway  *gateway.Gateway
 	metrics  *metrics
 	tracer   *tracer // nil where the config names no traces
+
+	federation *federation.Federation
 
 	keys   *web.Keys
 	public atomic.Pointer[http.Handler]
@@ -179,13 +183,14 @@ func (d *desk) join(cfg *Config) error {
 	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
 		Owner: refresh.Owner{Place: place, Run: hex.EncodeToString(owner)}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Now: d.now}
 	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Log: d.log}
+	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
+	d.federation = &federation.Federation{Subjects: federation.Subjects{Home: home, Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer, OAuth: client,
+		HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now}
+	methods := d.federation.Methods()
+	methods[catalog.AuthorizationCode], methods[catalog.APIKey] = stored.By(catalog.AuthorizationCode), stored.By(catalog.APIKey)
+	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
-		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress"},
-		Methods: map[catalog.MethodKind]exchange.Method{
-			catalog.AuthorizationCode: stored.By(catalog.AuthorizationCode),
-			catalog.APIKey:            stored.By(catalog.APIKey),
-			catalog.ClientCredentials: &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now},
-		}}
+		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress"}, Methods: methods}
 	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
@@ -248,6 +253,7 @@ func (d *desk) forget(e identity.Epoch) {
 	switch e.Kind {
 	case identity.EpochUser, identity.EpochAccess:
 		d.exchange.Forget(e.Tenant, e.ID)
+		d.federation.Forget(e.Tenant, e.ID)
 		d.connect.Forget(e.Tenant, identity.UserID(e.ID))
 	}
 	d.gateway.Wake(e)
@@ -299,6 +305,13 @@ func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, id
 	for t, org := range cfg.tenants() {
 		for n, u := range org.Upstreams {
 			secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
+			for i := range u.Methods {
+				for key, s := range u.Methods[i].secrets() {
+					if !s.IsZero() {
+						secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n), Method: u.Methods[i].Kind, Part: parts[key]}] = secret.New(read(methodAt(t, n, i)+"."+key, s))
+					}
+				}
+			}
 		}
 		own := identity.Issuer{Tenant: t, URL: cfg.at(t), Keys: d.signer.OfTenant(t)}
 		issuers = append(issuers, own)
@@ -321,6 +334,14 @@ func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, id
 		clients = append(clients, c)
 	}
 	return secrets, idps, issuers, clients, problems
+}
+
+// parts are a method's secrets in the vault's words.
+var parts = map[string]vault.Part{"client_secret": vault.ClientSecret, "private_key": vault.PrivateKey, "key": vault.StaticKey}
+
+// methodAt is the place of a method in the file.
+func methodAt(t identity.Tenant, upstream string, i int) string {
+	return place(t, "upstreams."+upstream+".methods["+strconv.Itoa(i)+"]")
 }
 
 // at is a tenant's issuer.
@@ -360,6 +381,13 @@ func (c *Config) origins() []string {
 		for _, s := range org.Servers {
 			if s.URL != nil {
 				add(s.URL.String())
+			}
+		}
+		for _, u := range org.Upstreams {
+			for i := range u.Methods {
+				for _, raw := range u.Methods[i].urls() {
+					add(raw)
+				}
 			}
 		}
 		for _, up := range c.snapshot.Upstreams[t] {

@@ -44,8 +44,11 @@ func (p *Provider) Check() error {
 	if p.Name == "" || len(p.Hosts) == 0 {
 		return fmt.Errorf("a provider needs a name and hosts")
 	}
-	if p.OAuth == nil && p.APIKey == nil {
-		return fmt.Errorf("a provider needs oauth or api_key")
+	if p.OAuth == nil && p.APIKey == nil && len(p.Federation) == 0 {
+		return fmt.Errorf("a provider needs oauth, api_key or federation")
+	}
+	if p.OAuth != nil && strings.ContainsAny(p.OAuth.Refresh.ScopeNeeded, " ,") {
+		return fmt.Errorf("oauth.refresh.scope_needed is one scope, not a sentence")
 	}
 	for _, shape := range p.TokenShapes {
 		if _, err := regexp.Compile(shape); err != nil {

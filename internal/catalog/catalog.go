@@ -77,21 +77,6 @@ type Upstream struct {
 	Risk     string     // accept_risk: the operator's reason, "" where nothing needs one
 }
 
-// Method is one configured way to obtain a credential.
-type Method struct {
-	Kind   MethodKind
-	Client string // OAuth client_id, where the method has one
-}
-
-// MethodKind names a way to obtain a credential.
-type MethodKind string
-
-const (
-	AuthorizationCode MethodKind = "authorization_code"
-	APIKey            MethodKind = "api_key"
-	ClientCredentials MethodKind = "client_credentials"
-)
-
 // Snapshot is everything that one config says exists. It is immutable.
 type Snapshot struct {
 	Servers   map[identity.Tenant]map[ServerName]*Server

@@ -57,7 +57,7 @@ func TestBuiltInProviders(t *testing.T) {
 
 // sample gives a value for the few patterns without a default.
 func sample(pattern string) string {
-	for _, v := range []string{"acme", "acme.example.com", "acme.myshopify.com", "acme.workday.com", "acme.cloud.databricks.com", "acme-org"} {
+	for _, v := range []string{"acme", "acme.example.com", "acme.myshopify.com", "acme.workday.com", "acme.cloud.databricks.com", "acme-org", "eu-central-1"} {
 		if ok, err := regexp.MatchString(pattern, v); ok && err == nil {
 			return v
 		}

@@ -18,8 +18,9 @@ type Provider struct {
 
 	Inputs map[string]Input `yaml:"inputs" doc:"what an upstream fills in, as {name} in hosts and endpoints: a self-hosted vendor's host, a tenant"`
 
-	OAuth  *ProviderOAuth  `yaml:"oauth" doc:"its authorization server"`
-	APIKey *ProviderAPIKey `yaml:"api_key" doc:"how people paste a key"`
+	OAuth      *ProviderOAuth  `yaml:"oauth" doc:"its authorization server"`
+	APIKey     *ProviderAPIKey `yaml:"api_key" doc:"how people paste a key"`
+	Federation []MethodKind    `yaml:"federation" doc:"methods by which the vendor takes somebody else's word for a person"`
 
 	Account      Account           `yaml:"account" doc:"how to find whose credential it is; the same call tests a new one"`
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`

@@ -139,7 +139,7 @@ func (d *Desk) keepHome(ctx context.Context, u identity.User, up catalog.Upstrea
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Method, c.Account, c.Label = u.Tenant, u.ID, up, catalog.AuthorizationCode, u.Subject, u.Name
 	c.Status, c.Reason, c.Created, c.Renewed, c.Expires, c.Refreshes = vault.Active, "", now, now, t.Expires, true
-	_, err = d.Vault.Connect(ctx, c, vault.Secrets{Access: t.Access, Refresh: t.Refresh})
+	_, err = d.Vault.Connect(ctx, c, vault.Secrets{Access: t.Access, Refresh: t.Refresh, Identity: t.IDToken})
 	return err
 }
 

@@ -68,7 +68,7 @@ func (d *Desk) Forget(t identity.Tenant, u identity.UserID) {
 // granted reports whether the person said yes to this client at this server for these scopes, and the yes still holds. A
 // service has nobody to ask: it stands under policy alone, and no method that acts for a person serves it.
 func (d *Desk) granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (bool, error) {
-	if c.User == "" || !asksPeople(up) {
+	if c.User == "" {
 		return true, nil
 	}
 	k, now := userKey{c.Tenant, c.User}, d.Now()
@@ -91,7 +91,7 @@ func (d *Desk) granted(ctx context.Context, c *identity.Caller, s *catalog.Serve
 // asksPeople reports whether any of the upstream's methods uses what a person connected.
 func asksPeople(up *catalog.Upstream) bool {
 	for _, m := range up.Methods {
-		if m.Kind == catalog.AuthorizationCode || m.Kind == catalog.APIKey {
+		if m.Kind.Asks() {
 			return true
 		}
 	}
@@ -149,6 +149,11 @@ func (d *Desk) grant(ctx context.Context, v Visitor, client identity.ClientID, s
 
 // Door lists the upstreams of a server that its visitor could connect now, so that no call of his is interrupted later.
 func (d *Desk) Door(ctx context.Context, v Visitor, s *catalog.Server) ([]catalog.UpstreamName, error) {
+	u, err := d.Users.User(ctx, v.Tenant, v.User)
+	if err != nil {
+		return nil, err
+	}
+	caller := &identity.Caller{Tenant: v.Tenant, User: u.ID, IDP: u.IDP, Subject: u.Subject, Groups: u.Groups, Local: true}
 	var open []catalog.UpstreamName
 	for _, n := range s.Needs {
 		up := d.Catalog.Upstream(v.Tenant, n.Upstream)
@@ -158,6 +163,9 @@ func (d *Desk) Door(ctx context.Context, v Visitor, s *catalog.Server) ([]catalo
 		l, err := d.Vault.Connections(ctx, v.Tenant, v.User, n.Upstream)
 		if err != nil {
 			return nil, err
+		}
+		if method, err := d.Ready.Ready(ctx, caller, up, n.Wants(up)); err == nil && !method.Asks() {
+			continue // he is known there without connecting anything
 		}
 		if len(l) == 0 || l[0].Status != vault.Active || !oauth.HasScopes(l[0].Scopes, n.Wants(up)...) {
 			open = append(open, n.Upstream)

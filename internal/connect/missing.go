@@ -9,9 +9,10 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Readiness says whether a credential could be obtained, releasing none (exchange.Exchange): nil, *catalog.Needed, or a fault.
+// Readiness says by which method a credential could be obtained, releasing none (exchange.Exchange). Errors: *catalog.Needed,
+// or a fault.
 type Readiness interface {
-	Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) error
+	Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (catalog.MethodKind, error)
 }
 
 // Missing is everything that a person must do before a caller can use these upstreams through the server: connections,
@@ -24,13 +25,16 @@ func (d *Desk) Missing(ctx context.Context, c *identity.Caller, s *catalog.Serve
 			return nil, fault.New(fault.Unavailable, "upstream "+string(n.Upstream)+" is not configured any more; ask an operator", nil)
 		}
 		scopes := n.Wants(up)
-		err := d.Ready.Ready(ctx, c, up, scopes)
+		method, err := d.Ready.Ready(ctx, c, up, scopes)
 		if needed, ok := errors.AsType[*catalog.Needed](err); ok {
 			all = append(all, needed.Missing...)
 			continue
 		}
 		if err != nil {
 			return nil, err
+		}
+		if !method.Asks() {
+			continue // nobody connected anything: the operator's configuration and policy are the yes
 		}
 		granted, err := d.granted(ctx, c, s, up, scopes)
 		if err != nil {

@@ -22,6 +22,7 @@ type key struct {
 	upstream catalog.UpstreamName
 	up       *catalog.Upstream // a reload makes new ones
 	scopes   string
+	proof    string // of a token of the company's IdP: which one, since federation may have gone out from it
 }
 
 type owner struct {
@@ -31,6 +32,9 @@ type owner struct {
 
 func keyOf(c *identity.Caller, up *catalog.Upstream, scopes []string) key {
 	k := key{owner: owner{c.Tenant, c.Principal()}, upstream: up.Name, up: up}
+	if !c.Local {
+		k.proof = c.Proof()
+	}
 	switch {
 	case len(scopes) == 1:
 		k.scopes = scopes[0]
@@ -43,6 +47,7 @@ func keyOf(c *identity.Caller, up *catalog.Upstream, scopes []string) key {
 type held struct {
 	credential *Credential
 	until      time.Time
+	kind       catalog.MethodKind // that is ready
 	readyUntil time.Time
 }
 
@@ -71,9 +76,15 @@ func (c *cache) get(k key, now time.Time) *Credential {
 	return nil
 }
 
-func (c *cache) ready(k key, now time.Time) bool {
+func (c *cache) ready(k key, now time.Time) catalog.MethodKind {
 	h, ok := c.look(k)
-	return ok && (now.Before(h.readyUntil) || now.Before(h.until))
+	switch {
+	case ok && now.Before(h.until):
+		return h.credential.Method
+	case ok && now.Before(h.readyUntil):
+		return h.kind
+	}
+	return ""
 }
 
 // stamp is taken before a credential is obtained and given back with it.
@@ -94,11 +105,11 @@ func (c *cache) put(k key, stamp uint64, cred *Credential, until time.Time) {
 	c.slot(k.owner)[k] = h
 }
 
-func (c *cache) putReady(k key, until time.Time) {
+func (c *cache) putReady(k key, kind catalog.MethodKind, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.slot(k.owner)[k]
-	h.readyUntil = until
+	h.kind, h.readyUntil = kind, until
 	c.slot(k.owner)[k] = h
 }
 

@@ -24,7 +24,7 @@ func (s *ServiceAccount) Ready(_ context.Context, r Request) error {
 	if r.Upstream.Risk == "" {
 		return fault.New(fault.NotFound, "is a shared service account, and the config does not accept_risk", nil)
 	}
-	if s.Clients.Secret(r.Upstream.Tenant, r.Upstream.Name).IsZero() {
+	if s.Clients.Secret(r.Upstream, r.Method.Kind, vault.ClientSecret).IsZero() {
 		return fault.New(fault.NotFound, "has no client_secret in the config", nil)
 	}
 	return nil

@@ -80,16 +80,18 @@ type Exchange struct {
 	cache cache
 }
 
-// Ready implements broker.Credentials and connect.Readiness: whether Obtain would serve the caller now. It releases nothing.
-func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) error {
-	if x.cache.ready(keyOf(c, up, scopes), x.Now()) {
-		return nil
+// Ready implements connect.Readiness: by which method Obtain would serve the caller now. It releases nothing.
+func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (catalog.MethodKind, error) {
+	key := keyOf(c, up, scopes)
+	if kind := x.cache.ready(key, x.Now()); kind != "" {
+		return kind, nil
 	}
 	_, m, err := x.choose(ctx, c, up, scopes)
-	if err == nil && m.Kind != "" {
-		x.cache.putReady(keyOf(c, up, scopes), x.Now().Add(cacheLife))
+	if err != nil {
+		return "", err
 	}
-	return err
+	x.cache.putReady(key, m.Kind, x.Now().Add(cacheLife))
+	return m.Kind, nil
 }
 
 // Obtain returns the credential of the first method that can serve the caller. Warm, it is a look into memory.

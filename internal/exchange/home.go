@@ -10,6 +10,9 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // Home keeps what the company's IdP gave at sign-in: a connection like others, at the upstream `idp:<name>`.
@@ -48,8 +51,7 @@ func (h *Home) Renew(ctx context.Context, t identity.Tenant, u identity.UserID, 
 	if err != nil {
 		return err
 	}
-	title := &catalog.Upstream{Tenant: t, Name: c.Upstream, Title: "the company's sign-in service", Provider: &catalog.Provider{OAuth: &catalog.ProviderOAuth{}}}
-	_, token, err := h.Refresh.Renew(ctx, c, e, title)
+	_, token, err := h.Refresh.Renew(ctx, c, e, homeFacts(c))
 	if _, dead := errors.AsType[*catalog.Needed](err); dead {
 		return h.dismissed(ctx, t, u, name)
 	}
@@ -69,6 +71,73 @@ func (h *Home) Renew(ctx context.Context, t identity.Tenant, u identity.UserID, 
 	}
 	_, err = h.Users.EnsureUser(ctx, who)
 	return err
+}
+
+// homeFacts are those of the company's IdP where it is an upstream like others.
+func homeFacts(c vault.Connection) *catalog.Upstream {
+	return &catalog.Upstream{Tenant: c.Tenant, Name: c.Upstream, Title: "the company's sign-in service", Provider: &catalog.Provider{OAuth: &catalog.ProviderOAuth{}}}
+}
+
+var errNoHome = fault.New(fault.NotFound, "needs the company's sign-in to stand for the person, and his gave nothing to keep (offline_access)", nil)
+
+// Connection is a person's home credential; fault.NotFound where his sign-in gave none.
+func (h *Home) Connection(ctx context.Context, c *identity.Caller) (vault.Connection, error) {
+	if c.User == "" || c.IDP == "" {
+		return vault.Connection{}, errNoHome
+	}
+	l, err := h.Vault.Connections(ctx, c.Tenant, c.User, HomeUpstream(c.IDP))
+	if err == nil && (len(l) == 0 || l[0].Status == vault.NeedsReconnect) {
+		err = errNoHome
+	}
+	if err != nil {
+		return vault.Connection{}, err
+	}
+	return l[0], nil
+}
+
+// minSubject is how long a token must still live that stands for a person somewhere else.
+const minSubject = 30 * time.Second
+
+// Token is what stands for the person where the company's IdP is believed: a fresh access token of his home credential, or
+// with id its ID token. Errors as of Connection; fault.Unauthenticated where the IdP does not let him in any more.
+func (h *Home) Token(ctx context.Context, caller *identity.Caller, id bool) (secret.Text, time.Time, error) {
+	c, err := h.Connection(ctx, caller)
+	if err != nil {
+		return secret.Text{}, time.Time{}, err
+	}
+	idp, err := h.IdPs.Get(caller.Tenant, caller.IDP)
+	if err != nil {
+		return secret.Text{}, time.Time{}, err
+	}
+	e, err := idp.Endpoint(ctx)
+	if err != nil {
+		return secret.Text{}, time.Time{}, err
+	}
+	for renewed := false; ; renewed = true {
+		secrets, err := h.Vault.Open(ctx, c)
+		if err != nil {
+			return secret.Text{}, time.Time{}, err
+		}
+		token, until := secrets.Access, c.Expires
+		if id {
+			token = secrets.Identity
+			claims, _ := oauth.PeekJWT(token.Expose())
+			until = claims.Expires
+		}
+		if !token.IsZero() && h.Refresh.Now().Add(minSubject).Before(until) {
+			return token, until, nil
+		}
+		if renewed {
+			return secret.Text{}, time.Time{}, fault.New(fault.NotFound, "the company's sign-in service renews without giving the token that is needed here; an operator can choose another subject", nil)
+		}
+		c, _, err = h.Refresh.Renew(ctx, c, e, homeFacts(c))
+		if _, dead := errors.AsType[*catalog.Needed](err); dead {
+			err = h.dismissed(ctx, caller.Tenant, caller.User, caller.IDP)
+		}
+		if err != nil {
+			return secret.Text{}, time.Time{}, err
+		}
+	}
 }
 
 // dismissed ends everything that the person's sign-ins gave, here and on all replicas.

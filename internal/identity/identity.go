@@ -53,6 +53,7 @@ type Caller struct {
 	Local   bool   // the token is of our own issuer, so a step-up challenge can be met
 	Family  string // of our own tokens: the sign-in of this client
 	raw     secret.Text
+	proof   string
 }
 
 // Authentication is how and when the person proved himself (OpenID Connect Core, section 2).
@@ -76,6 +77,9 @@ func (c *Caller) Principal() string {
 // Raw is the token that proved this caller, for the far side of a process cut, which verifies it again, and for
 // federation methods whose subject token it is. Faces may not hold it.
 func (c *Caller) Raw() secret.Text { return c.raw }
+
+// Proof names the token that proved this caller: its digest, which opens nothing.
+func (c *Caller) Proof() string { return c.proof }
 
 // Users keeps the people. Implementations are safe for concurrent use by many replicas.
 type Users interface {

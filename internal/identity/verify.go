@@ -95,6 +95,7 @@ func (v *Verifier) Verify(ctx context.Context, t Tenant, resource, token string)
 	if !v.Epochs.Alive(c) {
 		return nil, errEnded
 	}
+	c.proof = string(key.hash[:])
 	until := now.Add(maxCached)
 	if c.Expires.Before(until) {
 		until = c.Expires

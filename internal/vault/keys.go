@@ -20,6 +20,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 )
 
 // keyring keeps wrapped keys in the store.
@@ -105,7 +106,7 @@ func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, gen
 func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
 	r := keyring{store, wrap, time.Now}
 	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeTicket, purposeAuthority} {
+		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority} {
 			if _, err := r.all(ctx, t, purpose); err != nil {
 				return err
 			}
@@ -116,6 +117,7 @@ func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity
 
 const (
 	purposeIssuer = "issuer"
+	purposeClient = "client"
 	purposeTicket = "ticket"
 
 	nextAhead   = 24 * time.Hour   // a new signing key is published that long before it is used
@@ -131,14 +133,19 @@ type Signer struct {
 	Now  func() time.Time
 
 	mu      sync.RWMutex
-	issuers map[identity.Tenant]issuerKeys // guarded by mu
-	tickets ticketKeys                     // guarded by mu
+	signing map[ring]signingKeys // guarded by mu
+	tickets ticketKeys           // guarded by mu
 }
 
-type issuerKeys struct {
-	signer jose.Signer // of the current key, for typ at+jwt
+// ring names the signing keys of a tenant for one purpose.
+type ring struct {
+	tenant  identity.Tenant
+	purpose string
+}
+
+type signingKeys struct {
+	signer func(typ string) (jose.Signer, error) // of the current key
 	public []jose.JSONWebKey
-	set    []byte
 	read   time.Time
 }
 
@@ -155,21 +162,46 @@ func (s *Signer) Sign(ctx context.Context, t identity.Tenant, typ string, claims
 	if typ != identity.AccessType {
 		return "", fault.New(fault.Internal, "", fmt.Errorf("asked to sign a %q", typ))
 	}
-	k, err := s.issuer(ctx, t, false)
+	return s.sign(ctx, ring{t, purposeIssuer}, typ, claims)
+}
+
+// Assert signs a statement that we make to another authorization server: a client assertion, or an assertion about a person
+// (RFC 7523). It has keys of its own, with which no access token of ours verifies.
+func (s *Signer) Assert(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error) {
+	if typ != oauth.TypeJWT && typ != oauth.TypeClientAssertion {
+		return "", fault.New(fault.Internal, "", fmt.Errorf("asked to assert a %q", typ))
+	}
+	return s.sign(ctx, ring{t, purposeClient}, typ, claims)
+}
+
+func (s *Signer) sign(ctx context.Context, r ring, typ string, claims []byte) (string, error) {
+	k, err := s.keys(ctx, r, false)
 	if err != nil {
 		return "", err
 	}
-	jws, err := k.signer.Sign(claims)
+	signer, err := k.signer(typ)
+	if err != nil {
+		return "", err
+	}
+	jws, err := signer.Sign(claims)
 	if err != nil {
 		return "", err
 	}
 	return jws.CompactSerialize()
 }
 
-// JWKS is the set that clients and servers verify our tokens with.
+// JWKS is the set that others verify with what we sign: access tokens, and assertions. Their keys are published together, and
+// told apart by their kid wherever we verify.
 func (s *Signer) JWKS(ctx context.Context, t identity.Tenant) ([]byte, error) {
-	k, err := s.issuer(ctx, t, false)
-	return k.set, err
+	var set jose.JSONWebKeySet
+	for _, purpose := range []string{purposeIssuer, purposeClient} {
+		k, err := s.keys(ctx, ring{t, purpose}, false)
+		if err != nil {
+			return nil, err
+		}
+		set.Keys = append(set.Keys, k.public...)
+	}
+	return json.Marshal(set)
 }
 
 // OfTenant returns the tenant's keys as oauth.Keys, for verifying our own tokens.
@@ -184,7 +216,7 @@ type TenantKeys struct {
 // Key finds the key; one that is not known may have been made by another replica a moment ago.
 func (k TenantKeys) Key(ctx context.Context, kid string, _ jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
 	for _, again := range []bool{false, true} {
-		l, err := k.signer.issuer(ctx, k.tenant, again)
+		l, err := k.signer.keys(ctx, ring{k.tenant, purposeIssuer}, again)
 		if err != nil {
 			return jose.JSONWebKey{}, err
 		}
@@ -197,15 +229,15 @@ func (k TenantKeys) Key(ctx context.Context, kid string, _ jose.SignatureAlgorit
 	return jose.JSONWebKey{}, fault.New(fault.Unauthenticated, "the token is signed with an unknown key", nil)
 }
 
-// issuer returns the tenant's signing keys from memory; again reads them once more, at most every few seconds.
-func (s *Signer) issuer(ctx context.Context, t identity.Tenant, again bool) (issuerKeys, error) {
+// keys returns signing keys from memory; again reads them once more, at most every few seconds.
+func (s *Signer) keys(ctx context.Context, r ring, again bool) (signingKeys, error) {
 	s.mu.RLock()
-	k, ok := s.issuers[t]
+	k, ok := s.signing[r]
 	s.mu.RUnlock()
 	if age := s.Now().Sub(k.read); ok && age < keysFresh && (!again || age < 5*time.Second) {
 		return k, nil
 	}
-	fresh, err := s.loadIssuer(ctx, t)
+	fresh, err := s.load(ctx, r)
 	if err != nil && ok {
 		return k, nil // the database is away: what signed a minute ago still does
 	}
@@ -214,43 +246,41 @@ func (s *Signer) issuer(ctx context.Context, t identity.Tenant, again bool) (iss
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.issuers == nil {
-		s.issuers = map[identity.Tenant]issuerKeys{}
+	if s.signing == nil {
+		s.signing = map[ring]signingKeys{}
 	}
-	s.issuers[t] = fresh
+	s.signing[r] = fresh
 	return fresh, nil
 }
 
-func (s *Signer) loadIssuer(ctx context.Context, t identity.Tenant) (issuerKeys, error) {
-	current, err := s.ring().current(ctx, t, purposeIssuer, newSigningKey)
+func (s *Signer) load(ctx context.Context, r ring) (signingKeys, error) {
+	current, err := s.ring().current(ctx, r.tenant, r.purpose, newSigningKey)
 	if err != nil {
-		return issuerKeys{}, err
+		return signingKeys{}, err
 	}
-	all, err := s.Keys.Keys(ctx, t, purposeIssuer)
+	all, err := s.Keys.Keys(ctx, r.tenant, r.purpose)
 	if err != nil {
-		return issuerKeys{}, err
+		return signingKeys{}, err
 	}
-	out := issuerKeys{read: s.Now()}
+	out := signingKeys{read: s.Now()}
 	for _, k := range all {
 		if !k.NotAfter.IsZero() && s.Now().After(k.NotAfter.Add(retiredKeep)) {
 			continue
 		}
 		var j jose.JSONWebKey
 		if err := j.UnmarshalJSON(k.Public); err != nil {
-			return issuerKeys{}, err
+			return signingKeys{}, err
 		}
 		out.public = append(out.public, j)
 	}
-	if out.set, err = json.Marshal(jose.JSONWebKeySet{Keys: out.public}); err != nil {
-		return issuerKeys{}, err
-	}
 	private, err := x509.ParseECPrivateKey(current.secret)
 	if err != nil {
-		return issuerKeys{}, err
+		return signingKeys{}, err
 	}
-	out.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: private, KeyID: current.ID}},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(identity.AccessType)))
-	return out, err
+	out.signer = func(typ string) (jose.Signer, error) {
+		return jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: private, KeyID: current.ID}}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+	}
+	return out, nil
 }
 
 func newSigningKey(kid string) (plain, public []byte, err error) {
@@ -286,7 +316,7 @@ func (s *Signer) Rotate(ctx context.Context, t identity.Tenant, atOnce bool) err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.issuers, t)
+	delete(s.signing, ring{t, purposeIssuer})
 	return nil
 }
 

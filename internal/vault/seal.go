@@ -52,6 +52,7 @@ const (
 	fieldAccess   = 1
 	fieldRefresh  = 2
 	fieldPrevious = 3
+	fieldIdentity = 4
 
 	maxNames = 200_000
 )
@@ -70,7 +71,7 @@ func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
 		field  byte
 		sealed []byte
 		into   *secret.Text
-	}{{fieldAccess, c.Access, &s.Access}, {fieldRefresh, c.Sealed.Refresh, &s.Refresh}, {fieldPrevious, c.Previous, &s.Previous}} {
+	}{{fieldAccess, c.Access, &s.Access}, {fieldRefresh, c.Sealed.Refresh, &s.Refresh}, {fieldPrevious, c.Previous, &s.Previous}, {fieldIdentity, c.Identity, &s.Identity}} {
 		if len(f.sealed) == 0 {
 			continue
 		}
@@ -99,7 +100,7 @@ func (v *Vault) Seal(ctx context.Context, c *Connection, s Secrets) error {
 		field byte
 		value secret.Text
 		into  *[]byte
-	}{{fieldAccess, s.Access, &c.Access}, {fieldRefresh, s.Refresh, &c.Sealed.Refresh}, {fieldPrevious, s.Previous, &c.Previous}} {
+	}{{fieldAccess, s.Access, &c.Access}, {fieldRefresh, s.Refresh, &c.Sealed.Refresh}, {fieldPrevious, s.Previous, &c.Previous}, {fieldIdentity, s.Identity, &c.Identity}} {
 		if f.value.IsZero() {
 			continue
 		}

@@ -78,6 +78,7 @@ type Sealed struct {
 	Access   []byte
 	Refresh  []byte
 	Previous []byte // the refresh token before, until the new one has proved itself
+	Identity []byte // the ID token, of home credentials alone
 }
 
 // Secrets is the plaintext of a connection.
@@ -85,6 +86,7 @@ type Secrets struct {
 	Access   secret.Text
 	Refresh  secret.Text
 	Previous secret.Text
+	Identity secret.Text
 }
 
 // Store keeps connections. Every statement names its tenant; another tenant's row is fault.NotFound.

@@ -157,7 +157,10 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 	if t.ScopesKnown {
 		c.Scopes = t.Scopes
 	}
-	next := vault.Secrets{Access: t.Access, Refresh: t.Refresh, Previous: old.Refresh}
+	next := vault.Secrets{Access: t.Access, Refresh: t.Refresh, Previous: old.Refresh, Identity: old.Identity}
+	if !old.Identity.IsZero() && !t.IDToken.IsZero() {
+		next.Identity = t.IDToken
+	}
 	if t.Refresh.IsZero() {
 		next.Refresh, next.Previous = old.Refresh, secret.Text{}
 	}
@@ -313,7 +316,7 @@ func (w *walk) finish(ctx context.Context, id audit.CallID, c vault.Connection, 
 // digest names what was stored, so that the log and the vault can be compared.
 func digest(c vault.Connection) []byte {
 	h := sha256.New()
-	for _, field := range [][]byte{c.Access, c.Refresh, c.Previous} {
+	for _, field := range [][]byte{c.Access, c.Refresh, c.Previous, c.Identity} {
 		sum := sha256.Sum256(field)
 		h.Write(sum[:])
 	}

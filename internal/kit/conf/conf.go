@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -64,7 +65,13 @@ type Scalar interface{ UnmarshalConf(text string) error }
 // Either is a type that may be written in two ways: as a name, or as one name with a mapping of details below it.
 type Either interface {
 	SetName(name string)
-	Details() any // pointer to a struct
+	Details() any // pointer to a struct; nil where the name takes none
+}
+
+// Kinds is an Either whose details depend on its name.
+type Kinds interface {
+	Either
+	Kinds() map[string]any // name -> pointer to the struct of its details; nil for a name that has none
 }
 
 // Document knows where everything in the file stands, for what is checked later.
@@ -434,8 +441,21 @@ func (d *Document) either(n ast.Node, e Either, path string) {
 		d.wrong(n, path, "a name, or one name with details below it", "")
 		return
 	}
-	e.SetName(pairs[0].Key.GetToken().Value)
-	d.value(pairs[0].Value, reflect.ValueOf(e.Details()).Elem(), path)
+	name := pairs[0].Key.GetToken()
+	e.SetName(name.Value)
+	details := e.Details()
+	if details == nil {
+		help := "write the name alone"
+		if k, ok := e.(Kinds); ok {
+			if near := Nearest(name.Value, slices.Sorted(maps.Keys(k.Kinds()))); near != "" && near != name.Value {
+				help = fmt.Sprintf("did you mean %q?", near)
+			}
+		}
+		d.add(path, name, fmt.Sprintf("%q takes no settings%s", name.Value, in(path)), help)
+		return
+	}
+	d.places[path] = name
+	d.value(pairs[0].Value, reflect.ValueOf(details).Elem(), path)
 }
 
 // Fields are a struct's by their names in the file.

@@ -2,7 +2,9 @@ package conf
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -57,6 +59,18 @@ func (m *manual) form(path string, t reflect.Type) string {
 		return "address range"
 	case reflect.TypeFor[Share]():
 		return "share, as `5%`"
+	}
+	if k, ok := reflect.New(t).Interface().(Kinds); ok {
+		var l []string
+		kinds := k.Kinds()
+		for _, name := range slices.Sorted(maps.Keys(kinds)) {
+			if kinds[name] == nil {
+				l = append(l, "`"+name+"`")
+			} else {
+				l = append(l, "`"+name+"` with "+m.form(join(path, name), reflect.TypeOf(kinds[name])))
+			}
+		}
+		return strings.Join(l, ", ")
 	}
 	if e, ok := reflect.New(t).Interface().(Either); ok {
 		return "a name, or a name with " + m.form(path, reflect.TypeOf(e.Details()))

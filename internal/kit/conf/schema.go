@@ -3,6 +3,7 @@ package conf
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 )
 
 // Schema writes the JSON Schema (draft 2020-12) of a config type, for editors.
@@ -15,6 +16,18 @@ func Schema(v any, title string) ([]byte, error) {
 func schemaOf(t reflect.Type) map[string]any {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
+	}
+	if k, ok := reflect.New(t).Interface().(Kinds); ok {
+		props, names := map[string]any{}, []string{}
+		for name, details := range k.Kinds() {
+			names = append(names, name)
+			if details != nil {
+				props[name] = schemaOf(reflect.TypeOf(details))
+			}
+		}
+		slices.Sort(names)
+		return map[string]any{"oneOf": []any{map[string]any{"enum": names},
+			map[string]any{"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": props}}}
 	}
 	if e, ok := reflect.New(t).Interface().(Either); ok {
 		return map[string]any{"oneOf": []any{map[string]any{"type": "string"},

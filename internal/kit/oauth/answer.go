@@ -26,6 +26,7 @@ type Token struct {
 	Refresh secret.Text // zero: none came
 	IDToken secret.Text // unverified; zero: none came, or an unusable one
 	Type    string      // as it came, "" if the vendor says none
+	Issued  string      // issued_token_type of a token exchange (RFC 8693 s2.2.1); "" if none came
 
 	Expires        time.Time // zero: the vendor does not say, or says never
 	RefreshExpires time.Time // zero: the vendor does not say
@@ -118,13 +119,16 @@ func (e Endpoint) readSecrets(p Pointers, doc any, t *Token) bool {
 	if id, _ := at(doc, beside+"/id_token").(string); visible(id, maxToken) {
 		t.IDToken = secret.New(id)
 	}
+	if issued, _ := at(doc, beside+"/issued_token_type").(string); visible(issued, 256) {
+		t.Issued = issued
+	}
 	switch kind := at(doc, beside+"/token_type").(type) {
 	case nil:
 		return true
 	case string:
 		// A token of another type (MAC, DPoP) is worthless or dangerous in a Bearer header (RFC 6749 s7.1).
 		t.Type = ErrorCode(kind)
-		return strings.EqualFold(kind, "Bearer") || t.Type != "" && slices.Contains(e.TokenTypes, kind)
+		return strings.EqualFold(kind, "Bearer") || t.Type != "" && slices.ContainsFunc(e.TokenTypes, func(v string) bool { return strings.EqualFold(v, kind) })
 	}
 	return false
 }

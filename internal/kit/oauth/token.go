@@ -20,9 +20,11 @@ type AuthMethod string
 
 // The zero AuthMethod is refused: sending no secret by mistake must not look like a public client.
 const (
-	AuthBasic AuthMethod = "client_secret_basic"
-	AuthPost  AuthMethod = "client_secret_post"
-	AuthNone  AuthMethod = "none"
+	AuthBasic  AuthMethod = "client_secret_basic"
+	AuthPost   AuthMethod = "client_secret_post"
+	AuthNone   AuthMethod = "none"
+	AuthJWT    AuthMethod = "private_key_jwt" // RFC 7523 section 2.2, by Endpoint.Assert
+	AuthNobody AuthMethod = "unregistered"    // the grant itself is all the proof there is; no client_id is sent
 )
 
 // Body is the coding of a request to the token endpoint.
@@ -40,6 +42,7 @@ type Endpoint struct {
 	ClientID               string
 	Secret                 secret.Text
 	Auth                   AuthMethod
+	Assert                 func(context.Context) (secret.Text, error) // of AuthJWT: a fresh client assertion
 	Request                Body
 	Headers                map[string]string // beside, never instead of, our own
 	ExtraParams            map[string]string // sent with every call; may not repeat ours
@@ -199,18 +202,8 @@ func (e Endpoint) request(ctx context.Context, params url.Values) (*http.Request
 	if err := merge(params, e.ExtraParams); err != nil {
 		return nil, err
 	}
-	if e.ClientID == "" || e.Secret.IsZero() != (e.Auth == AuthNone) {
-		return nil, fault.New(fault.Invalid, "client id, client secret and authentication method do not fit together", nil)
-	}
-	switch e.Auth {
-	case AuthBasic:
-	case AuthPost:
-		params.Set("client_id", e.ClientID)
-		params.Set("client_secret", e.Secret.Expose())
-	case AuthNone:
-		params.Set("client_id", e.ClientID)
-	default:
-		return nil, fault.New(fault.Invalid, "the client authentication method is unknown", nil)
+	if err := e.authenticate(ctx, params); err != nil {
+		return nil, err
 	}
 	body, media, err := e.Request.encode(params)
 	if err != nil {
@@ -231,6 +224,33 @@ func (e Endpoint) request(ctx context.Context, params url.Values) (*http.Request
 		req.SetBasicAuth(url.QueryEscape(e.ClientID), url.QueryEscape(e.Secret.Expose()))
 	}
 	return req, nil
+}
+
+// authenticate adds who is asking to the parameters; AuthBasic goes into a header.
+func (e Endpoint) authenticate(ctx context.Context, params url.Values) error {
+	shared := e.Auth == AuthBasic || e.Auth == AuthPost
+	if (e.ClientID == "") != (e.Auth == AuthNobody) || e.Secret.IsZero() == shared || (e.Assert == nil) == (e.Auth == AuthJWT) {
+		return fault.New(fault.Invalid, "client id, client secret and authentication method do not fit together", nil)
+	}
+	switch e.Auth {
+	case AuthBasic, AuthNobody:
+	case AuthPost:
+		params.Set("client_id", e.ClientID)
+		params.Set("client_secret", e.Secret.Expose())
+	case AuthNone:
+		params.Set("client_id", e.ClientID)
+	case AuthJWT:
+		assertion, err := e.Assert(ctx)
+		if err != nil {
+			return err
+		}
+		params.Set("client_id", e.ClientID)
+		params.Set("client_assertion_type", assertionType)
+		params.Set("client_assertion", assertion.Expose())
+	default:
+		return fault.New(fault.Invalid, "the client authentication method is unknown", nil)
+	}
+	return nil
 }
 
 func (b Body) encode(params url.Values) (body []byte, media string, err error) {

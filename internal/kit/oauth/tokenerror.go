@@ -77,11 +77,7 @@ func (e *TokenError) Unwrap() error { return e.Cause }
 
 // fault gives the error its kind and a sentence in our words.
 func (e *TokenError) fault(endpoint string) error {
-	host := "the vendor"
-	if u, err := url.Parse(endpoint); err == nil {
-		host = u.Host
-	}
-	code := e.Code
+	host, code := hostOf(endpoint), e.Code
 	if code == "" {
 		code = fmt.Sprintf("HTTP %d", e.HTTPStatus)
 	}

@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE connections ADD COLUMN identity BYTEA NOT NULL DEFAULT '';

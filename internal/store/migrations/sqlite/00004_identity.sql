@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE connections ADD COLUMN identity BLOB NOT NULL DEFAULT x'';
