@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs build demo test lint bench conformance attacks crash fuzz tools budgets
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks crash fuzz tools budgets
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,3 +43,9 @@ budgets: ## sizes of packages and functions against what docs/architecture.md al
 
 docs: ## write docs/config.md anew from the types that read the config
 	@go test -count=1 ./cmd/frontdesk -run 'TestConfigManual' -update
+
+storybook: ## serve every page of the portal in every state, for whoever works on them
+	@go run ./test/storybook/cmd/storybook
+
+pictures: tools ## take the pictures in docs/images anew, of the storybook
+	@FRONTDESK_PICTURES=1 go test -count=1 ./test/browser -run 'TestEveryPageInEveryState'

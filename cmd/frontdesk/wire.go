@@ -426,7 +426,7 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
 			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,
-			Log: d.db, Sessions: d.epochs, Clients: d.registry.Name, Now: d.now}).Mount(mux)
+			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
 	}
 	var trusted []conf.Prefix = cfg.TrustedProxies
@@ -437,11 +437,17 @@ func (d *desk) routes(cfg *Config) http.Handler {
 	return front.Wrap(mux)
 }
 
+// agent is what pages say of a client.
+func (d *desk) agent(ctx context.Context, t identity.Tenant, id identity.ClientID) portal.Agent {
+	name, host, unverified := d.registry.About(ctx, t, id)
+	return portal.Agent{Name: name, Host: host, Unverified: unverified}
+}
+
 // issuerPages shows the issuer's pages with the frame of all.
 type issuerPages struct{ *web.Pages }
 
 func (p issuerPages) Consent(w http.ResponseWriter, _ *http.Request, c issuer.Consent) {
-	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let “" + web.Foreign(cmpOr(c.ClientName, c.ClientHost)) + "” use " + c.Server + " as you?", Person: c.Person, View: c})
+	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmpOr(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
 }
 
 func (p issuerPages) Leave(w http.ResponseWriter, _ *http.Request, to string) {

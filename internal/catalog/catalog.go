@@ -5,9 +5,11 @@
 package catalog
 
 import (
+	"cmp"
 	"net/url"
 	"path"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -145,12 +147,15 @@ type Missing struct {
 type Needed struct{ Missing []Missing }
 
 func (n *Needed) Error() string {
-	s := "a person must connect first:"
+	var l []string
 	for _, m := range n.Missing {
-		s += " " + string(m.Upstream) + " (" + string(m.Why) + ")"
+		l = append(l, string(m.Upstream)+cmp.Or(whyInWords[m.Why], " is missing"))
 	}
-	return s
+	return strings.Join(l, ", ")
 }
+
+var whyInWords = map[Why]string{WhyNotConnected: " is not connected", WhyReconnect: " has to be connected again", WhyScope: " needs more than was allowed",
+	WhyGrant: " may not be used by this agent yet"}
 
 // Wants are the scopes that a need asks of its upstream: the upstream's own and the need's.
 func (n Need) Wants(up *Upstream) []string {

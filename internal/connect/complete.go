@@ -35,7 +35,7 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 	case f.Kind == FlowSwap && a.Body != nil:
 		return d.completeSwap(ctx, v, f, form.Get("choice") == "new")
 	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body != nil:
-		return d.completeKey(ctx, v, f, secret.New(strings.TrimSpace(form.Get("key"))))
+		return d.completeKey(ctx, v, f, secret.New(strings.TrimSpace(form.Get("key"))), form.Get("expires"))
 	case a.Body != nil:
 	case f.Kind == FlowSignIn && (string(f.Upstream) == "idp:"+a.IDP || f.Upstream == a.Upstream):
 		return d.completeSignIn(ctx, v, f, a)
@@ -178,7 +178,8 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: token.Access, Refresh: token.Refresh})
 }
 
-func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Text) (Result, error) {
+// completeKey takes a pasted key. The day on which it ends is what its owner knows of it: the vendor does not say.
+func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Text, lastDay string) (Result, error) {
 	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
 	if up == nil {
 		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
@@ -186,7 +187,14 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 	if err := checkKey(d.Catalog, up, key); err != nil {
 		return Result{}, err
 	}
-	return d.finish(ctx, v, f, up, vault.Connection{Method: catalog.APIKey, Scopes: f.Scopes}, vault.Secrets{Access: key})
+	c := vault.Connection{Method: catalog.APIKey, Scopes: f.Scopes}
+	if lastDay != "" {
+		day, err := time.Parse(time.DateOnly, lastDay)
+		if c.Expires = day.Add(24 * time.Hour); err != nil || !c.Expires.After(d.Now()) {
+			return Result{}, fault.New(fault.Invalid, "the day on which the key ends is over, or is no day; nothing was saved; write it as 2027-01-31, or leave it out", nil)
+		}
+	}
+	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: key})
 }
 
 // finish tests a credential by asking whose it is, stores it, and answers the request. Another account than before is

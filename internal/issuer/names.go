@@ -28,3 +28,21 @@ func (g *Registry) Name(ctx context.Context, t identity.Tenant, id identity.Clie
 	}
 	return k.Name
 }
+
+// About is what is known of a client: its name, the host that stands behind it, and whether anybody could have registered so.
+// A client that is gone is unverified.
+func (g *Registry) About(ctx context.Context, t identity.Tenant, id identity.ClientID) (name, host string, unverified bool) {
+	name = g.Name(ctx, t, id)
+	if strings.HasPrefix(string(id), "https://") {
+		return name, redirectHost(string(id)), false
+	}
+	if c := g.config.Load(); c != nil {
+		if _, ok := c.clients[t][id]; ok {
+			return name, "", false
+		}
+	}
+	if k, err := g.Store.Client(ctx, t, id); err == nil && len(k.RedirectURIs) > 0 {
+		host = redirectHost(k.RedirectURIs[0])
+	}
+	return name, host, true
+}

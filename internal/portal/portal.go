@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -36,8 +37,14 @@ type Site struct {
 	Holdings Holdings
 	Log      Activity
 	Sessions Sessions
-	Clients  func(ctx context.Context, t identity.Tenant, id identity.ClientID) string // what a client calls itself
+	Agents   func(ctx context.Context, t identity.Tenant, id identity.ClientID) Agent
 	Now      func() time.Time
+}
+
+// Agent is what is known of a client: foreign text all of it. Unverified says that anybody could have registered so.
+type Agent struct {
+	Name, Host string
+	Unverified bool
 }
 
 // Requests are the connect requests of the visitor (connect.Desk).
@@ -193,8 +200,9 @@ func (s *Site) signOut(w http.ResponseWriter, r *http.Request) error {
 
 // notice is a page with a few sentences and one way on.
 type notice struct {
-	Lines        []string
-	Link, Button string
+	Lines                       []string
+	Link, Button                string
+	Elsewhere, ElsewhereInWords string // a page of the vendor's
 }
 
 // callback takes a browser back from the IdP or a vendor. It answers with a redirect to a clean address: what stands in this
@@ -339,8 +347,7 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 		q := url.Values{"at": {string(up.Name)}, "request": {string(id)}, "return": {start.Return}}
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	case next.Form != nil:
-		s.render(w, v, "key", "Paste a key for "+up.Title, map[string]string{"Upstream": up.Title, "Where": next.Form.Where, "Link": next.Form.Link,
-			"State": next.Form.State, "Action": s.Prefix + "/portal/key", "Cancel": cmpOr(start.Return, s.Prefix+"/portal/")})
+		s.keyPage(w, v, up, next.Form, start.Return)
 	default:
 		s.Pages.Leave(w, "On to "+up.Title, next.URL, hostOf(next.URL))
 	}
@@ -355,37 +362,10 @@ func hostOf(raw string) string {
 	return u.Hostname()
 }
 
-// done says what is connected now, and whether more is asked for.
-func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
-	q := r.URL.Query()
-	up := s.Catalog.Upstream(s.Tenant, catalog.UpstreamName(q.Get("at")))
-	if up == nil {
-		return s.home(w, r)
-	}
-	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, up.Name)
-	if err != nil {
-		return err
-	}
-	view := map[string]string{"Return": s.local(q.Get("return"), ""), "Pages": s.Prefix + "/portal/"}
-	title := up.Title + " is connected"
-	if len(l) > 0 && l[0].Label != "" {
-		view["Account"] = l[0].Label
-	}
-	if id := connect.RequestID(q.Get("request")); id != "" {
-		if req, err := s.Requests.Request(r.Context(), v.Visitor, id); err == nil && req.State == connect.Open {
-			view["More"] = s.Prefix + "/connect/" + string(id)
-		} else if err != nil && fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Denied {
-			return err
-		}
-	}
-	s.render(w, v, "done", title, view)
-	return nil
-}
-
 var errTooLarge = fault.New(fault.Invalid, "the form is too large; nothing was saved", nil)
 
 func readAll(r *http.Request) ([]byte, error) {
-	b, err := readLimited(r)
+	b, err := io.ReadAll(r.Body) // the body is bounded by at
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, errTooLarge
 	}

@@ -3,6 +3,7 @@ package browser_test
 import (
 	"context"
 	"encoding/json"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"frontdesk.dev/frontdesk/test/stage"
+	"frontdesk.dev/frontdesk/test/storybook"
 	"frontdesk.dev/frontdesk/test/world"
 )
 
@@ -46,7 +48,7 @@ func open(t *testing.T) *person {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel = context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(cancel)
 	p := &person{t, ctx, string(axe)}
 	p.narrow(1000)
@@ -56,6 +58,14 @@ func open(t *testing.T) *person {
 func (p *person) narrow(width int64) {
 	p.t.Helper()
 	if _, err := chromedp.Call(p.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 800, DeviceScaleFactor: 1}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// media asks for light or dark, as a system does.
+func (p *person) media(scheme string) {
+	p.t.Helper()
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -114,31 +124,33 @@ func (p *person) signIn(name string) {
 	p.settle(before)
 }
 
-// look checks a page with axe, at 320 pixels too, and takes its picture for the docs.
+// picture keeps what the page looks like, for the docs.
+func (p *person) picture(name string) {
+	p.t.Helper()
+	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("../../docs/images", name+".png"), png, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// look checks a page with axe in light and dark, and at 320 pixels, and takes its picture where it has a name.
 func (p *person) look(name, firstLine string) {
 	p.t.Helper()
 	if got := eval[string](p, `document.querySelector('h1').innerText`); !strings.Contains(got, firstLine) {
 		p.t.Fatalf("%s: the first line is %q, want %q\n%s", name, got, firstLine, p.text())
 	}
 	for _, dark := range []string{"light", "dark"} {
-		if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: dark}}}); err != nil {
-			p.t.Fatal(err)
-		}
+		p.media(dark)
 		if v := eval[string](p, p.axe+`;axe.run().then(r => r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html).join(" ")).join("\n"))`); v != "" {
 			p.t.Errorf("%s (%s): axe finds\n%s", name, dark, v)
 		}
 	}
-	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}}); err != nil {
-		p.t.Fatal(err)
-	}
-	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if os.Getenv("FRONTDESK_PICTURES") != "" {
-		if err := os.WriteFile(filepath.Join("../../docs/images", name+".png"), png, 0o644); err != nil {
-			p.t.Fatal(err)
-		}
+	p.media("light")
+	if os.Getenv("FRONTDESK_PICTURES") != "" && name != "" {
+		p.picture(name)
 	}
 	p.narrow(320)
 	if wide := eval[bool](p, `document.documentElement.scrollWidth > 320`); wide {
@@ -176,35 +188,89 @@ func TestPagesInARealBrowser(t *testing.T) {
 	}()
 	p.goTo(<-link)
 	p.signIn("alice")
-	p.look("consent", "use issues as you?")
+	p.look("", "use issues as you?")
 	if strings.ContainsRune(p.text(), '\u202e') {
 		t.Error("a direction character of the client's name reached the page")
 	}
 	p.press("Allow")
-	p.look("door", "Connect it now?")
+	p.look("", "Connect it now?")
 	p.press("Later: a tool that needs it will ask then")
 	text := <-answer
 	url := text[strings.LastIndex(text, "\n")+1:]
 	p.goTo(url)
-	p.look("connect", "An agent asks to use your Tracker")
+	p.look("", "asks to use your Tracker through issues")
 	p.press("Continue to Tracker")
 	p.signIn("octo-alice")
 	p.press("Authorize")
-	p.look("done", "Tracker is connected")
+	p.look("", "Tracker is connected as octo-alice")
 	p.goTo(s.Desk().Public + "/portal/")
-	p.look("connections", "What is connected for you")
+	p.look("", "What is connected for you")
 	if r, err := agent.Call(ctx, "list_issues", nil); err != nil || r.IsError {
 		t.Error(r, err)
 	}
 	p.goTo(s.Desk().Public + "/portal/activity")
-	p.look("activity", "What agents did for you")
+	p.look("", "What agents did for you")
 	p.goTo(url)
-	p.look("answered", "This request was answered")
+	p.look("", "This request was answered")
 	p.goTo(s.Desk().Public + "/callback/tracker?code=x&state=y")
-	p.look("wrong", "That did not work")
+	p.look("", "That did not work")
 	p.goTo(s.Desk().Public + "/portal/")
 	p.press("Disconnect Tracker")
-	p.look("disconnected", "Disconnected from Tracker")
+	p.look("", "Disconnected from Tracker")
 	p.goTo(s.Desk().Public + "/signout")
-	p.look("signout", "Sign out")
+	p.look("", "Sign out")
+}
+
+// TestEveryPageInEveryState looks at the storybook: first line, axe, light and dark, 320 pixels, weight, and that the keyboard
+// reaches all there is. With FRONTDESK_PICTURES=1 it takes the pictures in docs/images (make pictures).
+func TestEveryPageInEveryState(t *testing.T) {
+	p := open(t)
+	h, err := storybook.Handler(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	for _, s := range storybook.Stories {
+		p.goTo(srv.URL + "/" + s.Name)
+		p.look(s.Name, s.First)
+		p.tabThrough(s.Name)
+		if n := eval[int](p, `document.documentElement.outerHTML.length + performance.getEntriesByType("resource").reduce((n, e) => n + e.decodedBodySize, 0)`); n > 100_000 {
+			t.Errorf("%s weighs %d bytes", s.Name, n)
+		}
+		if eval[bool](p, `[...document.querySelectorAll('script,[onclick],[style]')].length > 0`) {
+			t.Errorf("%s needs a script, or holds a style", s.Name)
+		}
+		if small := eval[string](p, `[...document.querySelectorAll('button,a.button,input:not([type=hidden]),select')].filter(e => e.getBoundingClientRect().height < 43.5).map(e => e.outerHTML).join("\n")`); small != "" {
+			t.Errorf("%s: smaller than a finger: %s", s.Name, small)
+		}
+	}
+	if os.Getenv("FRONTDESK_PICTURES") != "" { // one of each kind
+		for _, name := range []string{"connect", "connections", "activity"} {
+			p.goTo(srv.URL + "/" + name)
+			p.media("dark")
+			p.picture(name + "-dark")
+			p.media("light")
+			p.narrow(320)
+			p.picture(name + "-narrow")
+			p.narrow(1000)
+		}
+	}
+}
+
+// tabThrough presses Tab until everything that can be used has had the focus.
+func (p *person) tabThrough(name string) {
+	p.t.Helper()
+	const all = `[...document.querySelectorAll('a[href],button,input:not([type=hidden]),select,summary')].filter(e => e.checkVisibility())`
+	want := eval[int](p, `window.seen = new Set(); document.activeElement.blur(); `+all+`.length`)
+	got := 0
+	for range want + 6 { // a date has several places
+		if _, err := chromedp.Run(p.ctx, chromedp.KeyEvent("\t")); err != nil {
+			p.t.Fatal(err)
+		}
+		if got = eval[int](p, `window.seen.add(document.activeElement); `+all+`.filter(e => window.seen.has(e)).length`); got == want {
+			return
+		}
+	}
+	p.t.Errorf("%s: the keyboard reaches %d of %d", name, got, want)
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -41,6 +42,8 @@ func NewPages(prefix, name string, log *slog.Logger, now func() time.Time) *Page
 	p.css, p.cssPath = css, prefix+"/assets/"+hex.EncodeToString(sum[:6])+".css"
 	p.templates = template.Must(template.New("").Funcs(template.FuncMap{
 		"foreign": Foreign,
+		"heading": heading,
+		"clock":   func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
 		"ago":     func(t time.Time) string { return Ago(t, p.Now()) },
 		"exact":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
@@ -133,8 +136,18 @@ func (p *Pages) Leave(w http.ResponseWriter, title, to, where string) {
 
 // wrong is what the error page shows.
 type wrong struct {
-	What      string
-	Reference string
+	What         string
+	Reference    string
+	Again        string // where to try again
+	AgainInWords string
+}
+
+// sentence makes one of an error's words.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
 }
 
 // Wrong shows what failed, and what was not done. Causes go to the log, under the reference that the page shows.
@@ -143,17 +156,23 @@ func (p *Pages) Wrong(w http.ResponseWriter, r *http.Request, status int, err er
 	title, shown := "That did not work", ref
 	switch status {
 	case http.StatusForbidden:
-		title = "This is not possible here"
+		if !strings.Contains(r.URL.Path, "/callback/") { // there it is the vendor's no
+			title = "This is not possible here"
+		}
 	case http.StatusNotFound:
 		title, shown = "There is no such page", "" // the same for what is somebody else's as for what never was
 	}
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", Seconds(fault.RetryAfter(err)))
 	}
+	again, words := p.Prefix+"/portal/", "Your pages"
+	if r.Method == http.MethodGet && status >= http.StatusInternalServerError && !strings.Contains(r.URL.Path, "/callback/") {
+		again, words = r.URL.RequestURI(), "Try again"
+	}
 	level := slog.LevelInfo
 	if status >= http.StatusInternalServerError {
 		level = slog.LevelError
 	}
 	p.Log.Log(r.Context(), level, "a page said no", "path", r.URL.Path, "status", status, "reference", ref, "error", errors.Unwrap(err), "said", fault.Message(err))
-	p.Render(w, status, Page{Template: "wrong", Title: title, View: wrong{fault.Message(err), shown}})
+	p.Render(w, status, Page{Template: "wrong", Title: title, View: wrong{sentence(fault.Message(err)), shown, again, words}})
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"net/url"
 	gopath "path"
 	"slices"
@@ -26,6 +27,18 @@ func Foreign(s string) string {
 		return string(runes[:maxForeign-1]) + "…"
 	}
 	return string(runes)
+}
+
+// Name sets a stranger's text apart within a title of ours. The marks are those of Unicode for just that (UAX #9, isolates);
+// Foreign lets nobody else write them.
+func Name(s string) string { return nameStart + Foreign(s) + nameEnd }
+
+const nameStart, nameEnd = "\u2068", "\u2069"
+
+// heading shows a title with its names set apart.
+func heading(title string) template.HTML {
+	escaped := template.HTMLEscapeString(title)
+	return template.HTML(strings.NewReplacer(nameStart, `<span class="name">`, nameEnd, `</span>`).Replace(escaped))
 }
 
 // Local returns the path if it leads to one of the pages under the prefix, else otherwise: nobody is sent elsewhere by a

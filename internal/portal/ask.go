@@ -1,0 +1,201 @@
+package portal
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/web"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// scope is one scope as a page shows it.
+type scope struct {
+	Words, Raw string
+	New        bool
+}
+
+// inWords says what scopes let an agent do. Where the catalogue has no words, the vendor's name has to do, set apart.
+func inWords(up *catalog.Upstream, scopes, had []string) []scope {
+	var l []scope
+	for _, raw := range scopes {
+		words := up.Provider.Scopes[raw]
+		if words == "" {
+			words = "use “" + raw + "”, as " + up.Title + " calls it"
+		}
+		l = append(l, scope{words, raw, had != nil && !slices.Contains(had, raw)})
+	}
+	return l
+}
+
+// row is one upstream on the pages that ask.
+type row struct {
+	Title, Host, Note, Action, Button string
+	Scopes                            []scope
+	Connected                         bool
+	Account, Return                   string
+}
+
+// vendorHost is where the browser goes next; "" where it stays with us.
+func vendorHost(up *catalog.Upstream) string {
+	for _, m := range up.Methods {
+		if m.Kind == catalog.AuthorizationCode && up.Provider.OAuth != nil {
+			return hostOf(up.Provider.OAuth.Authorization)
+		}
+		if m.Kind == catalog.APIKey {
+			return ""
+		}
+	}
+	return ""
+}
+
+var notes = map[catalog.Why]string{
+	catalog.WhyNotConnected: "It is not connected for you yet.",
+	catalog.WhyReconnect:    "It was connected, and has to be connected again.",
+	catalog.WhyScope:        "It is connected, but this needs more than you allowed.",
+	catalog.WhyGrant:        "It is connected. This agent has not been allowed to use it for you yet.",
+}
+
+// requestView is the page of a connect request.
+type requestView struct {
+	Agent            Agent
+	Tool, Refuse     string
+	Created, Expires time.Time
+	Rows             []row
+}
+
+func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q connect.Request) error {
+	view := requestView{Agent: s.Agents(r.Context(), s.Tenant, q.Client), Tool: q.Tool, Refuse: s.Prefix + "/connect/" + string(q.ID) + "/refuse", Created: q.Created, Expires: q.Expires}
+	view.Agent.Name = cmpOr(q.ClientName, view.Agent.Name)
+	var titles []string
+	for _, m := range q.Missing {
+		up := s.Catalog.Upstream(s.Tenant, m.Upstream)
+		if up == nil {
+			continue
+		}
+		l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, m.Upstream)
+		if err != nil {
+			return err
+		}
+		var had []string
+		if len(l) > 0 {
+			had = append([]string{}, l[0].Scopes...)
+		}
+		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, m.Scopes, had), Host: vendorHost(up)}
+		if m.Reason != "" {
+			k.Note += " " + m.Reason + "."
+		}
+		switch {
+		case m.Why == catalog.WhyGrant:
+			k.Button, k.Host = "Allow", ""
+		case k.Host == "":
+			k.Button = "Paste a key"
+		default:
+			k.Button = "Continue to " + up.Title
+		}
+		view.Rows, titles = append(view.Rows, k), append(titles, up.Title)
+	}
+	s.render(w, v, "connect", web.Name(cmpOr(view.Agent.Name, "An agent"))+" asks to use your "+strings.Join(titles, " and ")+" through "+string(q.Server), view)
+	return nil
+}
+
+// doorView is the page that offers, in the visit of a sign-in, what the server will need.
+type doorView struct {
+	Server, Later string
+	All           bool
+	Rows          []row
+}
+
+func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
+	srv := s.Catalog.Server(s.Tenant, catalog.ServerName(r.URL.Query().Get("server")))
+	if srv == nil {
+		return fault.New(fault.NotFound, "there is no such server here", nil)
+	}
+	view := doorView{Server: string(srv.Name), Later: s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/"), All: true}
+	there, lacks := "", ""
+	for _, n := range srv.Needs {
+		up := s.Catalog.Upstream(s.Tenant, n.Upstream)
+		if up == nil {
+			continue
+		}
+		l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, n.Upstream)
+		if err != nil {
+			return err
+		}
+		k := row{Title: up.Title, Host: cmpOr(vendorHost(up), "a page here"), Scopes: inWords(up, n.Wants(up), nil), Action: s.Prefix + "/portal/connect/" + string(up.Name), Return: r.URL.RequestURI()}
+		switch {
+		case len(l) > 0 && l[0].Status == vault.Active:
+			k.Connected, k.Account = true, l[0].Label
+			there = cmpOr(there, up.Title)
+		case n.Optional:
+			k.Note = "It can do without."
+		default:
+			view.All, lacks = false, cmpOr(lacks, up.Title)
+		}
+		view.Rows = append(view.Rows, k)
+	}
+	// What was connected at the door is meant for the agent that brought the person here: its first call asks nothing.
+	// Who that is stands sealed in the address, by the issuer: a link that somebody else made grants nothing.
+	pass, err := s.Browser.Open(web.PurposeDoor, v.Binding, r.URL.Query().Get("pass"))
+	if client, ok := strings.CutPrefix(string(pass), string(v.User)+"\n"+string(srv.Name)+"\n"); ok && err == nil {
+		if err := s.Grants.Consent(r.Context(), v.Visitor, identity.ClientID(client), srv); err != nil {
+			return err
+		}
+	}
+	title := string(srv.Name) + " works with " + lacks + ". Connect it now?"
+	switch {
+	case view.All && there != "":
+		title = there + " is connected for " + string(srv.Name)
+	case view.All:
+		title = string(srv.Name) + " can go on"
+	}
+	s.render(w, v, "door", title, view)
+	return nil
+}
+
+// keyView is the page that takes a pasted key.
+type keyView struct {
+	Upstream, Where, Link, State, Action, Cancel, Tomorrow string
+	Scopes                                                 []scope
+}
+
+func (s *Site) keyPage(w http.ResponseWriter, v visit, up *catalog.Upstream, f *connect.KeyForm, cancel string) {
+	s.render(w, v, "key", "Paste a key for "+up.Title, keyView{up.Title, f.Where, f.Link, f.State, s.Prefix + "/portal/key", cmpOr(cancel, s.Prefix+"/portal/"),
+		s.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), inWords(up, up.Scopes, nil)})
+}
+
+// doneView is the page after an account was connected.
+type doneView struct{ Account, More, Return, Pages, Other, Title string }
+
+// done says what is connected now, and whether more is asked for.
+func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
+	q := r.URL.Query()
+	up := s.Catalog.Upstream(s.Tenant, catalog.UpstreamName(q.Get("at")))
+	if up == nil {
+		return s.home(w, r)
+	}
+	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, up.Name)
+	if err != nil {
+		return err
+	}
+	view := doneView{Return: s.local(q.Get("return"), ""), Pages: s.Prefix + "/portal/", Other: s.Prefix + "/portal/connect/" + string(up.Name), Title: up.Title}
+	title := up.Title + " is connected"
+	if len(l) > 0 && l[0].Label != "" {
+		view.Account = l[0].Label
+		title += " as " + web.Name(l[0].Label)
+	}
+	if id := connect.RequestID(q.Get("request")); id != "" {
+		if req, err := s.Requests.Request(r.Context(), v.Visitor, id); err == nil && req.State == connect.Open {
+			view.More = s.Prefix + "/connect/" + string(id)
+		} else if err != nil && fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Denied {
+			return err
+		}
+	}
+	s.render(w, v, "done", title, view)
+	return nil
+}

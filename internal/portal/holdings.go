@@ -1,0 +1,153 @@
+package portal
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// holding is a connection on the page that lists them.
+type holding struct {
+	Title, Account, Health, Action, Ending, Again, Button, Badge, Tone string
+	Bad, Refreshes                                                     bool
+	Created, LastUsed, Expires                                         time.Time
+	Scopes                                                             []scope
+	Grants                                                             []grant
+}
+
+type grant struct {
+	Client                             Agent
+	ClientID, Server, Upstream, Action string
+	Expires, LastUsed                  time.Time
+}
+
+// pendingRequest is a question that waits.
+type pendingRequest struct {
+	Client, Link     string
+	Created, Expires time.Time
+}
+
+type holdingsView struct {
+	Rows    []holding
+	Pending []pendingRequest
+}
+
+var health = map[vault.Status]string{
+	vault.Active: "works", vault.Suspect: "being looked at", vault.Uncertain: "being renewed", vault.NeedsReconnect: "has to be connected again: ", vault.Revoking: "ended here; being ended at the vendor",
+}
+
+// soon is how long before its end a credential that nobody renews is told to be ending.
+const soon = 14 * 24 * time.Hour
+
+func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) error {
+	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, "")
+	if err != nil {
+		return err
+	}
+	grants, err := s.Grants.Grants(r.Context(), v.Visitor)
+	if err != nil {
+		return err
+	}
+	var view holdingsView
+	for _, c := range l {
+		up := s.Catalog.Upstream(s.Tenant, c.Upstream)
+		if up == nil {
+			continue
+		}
+		h := s.holding(up, c)
+		for _, g := range grants {
+			if g.Upstream == c.Upstream {
+				a := s.Agents(r.Context(), s.Tenant, g.Client)
+				a.Name = cmpOr(a.Name, string(g.Client))
+				h.Grants = append(h.Grants, grant{a, string(g.Client), string(g.Server), string(g.Upstream), s.Prefix + "/portal/grant/end", g.Expires, g.LastUsed})
+			}
+		}
+		view.Rows = append(view.Rows, h)
+	}
+	pending, err := s.Requests.Pending(r.Context(), v.Visitor)
+	if err != nil {
+		return err
+	}
+	for _, q := range pending {
+		view.Pending = append(view.Pending, pendingRequest{cmpOr(q.ClientName, s.Agents(r.Context(), s.Tenant, q.Client).Name, string(q.Client)), s.Prefix + "/connect/" + string(q.ID), q.Created, q.Expires})
+	}
+	s.render(w, v, "connections", "What is connected for you", view)
+	return nil
+}
+
+func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
+	h := holding{Title: up.Title, Account: cmpOr(c.Label, "unknown"), Health: health[c.Status], Action: s.Prefix + "/portal/end/" + string(c.ID), Ending: ending(up, c.Method), Badge: health[c.Status], Tone: "ok",
+		Refreshes: c.Refreshes, Created: c.Created, LastUsed: c.LastUsed, Expires: c.Expires, Scopes: inWords(up, c.Scopes, nil)}
+	switch {
+	case c.Status == vault.NeedsReconnect:
+		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", h.Health+c.Reason
+	case c.Status == vault.Active && !c.Refreshes && !c.Expires.IsZero() && c.Expires.Sub(s.Now()) < soon:
+		h.Bad, h.Badge, h.Tone, h.Health = true, "ends soon", "ask", "works, but ends soon and is not renewed by itself"
+	}
+	if h.Bad {
+		h.Again, h.Button = s.Prefix+"/portal/connect/"+string(up.Name), "Connect "+up.Title+" again"
+	}
+	return h
+}
+
+func ending(up *catalog.Upstream, how catalog.MethodKind) string {
+	if how != catalog.APIKey && up.Provider.OAuth != nil && up.Provider.OAuth.Revocation != "" {
+		return up.Title + " is asked to end it too."
+	}
+	return up.Title + " offers no way to end it there; do that on its own pages."
+}
+
+// endings are the three that are true.
+var endings = map[connect.Ending]string{
+	connect.EndedAtVendor: "It ended here, and %s confirmed that it ended there too.",
+	connect.EndedHere:     "It ended here. %s offers no way to end it there: do that on its own pages.",
+	connect.EndedTrying:   "It ended here. %s has not answered yet; we keep asking, and nobody can use it here meanwhile.",
+}
+
+func (s *Site) end(w http.ResponseWriter, r *http.Request, v visit) error {
+	id := vault.ConnectionID(r.PathValue("id"))
+	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, "")
+	if err != nil {
+		return err
+	}
+	title, n := "the vendor", notice{Link: s.Prefix + "/portal/", Button: "What is connected"}
+	for _, c := range l {
+		if up := s.Catalog.Upstream(s.Tenant, c.Upstream); c.ID == id && up != nil {
+			title = up.Title
+			if k := up.Provider.APIKey; k != nil && c.Method == catalog.APIKey {
+				n.Elsewhere, n.ElsewhereInWords = k.URL, "Keys at "+up.Title
+			}
+		}
+	}
+	how, err := s.Flows.End(r.Context(), v.Visitor, id)
+	if err != nil {
+		return err
+	}
+	if how != connect.EndedHere {
+		n.Elsewhere = ""
+	}
+	n.Lines = []string{fmt.Sprintf(endings[how], title), "What you had allowed agents to do with it has ended too. If one needs it again, it asks you."}
+	s.render(w, v, "notice", "Disconnected from "+title, n)
+	return nil
+}
+
+func (s *Site) endGrant(w http.ResponseWriter, r *http.Request, v visit) error {
+	if err := r.ParseForm(); err != nil {
+		return fault.New(fault.Invalid, "the form could not be read; go back and try again", nil)
+	}
+	g := connect.Grant{Client: identity.ClientID(r.PostForm.Get("client")), Server: catalog.ServerName(r.PostForm.Get("server")), Upstream: catalog.UpstreamName(r.PostForm.Get("upstream"))}
+	if g.Client == "" || g.Server == "" {
+		return fault.New(fault.Invalid, "the form names nothing; go back and try again", nil)
+	}
+	if err := s.Grants.RevokeGrant(r.Context(), v.Visitor, g); err != nil {
+		return err
+	}
+	http.Redirect(w, r, s.Prefix+"/portal/", http.StatusSeeOther)
+	return nil
+}
