@@ -286,6 +286,7 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	d.public.Store(&h)
 	d.config.Store(cfg)
 	d.metrics.loaded.SetToCurrentTime()
+	d.gateway.Changed()
 	return d.epochs.Load(ctx)
 }
 

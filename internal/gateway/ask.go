@@ -22,6 +22,11 @@ const (
 	// holdRetry is how long a retry is held open while its person answers: clients retry as soon as the link was opened, and
 	// have few rounds.
 	holdRetry = 25 * time.Second
+	// nobodyAsked is how long a person takes at least to refuse a question. Clients that declare what they cannot show refuse sooner,
+	// by themselves: these are told in words instead.
+	nobodyAsked = time.Second
+	// maxInner bounds what of a server's own question is carried within ours: it travels twice in every round.
+	maxInner = 16 << 10
 	// codeNeeds is ours: a person must connect first, told to a method that has no tool result.
 	codeNeeds = -31401
 	// connectTool stands in the list of a vendor's own server that cannot list before it is connected.
@@ -59,7 +64,7 @@ func (c *call) question(missing []catalog.Missing) []byte {
 	short := "Connect " + titles + " so that " + c.server.Title + " can work for you."
 	elicits := c.m.Method == "tools/call" || c.m.Method == "prompts/get" || c.m.Method == "resources/read"
 	switch {
-	case c.m.Modern() && elicits && c.m.DeclaresURLElicitation():
+	case c.m.Modern() && elicits && c.m.DeclaresURLElicitation() && !c.inner.unshown:
 		return mcp.InputRequired(c.m.IDBytes(), askKey, short, link, c.seal(q.ID))
 	case c.session != nil && c.session.URLAsk && c.session.Version == mcp.Version2025November && c.g.watch(c.id, q):
 		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeURLElicitation, short, mcp.URLElicitation(string(q.ID), short, link))
@@ -116,7 +121,7 @@ func (c *call) digest() []byte {
 }
 
 func (c *call) seal(id connect.RequestID) string {
-	return statePrefix + c.g.Keys.Seal("gateway/state", c.aad(), must(asked{id, c.caller.Principal(), c.caller.Client, c.digest(), c.g.Now().Add(stateLife)}))
+	return statePrefix + c.g.Keys.Seal("gateway/state", c.aad(), must(asked{id, c.caller.Principal(), c.caller.Client, c.digest(), c.g.Now().Add(stateLife), c.inner.State, c.inner.Answers, false}))
 }
 
 // resume takes the retry of a question of ours: it is held until the person has answered, then goes on as a new call. A
@@ -124,6 +129,10 @@ func (c *call) seal(id connect.RequestID) string {
 func (c *call) resume() (goOn bool) {
 	sealed, ours := strings.CutPrefix(c.m.StringOf(c.m.RequestState), statePrefix)
 	if !ours {
+		c.inner = asked{State: c.m.Of(c.m.RequestState), Answers: c.m.Of(c.m.InputResponses)}
+		if len(c.inner.State)+len(c.inner.Answers) > maxInner {
+			c.inner = asked{} // too much to carry: should we have to ask, the server begins anew
+		}
 		return true
 	}
 	var a asked
@@ -134,11 +143,17 @@ func (c *call) resume() (goOn bool) {
 	}
 	switch action := mcp.Lookup(c.m.Of(c.m.Params), "inputResponses", askKey, "action"); string(action) {
 	case `"decline"`, `"cancel"`:
+		if c.g.Now().Before(a.Expires.Add(nobodyAsked - stateLife)) {
+			c.inner = asked{State: a.State, Answers: a.Answers, unshown: true}
+			c.body = c.m.WithParams(map[string][]byte{"requestState": a.State, "inputResponses": a.Answers})
+			return true
+		}
 		c.write(http.StatusOK, c.text("The user did not open the link. Nothing was connected; ask before trying again.", nil))
 		return false
 	}
 	c.g.await(c.r.Context(), c.tenant, a.Request, holdRetry)
-	c.body = c.m.WithoutParams("requestState", "inputResponses")
+	c.inner = asked{State: a.State, Answers: a.Answers}
+	c.body = c.m.WithParams(map[string][]byte{"requestState": a.State, "inputResponses": a.Answers})
 	return true
 }
 
@@ -179,7 +194,8 @@ func (g *Gateway) await(ctx context.Context, t identity.Tenant, id connect.Reque
 }
 
 // Wake lets those look again who wait for a person, or whose access may have ended. It must not block.
-func (g *Gateway) Wake(identity.Epoch) {
+func (g *Gateway) Wake(e identity.Epoch) {
+	g.announce(connected(e))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for w := range g.waiting {

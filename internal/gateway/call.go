@@ -36,6 +36,11 @@ type call struct {
 	session *Session // legacy, after initialize
 	id      string   // the client's session id
 	body    []byte   // what is forwarded
+	inner   asked    // of a question of the server's own that this message answers
+
+	ctx    context.Context // while it is forwarded; cancel says why it ends
+	cancel context.CancelCauseFunc
+	news   *clientStream // of a subscription
 }
 
 func must(v any) []byte {
@@ -132,6 +137,11 @@ func (c *call) dispatch() {
 		c.initialize()
 	case acts(c.m.Method) && c.m.Kind == mcp.Request:
 		c.act()
+	case c.m.Method == methodListen && c.m.Modern():
+		c.subscribe()
+	case c.m.Method == "notifications/cancelled":
+		c.forward(broker.KindCatalogue)
+		c.cancelled()
 	default:
 		c.forward(broker.KindCatalogue)
 	}
@@ -163,7 +173,11 @@ func (c *call) act() {
 		c.unknown()
 		return
 	}
-	if c.m.RequestState.Present() && c.m.Modern() {
+	if !c.completes() {
+		c.unknown()
+		return
+	}
+	if c.m.Modern() && (c.m.RequestState.Present() || c.m.InputResponses.Present()) {
 		if goOn := c.resume(); !goOn {
 			return
 		}
@@ -175,14 +189,36 @@ func (c *call) act() {
 	c.forward(broker.KindCall)
 }
 
+// completes reports whether what a completion is about may be seen at all; it is true for every other method.
+func (c *call) completes() bool {
+	if c.m.Method != "completion/complete" {
+		return true
+	}
+	as := map[string]string{"ref/prompt": "prompts/get", "ref/resource": "resources/read"}[mcp.Text(mcp.Lookup(c.m.Of(c.m.Params), "ref", "type"))]
+	see, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, as, []string{c.m.Target})
+	return as != "" && err == nil && see[0]
+}
+
 // forward takes one message through the broker to the server, and its answer back.
 func (c *call) forward(kind broker.Kind) {
-	ctx, cancel := context.WithTimeout(c.context(), c.server.CallLimit)
-	defer cancel()
-	if c.m.Method == "subscriptions/listen" { // a stream of news lives as long as the token that opened it
-		var end context.CancelFunc
-		ctx, end = context.WithDeadline(ctx, c.caller.Expires)
-		defer end()
+	ends := c.g.Now().Add(c.server.CallLimit)
+	if kind == broker.KindStream {
+		ends = c.caller.Expires
+	}
+	limited, end := context.WithDeadline(c.context(), ends)
+	defer end()
+	ctx, cancel := context.WithCancelCause(limited)
+	defer cancel(nil)
+	c.ctx, c.cancel = ctx, cancel
+	defer c.running()()
+	if kind == broker.KindStream {
+		news, leave, ok := c.stay(ctx, cancel)
+		if !ok {
+			c.stopping()
+			return
+		}
+		defer leave()
+		c.news = news
 	}
 	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(kind))
 	if err != nil {
@@ -191,8 +227,7 @@ func (c *call) forward(kind broker.Kind) {
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the call was broken off"}
 	defer func() { lease.Close(ctx, outcome) }()
-	stop := c.endWithAccess(ctx, lease, cancel)
-	defer stop()
+	defer c.endWithAccess(ctx, lease, end)()
 	resp, err := c.send(ctx, lease, http.MethodPost, c.body)
 	if err != nil {
 		if ended := lease.Valid(ctx); ended != nil {
@@ -282,17 +317,48 @@ const maxAnswer = 16 << 20
 func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
-	case resp.StatusCode == http.StatusNotFound && c.session != nil && kind != "application/json":
-		c.g.forgetSession(c.r.Context(), c.session, c.id)
-		http.Error(c.w, "the session has ended: initialize again", http.StatusNotFound)
-		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's session has ended"}
+	case kind == "text/event-stream" && resp.StatusCode == http.StatusOK:
+		return c.relay(lease, resp)
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
+		if missing := lease.State().Missing; len(missing) > 0 && c.m.Kind == mcp.Request { // it tried its keycard at the API at once
+			c.ask(missing)
+			return broker.Outcome{Result: audit.ResultNeeds, Detail: "the server refused its keycard, because a connection is missing"}
+		}
 		// The server's challenge would send the client to somebody else's authorization server: it is not passed on.
 		c.say(c.server.Title+" refused the credential that Frontdesk sent (status "+strconv.Itoa(resp.StatusCode)+"). The user can connect again at "+c.g.URL(c.tenant, "/portal/")+", or ask an operator.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with status " + strconv.Itoa(resp.StatusCode)}
-	case kind == "text/event-stream":
-		return c.relay(lease, resp)
-	case resp.StatusCode < 200 || kind != "application/json" && (resp.StatusCode >= 300 || kind != ""):
+	case resp.StatusCode == http.StatusNotFound && c.session != nil && !unknownMethod(peek(resp)):
+		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		http.Error(c.w, sessionEnded, http.StatusNotFound)
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's session has ended"}
+	case resp.StatusCode >= 400 && c.tooOld(resp.StatusCode, kind, peek(resp)):
+		c.refuseOld()
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks an earlier revision of the protocol"}
+	case resp.StatusCode == http.StatusNotFound && c.session != nil:
+		resp.StatusCode = http.StatusOK // an error about a method; 404 would end the session
+	}
+	return c.whole(lease, resp, kind)
+}
+
+// peek reads an answer that is looked at before it is passed on.
+func peek(resp *http.Response) []byte {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		body = nil // what broke off shows nothing
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return body
+}
+
+// unknownMethod reports whether an answer is about a method. On 404 in a session it may be about the session alone, but not every
+// server knows that.
+func unknownMethod(body []byte) bool {
+	return string(mcp.Lookup(body, "error", "code")) == strconv.Itoa(mcp.CodeMethod)
+}
+
+// whole passes on an answer that is no stream.
+func (c *call) whole(lease broker.Lease, resp *http.Response, kind string) broker.Outcome {
+	if resp.StatusCode < 200 || kind != "application/json" && (resp.StatusCode >= 300 || kind != "") {
 		c.say(c.server.Title+" answered with status "+strconv.Itoa(resp.StatusCode)+". Nothing is known of what it did; an operator can look into its log.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "status " + strconv.Itoa(resp.StatusCode)}
 	}
@@ -322,7 +388,11 @@ func (c *call) deliver(lease broker.Lease, body []byte, resp *http.Response) bro
 		c.write(http.StatusOK, c.unfit("something that is no answer to this call"))
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's answer is none to this call"}
 	}
-	if c.unknownThere(&m) {
+	if c.tooOld(resp.StatusCode, "application/json", body) {
+		c.refuseOld()
+		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks an earlier revision of the protocol"}
+	}
+	if c.notThere(&m) {
 		c.unknown()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server knows nothing of that name"}
 	}
@@ -359,6 +429,10 @@ func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
 		}
 		m = &own
 	}
+	c.spoke(m)
+	if c.m.Modern() && (mcp.IsList(c.m.Method) || c.m.Method == "server/discover" || c.m.Method == "resources/read") {
+		m = c.private(m)
+	}
 	if mcp.IsList(c.m.Method) {
 		return c.filter(m.Raw)
 	}
@@ -370,6 +444,26 @@ func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
 	return c.answered(m)
 }
 
+// private takes an answer out of the hands of caches that several users share: it was made for this caller. How long a list
+// holds is not known to its server either, for policy has a say in it.
+func (c *call) private(m *mcp.Message) *mcp.Message {
+	var edits []mcp.Edit
+	if v := mcp.Lookup(m.Raw, "result", "cacheScope"); len(v) > 0 && string(v) != `"private"` {
+		edits = append(edits, mcp.Edit{Span: m.SpanOf(v), With: []byte(`"private"`)})
+	}
+	if v := mcp.Lookup(m.Raw, "result", "ttlMs"); len(v) > 0 && string(v) != "0" && mcp.IsList(c.m.Method) {
+		edits = append(edits, mcp.Edit{Span: m.SpanOf(v), With: []byte("0")})
+	}
+	if len(edits) == 0 {
+		return m
+	}
+	own, err := mcp.Scan(mcp.Splice(m.Raw, edits...))
+	if err != nil {
+		return m // what was scanned before is scanned again: it cannot fail
+	}
+	return &own
+}
+
 func (c *call) filter(body []byte) []byte {
 	names, err := mcp.ListNames(c.m.Method, body)
 	if err != nil {
@@ -377,6 +471,9 @@ func (c *call) filter(body []byte) []byte {
 			return body
 		}
 		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
+	}
+	if c.m.Method == "tools/list" {
+		c.listed(names)
 	}
 	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
 	if method == "" {
@@ -395,6 +492,10 @@ func (c *call) filter(body []byte) []byte {
 
 // failed answers for a server that could not be reached.
 func (c *call) failed(err error) broker.Outcome {
+	if _, o, ok := c.over(); ok && c.news == nil {
+		c.say("The call was cancelled.", mcp.CodeUnavailable)
+		return o
+	}
 	switch fault.KindOf(err) {
 	case fault.Unauthenticated:
 		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
@@ -452,32 +553,12 @@ func (c *call) denied(err error) {
 
 // unknown is made by us, for hidden and for made-up names alike.
 func (c *call) unknown() {
-	msg, status := c.unknownMessage()
+	status := http.StatusOK
+	msg := c.nothing()
+	if string(mcp.Lookup(msg, "error", "code")) == strconv.Itoa(mcp.CodeMethod) {
+		status = mcp.Status(c.m.Modern(), mcp.CodeMethod)
+	}
 	c.write(status, msg)
-}
-
-func (c *call) unknownMessage() ([]byte, int) {
-	what := "Unknown tool"
-	switch {
-	case strings.HasPrefix(c.m.Method, "prompts/"):
-		what = "Unknown prompt"
-	case strings.HasPrefix(c.m.Method, "resources/"):
-		what = "Unknown resource"
-	case c.m.Method != "tools/call":
-		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil), mcp.Status(c.m.Modern(), mcp.CodeMethod)
-	}
-	return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, what, nil), http.StatusOK
-}
-
-// unknownThere reports whether the server says that it has no such tool or prompt. Its own words would tell a name that
-// policy hides from one that nobody has.
-func (c *call) unknownThere(m *mcp.Message) bool {
-	e := m.Of(m.Err)
-	if c.m.Method != "tools/call" && c.m.Method != "prompts/get" || string(mcp.Lookup(e, "code")) != strconv.Itoa(mcp.CodeParams) {
-		return false
-	}
-	said := strings.ToLower(string(mcp.Lookup(e, "message")))
-	return strings.Contains(said, "unknown") || strings.Contains(said, "not found") || strings.Contains(said, "no such") || strings.Contains(said, "does not exist")
 }
 
 // refuse answers a message that cannot be taken.
@@ -522,11 +603,16 @@ func (c *call) write(status int, msg []byte) {
 	_, _ = c.w.Write(msg) // the client went away if this fails
 }
 
-// state of a question, sealed into requestState.
+// asked is the state of a question of ours, sealed into requestState. State and Answers are what the message carried already when
+// we had to ask: the server's own state, and answers to its questions. They go on to it with the retry, byte for byte.
 type asked struct {
 	Request connect.RequestID `json:"r"`
 	Who     string            `json:"w"`
 	Client  identity.ClientID `json:"c"`
 	Digest  []byte            `json:"d"`
 	Expires time.Time         `json:"e"`
+	State   []byte            `json:"s,omitempty"`
+	Answers []byte            `json:"a,omitempty"`
+
+	unshown bool // the client refused sooner than a person could have
 }

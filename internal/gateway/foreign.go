@@ -26,7 +26,7 @@ func (f *foreign) pass(m *mcp.Message) []byte {
 	switch m.Kind {
 	case mcp.Response:
 		if f.replay {
-			return m.Raw
+			return f.late(m)
 		}
 		f.tell("an answer to another call")
 		return nil
@@ -36,6 +36,17 @@ func (f *foreign) pass(m *mcp.Message) []byte {
 	if m.Method == "notifications/elicitation/complete" && f.own(m) {
 		f.tell("word that a person has answered Frontdesk")
 		return nil
+	}
+	return m.Raw
+}
+
+// late is an answer to an earlier call of the session, on a stream that was taken up again. What it answers is not known here, so
+// it goes by what it holds: a list loses what this caller may not call, as it would have done in its own time.
+func (f *foreign) late(m *mcp.Message) []byte {
+	asked := *f.call
+	asked.m = mcp.Message{Raw: m.Raw, ID: m.ID, Kind: mcp.Request, Method: mcp.ListIn(m.Raw)}
+	if asked.m.Method != "" {
+		return asked.filter(m.Raw)
 	}
 	return m.Raw
 }
@@ -166,16 +177,23 @@ func (f *foreign) reply(msg []byte) {
 	} // a server that does not listen is answered by silence
 }
 
-// frame is an event as it goes on. Ids and times of reconnection belong to sessions; the modern era resumes nothing, and no
-// server tells clients to come back at once.
+// frame is an event as it goes on. Ids and times of reconnection belong to sessions: the modern era resumes nothing. No server
+// tells clients to come back at once.
 func (c *call) frame(e *mcp.Event, msg []byte) []byte {
-	plain := e.ID == "" && e.Retry == "" || c.session != nil && len(e.Retry) != 1 && len(e.Retry) != 2
+	hasty := len(e.Retry) == 1 || len(e.Retry) == 2
+	plain := c.session != nil && !hasty || e.ID == "" && e.Retry == ""
 	if plain && bytes.Equal(msg, e.Data) {
 		return e.Raw
 	}
 	out := []byte("event: message\n")
 	if c.session != nil && e.ID != "" {
 		out = append(append(append(out, "id: "...), e.ID...), '\n')
+	}
+	switch {
+	case c.session != nil && hasty:
+		out = append(out, "retry: 100\n"...)
+	case c.session != nil && e.Retry != "":
+		out = append(append(append(out, "retry: "...), e.Retry...), '\n')
 	}
 	for line := range bytes.SplitSeq(msg, []byte("\n")) {
 		out = append(append(append(out, "data: "...), line...), '\n')

@@ -36,11 +36,13 @@ type Gateway struct {
 	mu       sync.Mutex
 	cache    map[string]cachedSession // guarded by mu, as is what follows
 	held     map[audit.CallID]broker.Lease
-	streams  map[string]*clientStream // open GET streams by session
+	streams  map[string]*clientStream // open GET streams by session, and subscriptions
+	calls    map[string]*call         // of legacy sessions, by session and id
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
 
 	open, listening crowd // by caller
+	traits          traits
 }
 
 // Asks opens connect requests (connect.Desk).

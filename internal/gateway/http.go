@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -94,6 +95,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenan
 	}
 }
 
+// paramHeader is the header form of an argument (2026-07-28, x-mcp-header).
+var paramHeader = regexp.MustCompile(`^(?i)mcp-param-[a-z0-9_-]{1,64}$`)
+
 func cors(w http.ResponseWriter, r *http.Request) {
 	o := r.Header.Get("Origin")
 	if o == "" {
@@ -102,7 +106,13 @@ func cors(w http.ResponseWriter, r *http.Request) {
 	h := w.Header() // the front has refused origins that may not speak here
 	h.Set("Access-Control-Allow-Origin", o)
 	h.Add("Vary", "Origin")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID")
+	allowed := "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID"
+	for name := range strings.SplitSeq(r.Header.Get("Access-Control-Request-Headers"), ",") {
+		if name = strings.TrimSpace(name); paramHeader.MatchString(name) { // the schema of a tool names these
+			allowed += ", " + name
+		}
+	}
+	h.Set("Access-Control-Allow-Headers", allowed)
 	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE")
 	h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Mcp-Session-Id")
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,6 +32,8 @@ const (
 	maxCached       = 50_000
 	sessionIdle     = 7 * 24 * time.Hour // long: many clients never recover from a session that is gone
 	purposeUpstream = "gateway/upstream-session"
+	// sessionEnded goes with 404, as plain text: some clients take a JSON-RPC error there for an answer, and never begin anew.
+	sessionEnded = "the session has ended: initialize again"
 )
 
 func digest(id string) []byte {
@@ -51,7 +54,7 @@ func (c *call) findSession() bool {
 		return false
 	}
 	if err != nil || s.Principal != c.caller.Principal() || s.Server != c.server.Name || s.Client != c.caller.Client {
-		http.Error(c.w, "the session has ended: initialize again", http.StatusNotFound)
+		http.Error(c.w, sessionEnded, http.StatusNotFound)
 		return false
 	}
 	c.session = &s
@@ -103,8 +106,11 @@ func (c *call) upstreamSession() string {
 
 // initialize begins a legacy session: the server's answer passes, its session id becomes ours.
 func (c *call) initialize() {
-	ctx, cancel := context.WithTimeout(c.context(), c.server.CallLimit)
-	defer cancel()
+	limited, end := context.WithTimeout(c.context(), c.server.CallLimit)
+	defer end()
+	ctx, cancel := context.WithCancelCause(limited)
+	defer cancel(nil)
+	c.ctx, c.cancel = ctx, cancel
 	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(broker.KindSession))
 	if err != nil {
 		c.notYet(ctx, err)
@@ -124,7 +130,15 @@ func (c *call) initialize() {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	msg, ok := firstResponse(resp)
+	if tooNew(resp.StatusCode, msg) {
+		c.refuseNew()
+		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks the modern era alone"}
+		return
+	}
 	if !ok {
+		if msg != nil {
+			resp.Body = io.NopCloser(bytes.NewReader(msg))
+		}
 		outcome = c.answer(lease, resp)
 		return
 	}
@@ -149,14 +163,13 @@ func (c *call) initialize() {
 // firstResponse reads the answer to initialize, from JSON or the first message of a stream.
 func firstResponse(resp *http.Response) ([]byte, bool) {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if resp.StatusCode != http.StatusOK {
-		return nil, false
-	}
-	switch kind {
-	case "application/json":
+	switch {
+	case kind == "application/json":
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-		return body, err == nil
-	case "text/event-stream":
+		return body, err == nil && resp.StatusCode == http.StatusOK
+	case resp.StatusCode != http.StatusOK:
+		return nil, false
+	case kind == "text/event-stream":
 		events := mcp.NewEvents(resp.Body)
 		for {
 			e, err := events.Next()
@@ -253,7 +266,16 @@ func (g *Gateway) forgetSession(ctx context.Context, s *Session, id string) {
 
 // delete ends a session, here and at the server.
 func (c *call) delete() {
+	if c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July {
+		c.postOnly()
+		return
+	}
 	if !c.findSession() {
+		return
+	}
+	if c.upstreamSession() == "" { // the server has none to end
+		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		c.w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	if lease, err := c.g.Door.Open(c.r.Context(), c.caller, c.actOf(broker.KindCatalogue)); err == nil {
@@ -307,13 +329,17 @@ func (g *Gateway) Drain() {
 func (g *Gateway) watch(session string, q connect.Request) bool {
 	g.mu.Lock()
 	s := g.streams[session]
+	var out *mcp.Stream
+	if s != nil {
+		out = s.out
+	}
 	g.mu.Unlock()
-	if s == nil {
+	if out == nil {
 		return false
 	}
 	go func() {
 		if g.await(s.ctx, q.Tenant, q.ID, time.Until(q.Expires)) == connect.Done {
-			_ = s.out.Message(mcp.ElicitationComplete(string(q.ID))) // a stream that is gone has nobody to tell
+			_ = out.Message(mcp.ElicitationComplete(string(q.ID))) // a stream that is gone has nobody to tell
 		}
 	}()
 	return true

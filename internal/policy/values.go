@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	cedar "github.com/cedar-policy/cedar-go"
 	"github.com/go-json-experiment/json/jsontext"
@@ -72,6 +73,10 @@ func thing(r *Request) cedar.Entity {
 			kind = "Prompt"
 		case "resources/read", "resources/subscribe", "resources/unsubscribe":
 			kind = "Resource"
+		case "completion/complete": // of a prompt's argument, or of a resource template's: these are URIs
+			if kind = "Prompt"; strings.Contains(r.Tool, ":") {
+				kind = "Resource"
+			}
 		}
 		e.UID = cedar.NewEntityUID(kind, cedar.String(r.Server+"/"+r.Tool))
 	case ActionAPI:

@@ -36,6 +36,7 @@ type Options struct {
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
 
+	Files     map[string]string           // beside the config, by name
 	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
 }
 
@@ -239,6 +240,11 @@ func (s *Stage) configure(d *Desk, i int, o Options) error {
 	}
 	for _, name := range []string{idpSecretFile, trackerSecretFile} {
 		if err := os.WriteFile(filepath.Join(home, name), []byte(world.FrontdeskSecret+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	for name, text := range o.Files {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}

@@ -137,13 +137,16 @@ func TestFilterList(t *testing.T) {
 	}
 }
 
-func TestWithoutParams(t *testing.T) {
+func TestWithParams(t *testing.T) {
 	m, err := mcp.Scan([]byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"requestState":"s", "name":"x" ,"inputResponses":{"a":1},"arguments":{"n":1.50}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"n":1.50}}}`
-	if got := string(m.WithoutParams("requestState", "inputResponses")); got != want {
+	if got := string(m.WithParams(map[string][]byte{"requestState": []byte(`"own"`), "inputResponses": nil})); got != `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"requestState":"own","name":"x","arguments":{"n":1.50}}}` {
+		t.Errorf("got %s", got)
+	}
+	if got := string(m.WithParams(map[string][]byte{"requestState": nil, "inputResponses": nil})); got != want {
 		t.Errorf("got %s", got)
 	}
 }
@@ -206,7 +209,7 @@ func FuzzScan(f *testing.F) {
 				t.Errorf("we see the tool %q, encoding/json %q", m.Target, name)
 			}
 		}
-		if out := m.WithoutParams("requestState"); !json.Valid(out) {
+		if out := m.WithParams(map[string][]byte{"requestState": nil}); !json.Valid(out) {
 			t.Errorf("splicing broke it: %q", out)
 		}
 	})

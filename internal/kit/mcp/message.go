@@ -117,6 +117,7 @@ const (
 	CodeCapability     = -32021 // the client did not declare what it is asked for
 	CodeVersion        = -32022
 	CodeURLElicitation = -32042 // 2025-11-25 alone
+	CodeNoResource     = -32002 // of the legacy era alone
 	CodeDenied         = -31403
 	CodeUnavailable    = -31503
 )
@@ -180,6 +181,18 @@ func ToolText(id []byte, modern bool, text string, meta []byte) []byte {
 		r = append(r, meta...)
 	}
 	return ResultMessage(id, append(r, '}'))
+}
+
+// FirstText is the text of the first part of a tool's result, "" if it is none.
+func FirstText(result []byte) string {
+	content := Lookup(result, "content")
+	text := ""
+	_ = each(content, func(v []byte) { // what cannot be read has no text
+		if text == "" {
+			text = Text(Lookup(v, "text"))
+		}
+	})
+	return text
 }
 
 // InputRequired builds the modern era's question in URL mode, under our own key.

@@ -25,16 +25,17 @@ func Splice(raw []byte, edits ...Edit) []byte {
 	return out.Bytes()
 }
 
-// WithoutParams removes members of params by name (requestState and our own inputResponses, on a retry), with their commas.
-func (m *Message) WithoutParams(names ...string) []byte {
+// WithParams gives members of params other values, and removes those whose value is empty, with their commas. What was not there
+// stays absent.
+func (m *Message) WithParams(values map[string][]byte) []byte {
 	if !m.Params.Present() {
 		return m.Raw
 	}
-	return Splice(m.Raw, Edit{m.Params, without(m.Of(m.Params), names)})
+	return Splice(m.Raw, Edit{m.Params, with(m.Of(m.Params), values)})
 }
 
-// without copies an object but for some members.
-func without(raw []byte, names []string) []byte {
+// with copies an object but for some members.
+func with(raw []byte, values map[string][]byte) []byte {
 	s := scanner{b: raw}
 	if empty, err := s.enter('}'); empty || err != nil {
 		return raw
@@ -46,18 +47,23 @@ func without(raw []byte, names []string) []byte {
 		if err != nil {
 			return raw
 		}
-		drop := slices.Contains(names, string(s.key(k)))
+		value, change := values[string(s.key(k))]
 		s.space()
 		s.i++
 		s.space()
+		at := s.i
 		if err := s.value(&Message{}, levelOther); err != nil {
 			return raw
 		}
-		if !drop {
+		if !change || len(value) > 0 {
 			if len(out) > 1 {
 				out = append(out, ',')
 			}
-			out = append(out, raw[start:s.i]...)
+			if out = append(out, raw[start:at]...); change {
+				out = append(out, value...)
+			} else {
+				out = append(out, raw[at:s.i]...)
+			}
 		}
 		if done, err := s.next('}'); done || err != nil {
 			return append(out, '}')
@@ -75,6 +81,28 @@ var lists = map[string][2]string{
 
 // IsList reports whether the method's answer is filtered by name.
 func IsList(method string) bool { _, ok := lists[method]; return ok }
+
+// ListIn returns the list method whose answer this is, going by the array that the result holds; "" if it is none.
+func ListIn(answer []byte) string {
+	result := Lookup(answer, "result")
+	for method, l := range lists {
+		if v := Lookup(result, l[0]); len(v) > 0 && v[0] == '[' {
+			return method
+		}
+	}
+	return ""
+}
+
+// Texts are the strings of an array; what is no string is left out.
+func Texts(list []byte) []string {
+	var l []string
+	_ = each(list, func(v []byte) { // an array that cannot be read holds none
+		if s := unquoted(v); s != "" {
+			l = append(l, s)
+		}
+	})
+	return l
+}
 
 // ListNames returns the names in the answer of a list method, in order.
 func ListNames(method string, answer []byte) ([]string, error) {

@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/mcp"
+)
+
+// clientStream is an open stream that no call ends: a session's GET stream, or a modern client's subscription.
+type clientStream struct {
+	caller  *identity.Caller
+	server  *catalog.Server
+	out     *mcp.Stream // nil until the stream has begun; guarded by the gateway's mu, as is what follows
+	changed [][]byte    // notices that say that its lists have changed
+	ctx     context.Context
+	end     context.CancelFunc
+	gone    chan struct{} // closed when nothing of it is left, here and toward the server
+}
+
+// get is a stream of a legacy session. Without Last-Event-ID it is the standalone one: the server's messages, and our own
+// notice that a person has answered; a new one replaces the old one, for whoever opens it has lost that. With Last-Event-ID
+// it takes up any stream of the session, beside the standalone one. It lives as long as its token.
+func (c *call) get() {
+	if c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July {
+		c.postOnly()
+		return
+	}
+	if !c.findSession() {
+		return
+	}
+	c.m = mcp.Message{Method: "stream", Kind: mcp.Notification}
+	ctx, cancel := context.WithDeadline(c.r.Context(), c.caller.Expires)
+	defer cancel()
+	s := &clientStream{caller: c.caller, server: c.server, changed: changed(), ctx: ctx, end: cancel, gone: make(chan struct{})}
+	defer close(s.gone)
+	resumes := c.r.Header.Get("Last-Event-Id") != ""
+	if !resumes {
+		if !c.g.attach(ctx, c.id, s) {
+			c.stopping()
+			return
+		}
+		defer c.g.detach(c.id, s)
+	}
+	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(broker.KindStream))
+	if err != nil && !isNeeded(err) {
+		c.no(err)
+		return
+	}
+	var body io.Reader
+	if err == nil {
+		defer func() { lease.Close(ctx, broker.Outcome{Result: audit.ResultOK}) }()
+		defer c.endWithAccess(ctx, lease, cancel)()
+		resp, status := c.listen(ctx, lease)
+		if resp != nil {
+			defer func() { _ = resp.Body.Close() }()
+			body = resp.Body
+		}
+		if body == nil && (status != http.StatusMethodNotAllowed || resumes) {
+			c.noStream(status)
+			return
+		}
+	}
+	out := mcp.StartStream(c.w, http.StatusOK)
+	defer out.Close()
+	c.g.begun(s, out)
+	defer out.KeepAlive(keepAlive)()
+	if body != nil { // when the server's stream ends, so does this one: the client opens it anew where it wants to
+		c.pump(out, body, lease)
+		return
+	}
+	<-ctx.Done()
+}
+
+func (c *call) postOnly() {
+	c.w.Header().Set("Allow", "POST")
+	c.write(http.StatusMethodNotAllowed, mcp.ErrorMessage([]byte("null"), mcp.CodeRequest, "this revision of the protocol has POST alone", nil))
+}
+
+const (
+	busyTries = 20
+	busyPause = 100 * time.Millisecond
+)
+
+// listen opens the server's side. A server that has not noticed yet that its last stream is gone is asked again for a while.
+func (c *call) listen(ctx context.Context, lease broker.Lease) (*http.Response, int) {
+	for try := 1; ; try++ {
+		resp, err := c.send(ctx, lease, http.MethodGet, nil)
+		if err != nil {
+			return nil, http.StatusBadGateway
+		}
+		kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+		if resp.StatusCode == http.StatusOK && kind == "text/event-stream" {
+			return resp, http.StatusOK
+		}
+		_ = resp.Body.Close()
+		switch {
+		case resp.StatusCode == http.StatusOK: // a page for people, or the like: no stream
+			return nil, http.StatusMethodNotAllowed
+		case resp.StatusCode != http.StatusConflict || try == busyTries:
+			return nil, resp.StatusCode
+		}
+		select {
+		case <-ctx.Done():
+			return nil, http.StatusConflict
+		case <-time.After(busyPause):
+		}
+	}
+}
+
+// noStream answers where the server gave none. 404 says that the session is gone, and nothing else does.
+func (c *call) noStream(status int) {
+	switch status {
+	case http.StatusNotFound:
+		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		http.Error(c.w, sessionEnded, http.StatusNotFound)
+	case http.StatusBadRequest, http.StatusMethodNotAllowed:
+		http.Error(c.w, "this stream cannot be taken up again: open one without Last-Event-ID", http.StatusBadRequest)
+	case http.StatusConflict:
+		http.Error(c.w, c.server.Title+" still holds another stream of this session open; try again later", http.StatusConflict)
+	default:
+		c.w.Header().Set("Retry-After", "5")
+		http.Error(c.w, c.server.Title+" gave no stream; try again later", http.StatusBadGateway)
+	}
+}
+
+func (c *call) stopping() {
+	c.w.Header().Set("Retry-After", "1")
+	http.Error(c.w, "this replica is stopping; try again", http.StatusServiceUnavailable)
+}
+
+func isNeeded(err error) bool {
+	_, ok := errors.AsType[*catalog.Needed](err)
+	return ok
+}
+
+// pump passes the server's events on until its stream ends.
+func (c *call) pump(out *mcp.Stream, body io.Reader, lease broker.Lease) {
+	others := &foreign{call: c, lease: lease, replay: c.r.Header.Get("Last-Event-Id") != ""}
+	events := mcp.NewEvents(body)
+	for {
+		e, err := events.Next()
+		if err != nil {
+			return
+		}
+		msg := e.Data
+		if e.Message() {
+			m, err := mcp.Scan(e.Data)
+			if err != nil {
+				others.tell("a message that cannot be read in one way")
+				continue
+			}
+			if msg = others.pass(&m); msg == nil {
+				continue
+			}
+		}
+		if out.Event(c.frame(&e, msg)) != nil {
+			return
+		}
+	}
+}
+
+// attach makes s the stream of this name. The one before is ended, and nothing is left of it when attach returns: servers
+// refuse a second one. It reports false where the process is stopping.
+func (g *Gateway) attach(ctx context.Context, name string, s *clientStream) bool {
+	g.mu.Lock()
+	if g.draining {
+		g.mu.Unlock()
+		return false
+	}
+	if g.streams == nil {
+		g.streams = map[string]*clientStream{}
+	}
+	old := g.streams[name]
+	g.streams[name] = s
+	g.mu.Unlock()
+	if old != nil {
+		old.end()
+		select {
+		case <-old.gone:
+		case <-ctx.Done():
+		}
+	}
+	return true
+}
+
+// begun tells that something can be written to the stream.
+func (g *Gateway) begun(s *clientStream, out *mcp.Stream) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.out = out
+}
+
+// Streams is how many GET streams are open here.
+func (g *Gateway) Streams() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.streams)
+}
+
+func (g *Gateway) detach(id string, s *clientStream) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.streams[id] == s {
+		delete(g.streams, id)
+	}
+}
