@@ -91,7 +91,7 @@ func TestA084_A085_requestState(t *testing.T) {
 	if got := ask(alice, "any", `{"a":1}`, `,"inputResponses":{"desk:connect":{"action":"accept"}}`); !strings.Contains(got.Body, "input_required") {
 		t.Errorf("A-085 without the state: %d %s", got.Status, got.Body)
 	}
-	if got := ask(alice, "any", `{"a":1}`, with(state)+`,"inputResponses":{"desk:connect":{"action":"decline"}}`); !strings.Contains(got.Body, "did not open the link") {
+	if got := ask(alice, "any", `{"a":1}`, with(state)+`,"inputResponses":{"desk:connect":{"action":"decline"}}`); !strings.Contains(got.Body, `"isError":true`) {
 		t.Errorf("a decline: %d %s", got.Status, got.Body)
 	}
 	if n := len(s.evil.heard()); n != said {
