@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks crash fuzz tools budgets
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks crash model fuzz tools budgets
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +34,9 @@ attacks: ## the attack catalogue, by id; ends with 'N passed, N failed'
 
 crash: ## kill -9 at random moments under load (KILLS=100)
 	@go test -count=1 -tags crash -timeout 60m -v ./test/crash/... -args -kills $(or $(KILLS),100)
+
+model: ## random sequences of deaths and faults against the refresh machine (SEQUENCES=500 for each kind of vendor, SEED=1)
+	@go test -count=1 -timeout 120m -v -run TestModel ./internal/exchange/refresh -args -sequences $(or $(SEQUENCES),500) -seed $(or $(SEED),1)
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

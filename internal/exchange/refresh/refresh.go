@@ -13,14 +13,12 @@
 package refresh
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -45,10 +43,12 @@ type Machine struct {
 	Spool   Spool
 	Now     func() time.Time
 
-	flights singleflight.Group
-	running sync.WaitGroup // flights, so that a stop can wait for them
+	flights flights
 	health  health
+	short   time.Duration // tests: instead of leaseTime
 }
+
+func (m *Machine) lease() time.Duration { return cmp.Or(m.short, leaseTime) }
 
 // Owner names this process in leases: the place where it runs (its data_dir), and the run.
 type Owner struct{ Place, Run string }
@@ -111,7 +111,7 @@ type Log interface {
 	End(ctx context.Context, id audit.CallID, r audit.Record)
 }
 
-// The times stand in this order, so that a request (oauth.TokenTimeout) ends before its lease, and a lease before the
+// The times stand in this order, so that a request (two thirds of its lease) ends before the lease, and a lease before the
 // patience of who waits.
 const (
 	leaseTime = 30 * time.Second
@@ -168,24 +168,14 @@ func (m *Machine) Replace(ctx context.Context, c vault.Connection, up *catalog.U
 // Renew redeems the refresh token though nothing is due, at the company's IdP: to learn whether it still lets the person
 // in. There each answer counts at once, however many are dismissed in one hour.
 func (m *Machine) Renew(ctx context.Context, c vault.Connection, e oauth.Endpoint, up *catalog.Upstream) (vault.Connection, oauth.Token, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	m.running.Add(1)
-	defer m.running.Done()
 	w := &walk{Machine: m, up: up, endpoint: e, from: c.Version, blunt: true}
-	c, err := w.run(ctx, c)
-	return c, w.token, err
+	f := m.flights.begin(ctx, fmt.Sprintf("%p", w), func(ctx context.Context) (vault.Connection, error) { return w.run(ctx, c) })
+	<-f.over
+	return f.c, w.token, f.err
 }
 
 // Wait returns when no refresh is under way, or ctx has ended: a process that stops with an answer in its hands would lose it.
-func (m *Machine) Wait(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { m.running.Wait(); close(done) }()
-	select {
-	case <-ctx.Done():
-	case <-done:
-	}
-}
+func (m *Machine) Wait(ctx context.Context) { m.flights.wait(ctx) }
 
 func (m *Machine) good(c vault.Connection) bool {
 	return c.Status == vault.Active && (c.Expires.IsZero() || m.Now().Before(c.Expires.Add(-Margin(c))))
@@ -204,28 +194,18 @@ func survives(up *catalog.Upstream) bool {
 	return up.Provider.OAuth != nil && up.Provider.OAuth.Refresh.OldAccessSurvives
 }
 
-// fly shares one refresh between all who wait for the same row in this process. It belongs to none of them: a caller who
-// leaves does not end it.
-func (m *Machine) fly(ctx context.Context, w *walk, c vault.Connection) <-chan singleflight.Result {
+// fly shares one refresh between all who wait for the same row in this process.
+func (m *Machine) fly(ctx context.Context, w *walk, c vault.Connection) *flight {
 	key := fmt.Sprintf("%s/%s/%d/%d", c.Tenant, c.ID, c.Generation, w.from)
-	return m.flights.DoChan(key, func() (any, error) {
-		m.running.Add(1)
-		defer m.running.Done()
-		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		defer cancel()
-		return w.run(own, c)
-	})
+	return m.flights.begin(ctx, key, func(ctx context.Context) (vault.Connection, error) { return w.run(ctx, c) })
 }
 
-func land(ctx context.Context, flight <-chan singleflight.Result, c vault.Connection, up *catalog.Upstream) (vault.Connection, error) {
+func land(ctx context.Context, f *flight, c vault.Connection, up *catalog.Upstream) (vault.Connection, error) {
 	select {
 	case <-ctx.Done():
 		return c, fault.New(fault.Unavailable, up.Title+" took too long to renew its credential; try again", ctx.Err())
-	case res := <-flight:
-		if fresh, ok := res.Val.(vault.Connection); ok {
-			return fresh, res.Err
-		}
-		return c, res.Err
+	case <-f.over:
+		return f.c, f.err
 	}
 }
 

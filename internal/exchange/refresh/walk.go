@@ -33,7 +33,9 @@ const (
 	reasonRefused     = "the vendor does not accept the renewal any more"
 	reasonInterrupted = "a renewal was interrupted, and the vendor had already used up the old token"
 	reasonSealed      = "the stored credential does not open any more"
-	reasonRestored    = "it was restored from a backup, and the vendor had given out a newer token since" // docs/connections.md names it too
+
+	// ReasonRestored is given to store.DB.Restored: it stays with a connection until it has proved to be alive.
+	ReasonRestored = "it was restored from a backup, and the vendor had given out a newer token since"
 )
 
 // run goes on until the row is good, or nothing more can be done now.
@@ -49,7 +51,7 @@ func (w *walk) run(ctx context.Context, c vault.Connection) (vault.Connection, e
 			return w.serve(c, err)
 		}
 		claimed := w.Now()
-		held, ok, err := w.Steps.Claim(ctx, c, Lease{Attempt: w.attempt(), Owner: w.Owner.String(), Time: leaseTime, Siblings: w.siblings}) // step 1
+		held, ok, err := w.Steps.Claim(ctx, c, Lease{Attempt: w.attempt(), Owner: w.Owner.String(), Time: w.lease(), Siblings: w.siblings}) // step 1
 		switch {
 		case err != nil:
 			return w.serve(c, err)
@@ -137,11 +139,14 @@ func (w *walk) redeem(ctx context.Context, held vault.Connection, claimed time.T
 		w.finish(ctx, id, held, audit.ResultFailed, "the lease was lost before anything was sent")
 		return err
 	}
-	if w.Now().Sub(claimed) > leaseTime/2 { // we were stopped: what is left of the lease may not do for the request
+	left := w.lease() - w.Now().Sub(claimed)
+	if left < w.lease()/2 { // we were stopped: what is left of the lease may not do for the request
 		w.finish(ctx, id, held, audit.ResultFailed, "given up before anything was sent: the lease was nearly over")
 		return w.giveBack(ctx, held)
 	}
-	token, err := w.OAuth.Refresh(ctx, w.endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh}) // steps 3 and 4
+	send, cancel := context.WithTimeout(ctx, left*2/3)                                            // over before the lease is, even if we are stopped just here
+	token, err := w.OAuth.Refresh(send, w.endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh}) // steps 3 and 4
+	cancel()
 	if err != nil {
 		return w.refused(ctx, id, held, err)
 	}
