@@ -58,8 +58,10 @@ type Hosts struct {
 	CA  func() []byte
 	Max int // processes in all
 	Per int // processes of one user
-	Log *slog.Logger
-	Now func() time.Time
+	// Patience is how long a server may take from its start to the answer to its handshake; 0 = 30 s.
+	Patience time.Duration
+	Log      *slog.Logger
+	Now      func() time.Time
 
 	mu       sync.Mutex
 	procs    map[key]*process // guarded by mu, as is what follows
@@ -93,10 +95,10 @@ type failure struct {
 }
 
 const (
-	startLimit = 30 * time.Second // from exec to the answer to the handshake
-	tick       = time.Second      // how often processes are looked at
-	stopLimit  = 2 * time.Second  // for a process whose input has ended
-	firstWait  = time.Second      // after the first failure in a row; doubled for each further one
+	patience   = 30 * time.Second
+	tick       = time.Second     // how often processes are looked at
+	stopLimit  = 2 * time.Second // for a process whose input has ended
+	firstWait  = time.Second     // after the first failure in a row; doubled for each further one
 	longest    = time.Minute
 	settled    = 30 * time.Second // who runs that long has not failed to start
 	firstUID   = 70_000

@@ -21,10 +21,7 @@ type call struct {
 
 // finish gives the last message.
 func (c *call) finish(msg []byte) {
-	if c.queue.put(msg, false) != nil {
-		_ = c.queue.put(mcp.ErrorMessage(c.id, mcp.CodeUnavailable, "the answer was too large to be held", nil), true) // a queue that is over has no reader
-	}
-	c.queue.end()
+	c.queue.finish(msg, mcp.ErrorMessage(c.id, mcp.CodeUnavailable, "the answer was too large to be held", nil))
 }
 
 // open takes the user that acquire counted over into a call; abandon gives him back.
@@ -183,15 +180,16 @@ func (p *process) says(m *mcp.Message) {
 }
 
 func (p *process) progress(m *mcp.Message) {
-	n, err := strconv.ParseInt(string(m.Of(m.ProgressToken)), 10, 64)
-	if !m.ProgressToken.Present() || err != nil {
+	token := mcp.Lookup(m.Raw, "params", "progressToken")
+	n, err := strconv.ParseInt(string(token), 10, 64)
+	if err != nil {
 		return
 	}
 	p.mu.Lock()
 	c := p.calls[n]
 	p.mu.Unlock()
 	if c != nil && c.token != nil {
-		_ = c.queue.put(mcp.Splice(m.Raw, mcp.Edit{Span: m.ProgressToken, With: c.token}), false) // one that is lost is followed by another
+		_ = c.queue.put(mcp.Splice(m.Raw, mcp.Edit{Span: spanOf(m.Raw, token), With: c.token}), false) // one that is lost is followed by another
 	}
 }
 

@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ type process struct {
 // start makes the process, and closes ready in any case.
 func (p *process) start(ctx context.Context, a Ask) {
 	defer close(p.ready)
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.hosts.Patience, patience))
 	defer cancel()
 	card, err := a.Open(ctx)
 	if err != nil {

@@ -29,6 +29,20 @@ var errBehind = errors.New("the reader is too far behind")
 func (q *queue) put(msg []byte, dropOld bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.add(msg, dropOld)
+}
+
+// finish adds the last message; where there is no room for it, the other one.
+func (q *queue) finish(msg, otherwise []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.add(msg, false) != nil {
+		_ = q.add(otherwise, true) // a queue that is over has no reader
+	}
+	q.over = true
+}
+
+func (q *queue) add(msg []byte, dropOld bool) error {
 	if q.over {
 		return io.ErrClosedPipe
 	}

@@ -22,8 +22,9 @@ type kernel struct {
 	control *net.UnixConn
 	group   *cgroup
 	home    string // made on this side, where there is no file tree of its own
+	exited  chan error
 	ended   chan struct{}
-	err     error
+	err     error // how it ended, once it has
 }
 
 // buildTime bounds how long the walls may take; they take milliseconds.
@@ -45,7 +46,9 @@ func Build(s Setup) (*Cell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errStart, err)
 	}
-	if err := c.handshake(s); err != nil {
+	err = c.handshake(s)
+	go c.clean()
+	if err != nil {
 		c.Kill()
 		_ = c.Wait() // it was killed
 		return nil, fmt.Errorf("%w: %w", errStart, err)
@@ -64,7 +67,7 @@ func start(s Setup, apart bool) (*Cell, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own by then
-	c := &Cell{kernel: kernel{control: ours, ended: make(chan struct{})}}
+	c := &Cell{kernel: kernel{control: ours, exited: make(chan error, 1), ended: make(chan struct{})}}
 	c.cmd = exec.Command("/proc/self/exe")
 	c.cmd.Args = []string{"frontdesk", Command}
 	c.cmd.Env = []string{} // nothing of ours
@@ -160,7 +163,12 @@ func (c *Cell) reap() {
 	if err == nil && !state.Success() {
 		err = errors.New(state.String())
 	}
-	c.err = err
+	c.exited <- err
+}
+
+// clean takes away what was made for the process, once that has ended.
+func (c *Cell) clean() {
+	c.err = <-c.exited
 	c.group.remove()
 	if c.kernel.home != "" {
 		_ = os.RemoveAll(c.kernel.home) // a temporary directory; what cannot be removed holds nothing of ours
@@ -234,6 +242,11 @@ func (c *Cell) Terminate() {
 
 // Kill ends the program and everything that it started.
 func (c *Cell) Kill() {
+	select {
+	case <-c.ended:
+		return // its number may be another's by now
+	default:
+	}
 	_ = c.Stdin.Close()
 	_ = unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL) // its group, where there is no namespace that ends with it
 	_ = c.cmd.Process.Kill()                        // gone already, where it ended by itself

@@ -28,6 +28,7 @@ func main() {
 	fail := flag.String("fail", "", "say this on stderr and end at once")
 	mute := flag.Bool("mute", false, "read, and never answer")
 	early := flag.Bool("early", false, "send an API request before any call")
+	legacy := flag.Bool("legacy", false, "know nothing of the modern era")
 	flag.Parse()
 	fmt.Fprintf(os.Stderr, "starting with token %s\n", os.Getenv("TRACKER_TOKEN"))
 	if *fail != "" {
@@ -44,15 +45,19 @@ func main() {
 	if *early {
 		fmt.Fprintln(os.Stderr, "early:", api(context.Background(), http.MethodGet, "/user"))
 	}
-	s := server()
+	s := server(*legacy)
 	if err := s.Run(context.Background(), &mcp.StdioTransport{}); err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(os.Stderr, "ended:", err)
 		os.Exit(1)
 	}
 }
 
-func server() *mcp.Server {
-	s := mcp.NewServer(&mcp.Implementation{Name: "stdio", Version: "1.0.0"}, nil)
+func server(legacy bool) *mcp.Server {
+	o := &mcp.ServerOptions{Instructions: "Try to get out."}
+	if legacy {
+		o.SupportedProtocolVersions = []string{"2025-11-25", "2025-06-18"}
+	}
+	s := mcp.NewServer(&mcp.Implementation{Name: "stdio", Version: "1.0.0"}, o)
 	tool(s, "whoami", "says as whom the tracker knows you", func(ctx context.Context, _ *mcp.CallToolRequest, _ text) string {
 		return api(ctx, http.MethodGet, "/user")
 	})
