@@ -272,7 +272,10 @@ func TestWhoGoesAwayCancels(t *testing.T) {
 	d.until("the cancel", func() bool { return strings.Contains(d.logs(), "cancelled") })
 	// And by a notification of the session that sent it; not by one of another session with the same id.
 	other := d.begin("alice", nothing)
-	go func() { _, err := d.ask(t.Context(), "alice", http.MethodPost, s, tools("2", "slow", "60s")); gone <- err }()
+	go func() {
+		_, err := d.ask(t.Context(), "alice", http.MethodPost, s, tools("2", "slow", "60s"))
+		gone <- err
+	}()
 	d.until("the call", func() bool { return d.States(identity.DefaultTenant, "")[0].Calls == 1 })
 	for _, session := range []string{other, s} {
 		resp, err := d.ask(t.Context(), "alice", http.MethodPost, session, `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}`)
@@ -399,7 +402,10 @@ func TestWhoDoesNotStart(t *testing.T) {
 				t.Errorf("the caller is told %v", err)
 			}
 			d.until("the reason", func() bool { return strings.Contains(d.logs(), c.why) })
-			d.until("the end of its act", func() bool { how, ok := d.closed.Load(audit.CallID("act-1")); return ok && strings.HasPrefix(how.(string), "failed") })
+			d.until("the end of its act", func() bool {
+				how, ok := d.closed.Load(audit.CallID("act-1"))
+				return ok && strings.HasPrefix(how.(string), "failed")
+			})
 			if len(d.States(identity.DefaultTenant, "")) != 0 {
 				t.Error("it is said to run")
 			}
@@ -441,7 +447,9 @@ func TestCaps(t *testing.T) {
 		t.Errorf("a third: %v", err)
 	}
 	busy("bob", d.begin("bob", nothing))
-	d.until("all calls", func() bool { return len(d.States(identity.DefaultTenant, "")) == 3 && d.States(identity.DefaultTenant, "")[2].Calls == 1 })
+	d.until("all calls", func() bool {
+		return len(d.States(identity.DefaultTenant, "")) == 3 && d.States(identity.DefaultTenant, "")[2].Calls == 1
+	})
 	if _, err := d.ask(t.Context(), "carol", http.MethodPost, a, tools("1", "echo", "x")); fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("a fourth in all: %v", err)
 	}
