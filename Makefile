@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks crash model fuzz tools budgets
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -31,6 +31,10 @@ conformance: tools ## the MCP conformance suites, direct and through Frontdesk
 
 attacks: ## the attack catalogue, by id; ends with 'N passed, N failed'
 	@test/tools/attacks.sh
+
+servers: tools ## MCP servers of npm, unmodified and hosted, for two users at once; writes docs/servers.md
+	@cd test/servers && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@SERVERS_DOC=$(CURDIR)/docs/servers.md go test -tags servers -count=1 -timeout 20m -v ./test/servers
 
 crash: ## kill -9 at random moments under load (KILLS=100)
 	@go test -count=1 -tags crash -timeout 60m -v ./test/crash/... -args -kills $(or $(KILLS),100)

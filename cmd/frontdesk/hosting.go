@@ -137,9 +137,9 @@ func serversCommand() *cobra.Command {
 			return err
 		}
 		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "SERVER\tUSER\tCLIENT\tPID\tSTARTED\tCALLS\tLACKS")
+		fmt.Fprintln(w, "SERVER\tUSER\tCLIENT\tPID\tSTARTED\tTOOK\tCALLS\tLACKS")
 		for _, s := range l {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.Server, s.User, printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Calls, strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\n", s.Server, s.User, printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
 		}
 		return w.Flush()
 	}}

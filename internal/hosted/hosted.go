@@ -117,6 +117,7 @@ type State struct {
 	Pid     int                `json:"pid"`
 	Act     audit.CallID       `json:"act"`
 	Started time.Time          `json:"started"`
+	Took    time.Duration      `json:"took"` // from there to the answer to its handshake
 	Used    time.Time          `json:"used"`
 	Calls   int                `json:"calls"` // open now
 	Missing map[string]string  `json:"missing,omitempty"`

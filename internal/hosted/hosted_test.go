@@ -228,7 +228,7 @@ func TestTheKeycardStaysInside(t *testing.T) {
 	got, _ := d.say("alice", s, tools("1", "whoami", ""))
 	d.wantSaid(got, "200 Bearer ", " asks /egress/tracker/user")
 	env, _ := d.say("alice", s, tools("1", "env", ""))
-	d.wantSaid(env, "TRACKER_URL=http://127.0.0.1:3128/egress/tracker", "TRACKER_TOKEN=***", "HOME=/work")
+	d.wantSaid(env, "TRACKER_URL=http://127.0.0.1:3128/egress/tracker", "TRACKER_TOKEN=***", "HOME=/run/server")
 	d.until("its first line", func() bool { return strings.Contains(d.logs(), "starting with token") })
 	for what, text := range map[string]string{"answer": got, "environment": env, "log": d.logs()} {
 		if strings.Contains(text, "keycard-of") || strings.Contains(text, "of the desk") {

@@ -58,7 +58,7 @@ func (h *Hosts) find(a Ask, k key, d dialect) (p *process, fresh bool, err error
 	}
 	if f := h.failures[k.owner]; f != nil && now.Before(f.until) {
 		wait := f.until.Sub(now)
-		return nil, false, fault.Later(fmt.Sprintf("%s does not run (%s); it is tried again in %s. An operator sees more with `frontdesk servers logs %s`", a.Server.Title, f.why, wait.Round(time.Second), a.Server.Name), wait, nil)
+		return nil, false, fault.Later(fmt.Sprintf("%s does not run; it is tried again in %s. An operator sees why with `frontdesk servers logs %s`", a.Server.Title, wait.Round(time.Second), a.Server.Name), wait, nil)
 	}
 	if err := h.room(k.owner); err != nil {
 		return nil, false, err
@@ -232,7 +232,7 @@ func (h *Hosts) States(t identity.Tenant, server catalog.ServerName) []State {
 			continue
 		}
 		used, calls := p.usage()
-		s := State{Tenant: k.tenant, Server: k.server, User: k.principal, Client: k.client, Pid: p.cell.Pid(), Act: p.card.Act, Started: p.started, Used: used, Calls: calls, Missing: map[string]string{}}
+		s := State{Tenant: k.tenant, Server: k.server, User: k.principal, Client: k.client, Pid: p.cell.Pid(), Act: p.card.Act, Started: p.started, Took: p.took, Used: used, Calls: calls, Missing: map[string]string{}}
 		for m, why := range p.cell.Report {
 			s.Missing[string(m)] = why
 		}

@@ -37,6 +37,7 @@ type process struct {
 	card   *Card
 	cell   *sandbox.Cell
 	hide   *redact.Redactor
+	took   time.Duration
 	legacy bool   // it speaks with a handshake
 	hello  []byte // the result of its handshake, as it came
 
@@ -82,6 +83,7 @@ func (p *process) start(ctx context.Context, a Ask) {
 		p.cell.Kill()
 		<-p.gone
 	}
+	p.took = p.hosts.Now().Sub(p.started)
 }
 
 // fail tells the operator why, with what the server said last; callers are told that it does not run.
@@ -203,7 +205,7 @@ func (p *process) finish(err error) {
 	}
 	p.closeCard(wanted, why)
 	p.hosts.ended(p, wanted, why)
-	if !wanted {
+	if !wanted && p.isReady() { // else fail says it
 		p.log.add(p.hosts.Now(), "frontdesk: "+why)
 		p.hosts.Log.Warn("a hosted server ended", "tenant", p.key.tenant, "server", p.key.server, "user", p.key.principal, "why", why, "said", p.log.last(5))
 	}

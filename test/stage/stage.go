@@ -35,6 +35,7 @@ type Options struct {
 	Database string // PostgreSQL DSN; SQLite where empty
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
+	Callback []string // names of further upstreams that the tracker's client may come back to
 
 	Files     map[string]string           // beside the config, by name
 	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
@@ -202,7 +203,9 @@ func (s *Stage) parties(o Options) error {
 	var callbacks, connects []string
 	for _, d := range s.Desks {
 		callbacks = append(callbacks, d.Public+"/callback/idp:login")
-		connects = append(connects, d.Public+"/callback/tracker")
+		for _, up := range append([]string{"tracker"}, o.Callback...) {
+			connects = append(connects, d.Public+"/callback/"+up)
+		}
 	}
 	if s.IdP, err = world.NewIdP(world.IdPConfig{RedirectURIs: callbacks, WorkloadAudiences: []string{"api://frontdesk"}}); err != nil {
 		return err

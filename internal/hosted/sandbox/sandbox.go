@@ -113,4 +113,4 @@ var errStart = errors.New("the sandbox could not be built")
 const address = "127.0.0.1:3128"
 
 // home is the program's own directory, in a file tree of its own.
-const home = "/work"
+const home = "/run/server"

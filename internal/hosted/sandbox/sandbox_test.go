@@ -79,7 +79,7 @@ func TestTheInsideIsBare(t *testing.T) {
 			t.Errorf("the inside shows %q", bad)
 		}
 	}
-	for _, want := range []string{"wrote", "pwd /work", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "id: 1000 1000\n", "Read-only"} {
+	for _, want := range []string{"wrote", "pwd /run/server", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "id: 1000 1000\n", "Read-only"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the inside lacks %q", want)
 		}

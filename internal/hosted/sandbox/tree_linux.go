@@ -80,7 +80,7 @@ func (b *builder) own() error {
 	}
 	links := map[string]string{"/new/tmp": home, "/new/dev/fd": "/proc/self/fd", "/new/dev/stdin": "/proc/self/fd/0", "/new/dev/stdout": "/proc/self/fd/1", "/new/dev/stderr": "/proc/self/fd/2"}
 	for at, to := range links {
-		if err := os.Symlink(to, at); err != nil {
+		if err := os.Symlink(to, at); err != nil && !errors.Is(err, fs.ErrExist) { // /tmp is there where a part of it is to be read
 			return err
 		}
 	}
