@@ -49,6 +49,9 @@ func serveCommand() *cobra.Command {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+		if err := harden(cfg.hosts()); err != nil {
+			return err
+		}
 		d, err := newDesk(c.Context(), path, dataDir, cfg, log)
 		if err != nil {
 			return err

@@ -472,6 +472,9 @@ func (c *call) filter(body []byte) []byte {
 		}
 		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
 	}
+	if len(names) > maxListed {
+		return c.unfit("a list of more than " + strconv.Itoa(maxListed) + " entries")
+	}
 	if c.m.Method == "tools/list" {
 		c.listed(names)
 	}
@@ -483,11 +486,36 @@ func (c *call) filter(body []byte) []byte {
 	if err != nil {
 		keep = make([]bool, len(names)) // an error is a no
 	}
+	c.withhold(names, keep)
 	out, err := mcp.FilterList(c.m.Method, body, keep)
 	if err != nil {
 		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
 	}
 	return out
+}
+
+// maxListed bounds one page of a list: each entry is decided.
+const maxListed = 5000
+
+// withhold takes from a list what people and models could take for something else: names with characters that nobody sees,
+// and tools and prompts whose names differ in case alone, or not at all.
+func (c *call) withhold(names []string, keep []bool) {
+	alike := map[string]int{}
+	if c.m.Method == "tools/list" || c.m.Method == "prompts/list" {
+		for _, n := range names {
+			alike[strings.ToLower(n)]++
+		}
+	}
+	withheld := 0
+	for i, n := range names {
+		if keep[i] && (n == "" || hidden(n) || alike[strings.ToLower(n)] > 1) {
+			keep[i] = false
+			withheld++
+		}
+	}
+	if withheld > 0 {
+		c.g.Log.Warn("entries of a server's list are withheld: their names are empty, stand twice, or have characters that nobody sees", "server", c.server.Name, "tenant", c.tenant, "entries", withheld)
+	}
 }
 
 // failed answers for a server that could not be reached.

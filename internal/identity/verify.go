@@ -127,7 +127,8 @@ func (v *Verifier) issuerOf(t Tenant, token string) (Issuer, error) {
 
 func (v *Verifier) verify(ctx context.Context, iss Issuer, resource, token string) (*Caller, error) {
 	want := oauth.Expect{Issuer: iss.URL, Audiences: []string{resource}, Types: []string{AccessType}, Now: v.Now(),
-		Absent: []string{"nonce", "events", "req_wl", "at_hash", "c_hash"}}
+		// cnf (RFC 7800): what is bound to a key is no bearer token, and proofs are not taken here.
+		Absent: []string{"nonce", "events", "req_wl", "at_hash", "c_hash", "cnf"}}
 	if iss.IDP != "" {
 		want.Audiences = append(want.Audiences, iss.Audiences...)
 		want.Leeway = oauth.MaxLeeway

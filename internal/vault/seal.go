@@ -66,6 +66,9 @@ func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
 	if err != nil {
 		return Secrets{}, err
 	}
+	if living := c.Status != Revoked && c.Status != Revoking; living && (len(c.Access) == 0 || c.Refreshes && len(c.Sealed.Refresh) == 0) {
+		return Secrets{}, ErrSealed // somebody emptied it: nothing is not a credential
+	}
 	var s Secrets
 	for _, f := range []struct {
 		field  byte
