@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -24,6 +25,8 @@ type figures struct {
 	rate             float64
 	p50, p99         time.Duration
 	gateway, backend time.Duration // CPU a call
+	whole            time.Duration // with the load's own
+	others           float64       // cores that nobody of ours used, and that were not idle
 	resident         int64
 }
 
@@ -43,25 +46,39 @@ func (b *bench) race(ways []way, conns, rounds int, length time.Duration) ([][]f
 	return all, nil
 }
 
+// reading is what the clocks of the processes said at one moment.
+type reading struct {
+	gateway, backend, self, machine time.Duration
+}
+
+func (w way) read() (r reading, err error) {
+	if r.gateway, err = sumOf(w.gateway, cpu); err != nil {
+		return r, err
+	}
+	if r.backend, err = sumOf(w.server, cpu); err != nil {
+		return r, err
+	}
+	r.machine, r.self, err = spent()
+	return r, err
+}
+
 func (b *bench) lap(w way, conns int, length time.Duration) (figures, error) {
-	var before, after, backBefore, backAfter time.Duration
-	var err, err2, err3, err4 error
+	var from, to reading
+	var err, err2 error
 	l := load{addr: w.addr, exchanges: w.exchanges, conns: conns, warm: length / 4, length: length}
-	r, lerr := l.drive(b.ctx,
-		func() { before, err = sumOf(w.gateway, cpu); backBefore, err2 = sumOf(w.server, cpu) },
-		func() { after, err3 = sumOf(w.gateway, cpu); backAfter, err4 = sumOf(w.server, cpu) })
+	r, lerr := l.drive(b.ctx, func() { from, err = w.read() }, func() { to, err2 = w.read() })
 	if w.desk != nil {
 		w.desk.sent(r.all, w.tool)
 	}
-	for _, e := range []error{lerr, err, err2, err3, err4} {
-		if e != nil {
-			return figures{}, e
-		}
+	if err := errors.Join(lerr, err, err2); err != nil {
+		return figures{}, err
 	}
 	f := figures{rate: r.rate(), p50: r.percentile(0.5), p99: r.percentile(0.99)}
-	if r.calls > 0 {
-		f.gateway, f.backend = (after-before)/time.Duration(r.calls), (backAfter-backBefore)/time.Duration(r.calls)
+	gateway, backend, self := to.gateway-from.gateway, to.backend-from.backend, to.self-from.self
+	if calls := time.Duration(r.calls); calls > 0 {
+		f.gateway, f.backend, f.whole = gateway/calls, backend/calls, (gateway+backend+self)/calls
 	}
+	f.others = max(0, (to.machine-from.machine-gateway-backend-self).Seconds()/r.took.Seconds())
 	f.resident, err = sumOf(w.gateway, resident)
 	return f, err
 }
@@ -87,6 +104,7 @@ func ratio[T float64 | time.Duration](of, by []figures, what func(figures) T) fl
 }
 
 func rate(f figures) float64             { return f.rate }
+func whole(f figures) time.Duration      { return f.whole }
 func gatewayCPU(f figures) time.Duration { return f.gateway }
 
 // table prints what was raced; bare is the way that the others are measured by.
@@ -100,6 +118,13 @@ func table(conns int, ways []way, all [][]figures, bare int) {
 			us(median(f, gatewayCPU)), of(ratio(f, all[bare], gatewayCPU)), us(median(f, func(f figures) time.Duration { return f.backend })), mb(median(f, func(f figures) int64 { return f.resident })))
 	}
 	_ = t.Flush()
+	var others []figures
+	for _, f := range all {
+		others = append(others, f...)
+	}
+	if busy := median(others, func(f figures) float64 { return f.others }); busy > 0.1 {
+		fmt.Printf("(others kept %.1f of the cores busy meanwhile, and whoever waits for a disk waits for them too: read CPU)\n", busy)
+	}
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/1e6) }
