@@ -173,9 +173,9 @@ func (g *Gateway) unverified(w http.ResponseWriter, t identity.Tenant, name, tok
 	g.challenge(w, t, name, oauth.CodeInvalidToken)
 }
 
-// smuggleHeaders are those with which clients hand servers a credential of their own.
-var smuggleHeaders = []string{"X-Api-Key", "X-Auth-Token", "X-Access-Token", "X-Github-Token", "Private-Token", "X-Gitlab-Token", "X-Slack-Token", "X-Figma-Token", "Notion-Token", "X-Goog-Api-Key",
-	"Txn-Token", "Cookie", "Proxy-Authorization", "X-Forwarded-Access-Token", "X-Atlassian-Token-Api"}
+// smuggles are headers with which clients hand servers a credential of their own.
+var smuggles = map[string]bool{"X-Api-Key": true, "X-Auth-Token": true, "X-Access-Token": true, "X-Github-Token": true, "Private-Token": true, "X-Gitlab-Token": true, "X-Slack-Token": true,
+	"X-Figma-Token": true, "Notion-Token": true, "X-Goog-Api-Key": true, "Txn-Token": true, "Cookie": true, "Proxy-Authorization": true, "X-Forwarded-Access-Token": true, "X-Atlassian-Token-Api": true}
 
 // ordinary headers are not searched for credentials: their values are known kinds.
 var ordinary = map[string]bool{"Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Authorization": true, "Connection": true, "Content-Length": true, "Content-Type": true,
@@ -184,20 +184,22 @@ var ordinary = map[string]bool{"Accept": true, "Accept-Encoding": true, "Accept-
 
 // smuggled names what in the request is a credential for an upstream; "" if nothing is.
 func (g *Gateway) smuggled(r *http.Request, s *catalog.Server) string {
-	for _, l := range [][]string{smuggleHeaders, s.SmuggleHeaders} {
-		for _, name := range l {
-			if r.Header.Get(name) != "" {
-				return "header " + name
-			}
+	given := func(values []string) bool { return slices.ContainsFunc(values, func(v string) bool { return v != "" }) }
+	for _, name := range s.SmuggleHeaders {
+		if given(r.Header.Values(name)) {
+			return "header " + name
 		}
 	}
 	for name, values := range r.Header {
 		if ordinary[name] {
 			continue
 		}
+		if smuggles[name] && given(values) {
+			return "header " + name
+		}
 		if strings.Contains(name, "_") { // some servers read it as a hyphen
 			spelled := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-			if slices.Contains(smuggleHeaders, spelled) || spelled == "Authorization" || slices.ContainsFunc(s.SmuggleHeaders, func(n string) bool { return strings.EqualFold(n, spelled) }) {
+			if smuggles[spelled] || spelled == "Authorization" || slices.ContainsFunc(s.SmuggleHeaders, func(n string) bool { return strings.EqualFold(n, spelled) }) {
 				return "header " + name
 			}
 		}

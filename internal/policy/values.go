@@ -36,7 +36,7 @@ func principalUID(c *identity.Caller) cedar.EntityUID {
 
 // entities spells a request in Cedar's terms.
 func entities(r *Request) (*world, cedar.Request, error) {
-	var parents []cedar.EntityUID
+	parents := make([]cedar.EntityUID, 0, len(r.Caller.Groups))
 	for _, g := range r.Caller.Groups {
 		parents = append(parents, cedar.NewEntityUID("Group", cedar.String(g)))
 	}
@@ -111,6 +111,9 @@ func situation(r *Request, args cedar.Record) cedar.Record {
 }
 
 func stringSet(l []string) cedar.Set {
+	if len(l) == 0 {
+		return cedar.Set{} // which equals an empty set that was made
+	}
 	v := make([]cedar.Value, len(l))
 	for i, s := range l {
 		v[i] = cedar.String(s)

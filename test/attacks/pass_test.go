@@ -30,6 +30,9 @@ func TestA058_headers(t *testing.T) {
 			t.Errorf("%s: %d %s", name, got.Status, got.Body)
 		}
 	}
+	if got := r.call(t, "", "modern", k.Access, callBody("whoami", "{}"), "X-Api-Key", "", "X-Api-Key", "abc"); got.Status != http.StatusBadRequest {
+		t.Errorf("a key behind an empty one: %d %s", got.Status, got.Body)
+	}
 	before := len(r.Modern.Recorder.Entries())
 	got := r.call(t, "", "modern", k.Access, callBody("whoami", "{}"), "X_Forwarded_User", "alice", "Mcp-Init-Host", "evil-host", "X-Frontdesk-Call", "forged-call", "X-Real-Ip", "forged-address", "Authorization_", "forged-authorization",
 		"Forwarded", "for=forged-for", "Baggage", "forged-baggage", "Mcp-Session-Id", "forged-session", "X-Mcp-Server", "forged-server")
