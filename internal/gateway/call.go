@@ -226,7 +226,13 @@ func (c *call) forward(kind broker.Kind) {
 		return
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the call was broken off"}
-	defer func() { lease.Close(ctx, outcome) }()
+	defer func() {
+		if outcome == goesOn {
+			c.g.park(c.id+"\x00"+string(c.m.IDBytes()), lease, ends)
+			return
+		}
+		lease.Close(ctx, outcome)
+	}()
 	defer c.endWithAccess(ctx, lease, end)()
 	resp, err := c.send(ctx, lease, http.MethodPost, c.body)
 	if err != nil {

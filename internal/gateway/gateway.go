@@ -38,6 +38,7 @@ type Gateway struct {
 	held     map[audit.CallID]broker.Lease
 	streams  map[string]*clientStream // open GET streams by session, and subscriptions
 	calls    map[string]*call         // of legacy sessions, by session and id
+	parked   map[string]parked        // likewise: calls whose answer comes on another stream
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
 

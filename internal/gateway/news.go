@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -104,6 +105,38 @@ func (c *call) over() (last []byte, o broker.Outcome, ok bool) {
 			broker.Outcome{Result: audit.ResultOK, Detail: "the stream was ended"}, true
 	}
 	return nil, broker.Outcome{}, false
+}
+
+// goesOn is no outcome: the server has ended the stream of a call, and the answer comes on another one that the client opens
+// (2025-11-25, polling). Until then the call is open, and its keycard works.
+var goesOn = broker.Outcome{}
+
+type parked struct {
+	lease broker.Lease
+	limit *time.Timer
+}
+
+// park keeps the lease of such a call until its answer passes here, or its time is over: another replica may have passed it.
+func (g *Gateway) park(key string, l broker.Lease, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.parked == nil {
+		g.parked = map[string]parked{}
+	}
+	g.parked[key] = parked{l, time.AfterFunc(until.Sub(g.Now()), func() {
+		g.unpark(key, broker.Outcome{Result: audit.ResultUnknown, Detail: "the server ended the stream, and its answer was not seen here"})
+	})}
+}
+
+func (g *Gateway) unpark(key string, o broker.Outcome) {
+	g.mu.Lock()
+	p, ok := g.parked[key]
+	delete(g.parked, key)
+	g.mu.Unlock()
+	if ok {
+		p.limit.Stop()
+		p.lease.Close(context.Background(), o)
+	}
 }
 
 // running lets a legacy call be cancelled by its session and id. The modern era has no such notice: there the stream is closed.

@@ -30,14 +30,18 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the stream ended without an answer"}
 	others := &foreign{call: c, lease: lease}
 	events := mcp.NewEvents(resp.Body)
-	for answered := false; ; {
+	for answered, resumable := false, false; ; {
 		e, err := events.Next()
+		resumable = resumable || e.ID != "" && c.session != nil && c.m.Kind == mcp.Request
 		if err != nil {
 			if last, o, ok := c.over(); ok && !answered {
 				if last != nil {
 					_ = out.Message(last)
 				}
 				return o
+			}
+			if errors.Is(err, io.EOF) && !answered && resumable {
+				return goesOn
 			}
 			if !errors.Is(err, io.EOF) && c.m.Kind == mcp.Request && !answered && c.r.Context().Err() == nil {
 				_ = out.Message(mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeUnavailable, c.server.Title+" broke off its answer. Nothing is known of what it did.", nil))

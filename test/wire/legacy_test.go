@@ -272,6 +272,48 @@ func TestLegacyDisconnect(t *testing.T) {
 	})
 }
 
+// TestLegacyPolling: a server may end the stream of a call and answer on one that the client opens later (2025-11-25). The keycard of
+// the call works until the answer has passed.
+func TestLegacyPolling(t *testing.T) {
+	keycard := ""
+	calls := in("tools/call", func(w http.ResponseWriter, r *http.Request) {
+		keycard = r.Header.Get("Authorization")
+		stream(w, "id: c_1\nretry: 1000\ndata: \n\n")
+	})
+	s := play(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			calls(w, r)
+			return
+		}
+		stream(w, "id: c_2\n"+event(`{"jsonrpc":"2.0","id":7,"result":{"content":[]}}`))
+	})
+	session := s.initialize(t, "wire", `{}`)
+	egress := func() int {
+		r, err := http.NewRequestWithContext(within(t), http.MethodGet, s.Desk().Egress+"/egress/tracker/user", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", keycard)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if a := s.legacy(t, session, "tools/call", `"name":"seen"`); !strings.Contains(a.Body, "id: c_1") || strings.Contains(a.Body, "jsonrpc") {
+		t.Fatalf("got %q", a.Body)
+	}
+	open := egress()
+	a := s.send(t, http.MethodGet, "wire", "", append(session, "Last-Event-ID", "c_1")...)
+	if !strings.Contains(a.Body, `"content":[]`) {
+		t.Fatalf("got %q", a.Body)
+	}
+	if over := egress(); open == http.StatusUnauthorized || over != http.StatusUnauthorized {
+		t.Errorf("egress answered %d while the call was open, %d after it", open, over)
+	}
+}
+
 // TestNobodyWaitsForTheEnd: the answer ends the client's stream, whether or not the server ends its own.
 func TestNobodyWaitsForTheEnd(t *testing.T) {
 	s := play(t, in("tools/call", func(w http.ResponseWriter, r *http.Request) {
