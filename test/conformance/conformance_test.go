@@ -18,9 +18,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,8 +91,8 @@ func reference(t *testing.T, binary, stateless string) string {
 // scene is Frontdesk before both reference servers, and a person who is signed in.
 type scene struct {
 	*stage.Stage
-	direct  map[string]string // address of the reference server, by revision
-	through map[string]string // URL of Frontdesk with a token added, by revision
+	direct map[string]string       // address of the reference server, by revision
+	agents map[string]*world.Agent // who signed in to it at Frontdesk, by revision
 }
 
 func setUp(t *testing.T) *scene {
@@ -109,7 +106,7 @@ func setUp(t *testing.T) *scene {
 	if out, err := exec.Command("go", "build", "-o", binary, everything).CombinedOutput(); err != nil {
 		t.Fatalf("the reference server does not build: %v\n%s", err, out)
 	}
-	s := &scene{direct: map[string]string{}, through: map[string]string{}}
+	s := &scene{direct: map[string]string{}, agents: map[string]*world.Agent{}}
 	servers := ""
 	for _, r := range revisions {
 		s.direct[r.name] = reference(t, binary, r.stateless)
@@ -138,35 +135,9 @@ func setUp(t *testing.T) *scene {
 		if _, err := a.Tools(ctx); err != nil {
 			t.Fatal(err)
 		}
-		s.through[r.name] = withToken(t, s.Desk().MCP(r.server), a.AccessToken)
+		s.agents[r.name] = a
 	}
 	return s
-}
-
-// withToken stands before an endpoint and adds a token, for a suite that has no option for one. What the suite says of this
-// address, in Host and Origin, is said of the endpoint; every other name stays as it came, so that the endpoint itself
-// has to refuse it.
-func withToken(t *testing.T, endpoint string, token func() string) string {
-	t.Helper()
-	to, err := url.Parse(endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var self string
-	p := &httputil.ReverseProxy{FlushInterval: -1, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Rewrite: func(q *httputil.ProxyRequest) {
-		q.Out.URL = to
-		if q.Out.Host = q.In.Host; q.In.Host == self {
-			q.Out.Host = to.Host
-		}
-		if o := q.In.Header.Get("Origin"); o == "http://"+self {
-			q.Out.Header.Set("Origin", "http://"+to.Host)
-		}
-		q.Out.Header.Set("Authorization", "Bearer "+token())
-	}}
-	srv := httptest.NewServer(p)
-	t.Cleanup(srv.Close)
-	self = strings.TrimPrefix(srv.URL, "http://")
-	return srv.URL + "/"
 }
 
 // results is what came of a run: the worst status of each check, by "scenario check", and how many of them passed and failed,
@@ -180,13 +151,31 @@ var severity = map[string]int{"INFO": 0, "SKIPPED": 1, "SUCCESS": 2, "WARNING": 
 
 var scenarioDir = regexp.MustCompile(`^(?:server-)?(.+)-\d{4}-\d\d-\d\dT[-\dZ]+$`)
 
-// run runs a requirement set and reads the result of each check.
-func run(t *testing.T, address, revision string) (results, string) {
+// token is a fresh one: a run takes less time than it lives.
+func (s *scene) token(t *testing.T, revision string) string {
+	t.Helper()
+	a := s.agents[revision]
+	a.ExpireToken()
+	if _, err := a.Tools(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return a.AccessToken()
+}
+
+// run runs a requirement set and reads the result of each check. An empty token adds none.
+func run(t *testing.T, address, revision, token string) (results, string) {
 	t.Helper()
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, node, suite, "server", "--url", address, "--requirements", revision, "-o", dir)
+	if token != "" {
+		inside, err := filepath.Abs("token.mjs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Env = append(os.Environ(), "NODE_OPTIONS=--import="+inside, "SUITE_TOKEN="+token)
+	}
 	out, err := c.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
@@ -277,9 +266,9 @@ func differences(revision string, direct, through results) []string {
 func TestServerSuites(t *testing.T) {
 	s, known, seen := setUp(t), listed(t), map[string]bool{}
 	for _, r := range revisions {
-		direct, _ := run(t, "http://"+s.direct[r.name]+"/", r.name)
+		direct, _ := run(t, "http://"+s.direct[r.name]+"/", r.name, "")
 		for i := range *runs {
-			through, said := run(t, s.through[r.name], r.name)
+			through, said := run(t, s.Desk().MCP(r.server), r.name, s.token(t, r.name))
 			all := differences(r.name, direct, through)
 			unlisted := 0
 			for _, d := range all {

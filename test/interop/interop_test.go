@@ -49,8 +49,20 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // the world's parties talk to themselves
-	os.Exit(m.Run())
+	var err error
+	if built, err = os.MkdirTemp("", "frontdesk-interop-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(built)
+	os.Exit(code)
 }
+
+// binary is built once for all stages.
+var binary = sync.OnceValues(func() (string, error) { return stage.Build(context.Background(), built) })
+
+// built is where it lies.
+var built string
 
 func start(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
@@ -62,6 +74,10 @@ func start(t *testing.T, o stage.Options) *stage.Stage {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
+	var err error
+	if o.Binary, err = binary(); err != nil {
+		t.Fatal(err)
+	}
 	s, err := stage.New(ctx, t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -382,5 +398,28 @@ func TestUnmodifiedServer(t *testing.T) {
 	seen := api.requests()
 	if seen["octo-alice"] <= calls || seen["octo-bob"] <= calls || len(seen) != 2 {
 		t.Errorf("the API saw %v: want both users, more than %d times each, and nobody else", seen, calls)
+	}
+	beforeConnecting(t, s)
+}
+
+// beforeConnecting: a server that tries its token when a session starts refuses the session of whoever has not connected. The agent
+// is told what to do, not that a token was bad.
+func beforeConnecting(t *testing.T, s *stage.Stage) {
+	ctx := within(t)
+	a, err := world.NewAgent(world.AgentConfig{URL: s.Desk().MCP("forge"), Name: "agent of dora", Era: world.Era2025November, Browser: s.Person("dora", later)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	_, err = a.Call(ctx, "whoami", nil)
+	if err == nil || !strings.Contains(err.Error(), s.Desk().Public+"/connect/") {
+		t.Fatalf("not connected, but the agent was told: %v", err)
+	}
+	link := err.Error()[strings.Index(err.Error(), s.Desk().Public+"/connect/"):]
+	if err := s.Person("dora", "Continue to Forge").Open(ctx, strings.Fields(link)[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := a.Call(ctx, "whoami", nil); err != nil || r.IsError || !strings.Contains(world.Text(r), `"octo-dora"`) {
+		t.Errorf("connected, but the agent was told: %v, %v", r, err)
 	}
 }
