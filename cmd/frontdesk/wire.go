@@ -425,7 +425,7 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		}}
 		people := d.flows()
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
-			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
+			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Given: d.db, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,
 			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)

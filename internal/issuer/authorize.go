@@ -1,12 +1,14 @@
 package issuer
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,6 +129,9 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request, t identity.Tenant, 
 	}
 	c := Consent{ClientName: client.Name, ClientHost: hostOf(client, p.Redirect), RedirectHost: redirectHost(p.Redirect), Registration: client.How, Server: string(srv.Name),
 		Person: session.Name, Ticket: s.Browser.Seal(purposeConsent, s.Browser.Binding(w, r), plain), Until: s.Now().Add(familyLife)}
+	if c.Before, c.Changed, err = s.before(r.Context(), t, client, p); err != nil {
+		return err
+	}
 	for _, n := range srv.Needs {
 		if up := s.Catalog.Upstream(t, n.Upstream); up != nil {
 			c.Upstreams = append(c.Upstreams, up.Title)
@@ -134,6 +139,29 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request, t identity.Tenant, 
 	}
 	s.Pages.Consent(w, r, c)
 	return nil
+}
+
+// before says when the person last let this client in, and what of it has changed since: another name, another place to
+// which his browser goes back, other addresses in its registration.
+func (s *Server) before(ctx context.Context, t identity.Tenant, client Client, p pending) (time.Time, []string, error) {
+	was, err := s.Given.Consented(ctx, t, p.User, p.Client, p.Resource)
+	if fault.KindOf(err) == fault.NotFound {
+		return time.Time{}, nil, nil
+	}
+	var changed []string
+	if was.Name != client.Name {
+		changed = append(changed, "what it calls itself; it was “"+web.Foreign(was.Name)+"”")
+	}
+	if host := redirectHost(p.Redirect); was.RedirectHost != host {
+		changed = append(changed, "where your browser goes back to; it was "+web.Foreign(was.RedirectHost))
+	}
+	if !slices.Equal(was.RedirectURIs, client.RedirectURIs) {
+		changed = append(changed, "the addresses that it is registered with")
+	}
+	if !slices.Equal(was.Scopes, p.Scopes) {
+		changed = append(changed, "what it asks for")
+	}
+	return was.Given, changed, err
 }
 
 // hostOf is who stands behind a client: the host of its document, else of where it wants to be sent back.
@@ -181,6 +209,10 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, t identity.Tenan
 	}
 	if !client.allowsRedirect(p.Redirect) { // the document changed while the page was open
 		return fault.New(fault.Invalid, "this client's registration changed meanwhile; nothing was done; start again from your agent", nil)
+	}
+	if err := s.Given.PutConsent(r.Context(), Consented{Tenant: t, User: p.User, Client: p.Client, Resource: p.Resource, Name: client.Name, RedirectHost: redirectHost(p.Redirect),
+		RedirectURIs: client.RedirectURIs, Scopes: p.Scopes, Given: s.Now()}); err != nil {
+		return err
 	}
 	return s.allow(w, r, t, p, session)
 }

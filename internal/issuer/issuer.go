@@ -81,6 +81,27 @@ type Clients interface {
 	DropUnused(ctx context.Context, createdBefore time.Time) (int, error)
 }
 
+// Consented is what a person said yes to, as the client was then. It stands for no yes: every sign-in of a client asks. It lets
+// the page say what has changed since.
+type Consented struct {
+	Tenant       identity.Tenant
+	User         identity.UserID
+	Client       identity.ClientID
+	Resource     string
+	Name         string // foreign text
+	RedirectHost string
+	RedirectURIs []string
+	Scopes       []string
+	Given        time.Time
+}
+
+// ConsentStore keeps the last yes of a person to a client for a resource.
+type ConsentStore interface {
+	PutConsent(ctx context.Context, c Consented) error // replaces
+	// Consented returns fault.NotFound where there was none.
+	Consented(ctx context.Context, t identity.Tenant, u identity.UserID, c identity.ClientID, resource string) (Consented, error)
+}
+
 // Grants keeps codes and families. (Not the grants of package connect: these are OAuth's.)
 type Grants interface {
 	PutCode(ctx context.Context, c Code) error

@@ -31,6 +31,7 @@ type Server struct {
 	Epochs   *identity.Epochs
 	Users    identity.Users
 	Consents Consents
+	Given    ConsentStore
 	Browser  Browser
 	Pages    Pages
 	Log      *slog.Logger
@@ -80,6 +81,8 @@ type Consent struct {
 	Person       string
 	Ticket       string // sealed; posted back with the decision
 	Until        time.Time
+	Before       time.Time // when the person last said yes to this; zero: never
+	Changed      []string  // what has changed since, in words of ours
 }
 
 const (

@@ -12,6 +12,8 @@ import (
 var (
 	_ issuer.Clients = (*DB)(nil)
 	_ issuer.Grants  = (*DB)(nil)
+
+	_ issuer.ConsentStore = (*DB)(nil)
 )
 
 var clientTable = table[issuer.Client]{
@@ -47,6 +49,25 @@ func (db *DB) TouchClient(ctx context.Context, t identity.Tenant, id identity.Cl
 func (db *DB) DropUnused(ctx context.Context, createdBefore time.Time) (int, error) {
 	n, err := exec(ctx, db.write, "DELETE FROM clients WHERE how = 'dynamic' AND last_used = 0 AND created < $1", micros(createdBefore))
 	return int(n), err
+}
+
+var consentTable = table[issuer.Consented]{
+	name: "consents", none: "there was no such consent",
+	columns: "tenant, user_id, client, resource, name, redirect_host, redirect_uris, scopes, given",
+	fields: func(c *issuer.Consented) []any {
+		return []any{&c.Tenant, &c.User, &c.Client, &c.Resource, &c.Name, &c.RedirectHost, (*texts)(&c.RedirectURIs), (*texts)(&c.Scopes), (*when)(&c.Given)}
+	},
+}
+
+// PutConsent implements issuer.ConsentStore.
+func (db *DB) PutConsent(ctx context.Context, c issuer.Consented) error {
+	return consentTable.put(ctx, db.write, &c, ` ON CONFLICT (tenant, user_id, client, resource) DO UPDATE SET name = excluded.name, redirect_host = excluded.redirect_host,
+		redirect_uris = excluded.redirect_uris, scopes = excluded.scopes, given = excluded.given`)
+}
+
+// Consented implements issuer.ConsentStore.
+func (db *DB) Consented(ctx context.Context, t identity.Tenant, u identity.UserID, c identity.ClientID, resource string) (issuer.Consented, error) {
+	return consentTable.one(ctx, db.read, "WHERE tenant = $1 AND user_id = $2 AND client = $3 AND resource = $4", t, u, c, resource)
 }
 
 var codeTable = table[issuer.Code]{

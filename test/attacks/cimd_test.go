@@ -292,6 +292,53 @@ func TestA028A181_theBrowserThatAsked(t *testing.T) {
 	}
 }
 
+// TestA029_changedDocument: who changed since the person said yes is asked for again, and the page says what changed.
+func TestA029_changedDocument(t *testing.T) {
+	r := theRealm(t)
+	r.oracles(t)
+	now := map[string]any{"client_name": "Helper", "redirect_uris": []string{r.back.URL + "/cb"}}
+	id := r.docs.put(6, "/changing.json", func(w http.ResponseWriter, _ *http.Request) { reply(w, now) })
+	now["client_id"] = id
+	a := r.app(t, "", "x")
+	a.id = id
+	alice := r.person("alice", later)
+	first := open(t, r.stops("alice"), a.authorizeURL(nil))
+	if strings.Contains(first.Text(), "let it in") {
+		t.Errorf("said yes before: %s", first.Text())
+	}
+	k := a.signedIn(t, alice)
+	if again := open(t, r.stops("alice"), a.authorizeURL(nil)); !strings.Contains(again.Text(), "nothing of it has changed") {
+		t.Errorf("unchanged: %s", again.Text())
+	}
+	// The document is remembered for some minutes: a start anew forgets it, as time would.
+	now["client_name"], now["redirect_uris"] = "Helper <b>2</b>", []string{r.back.URL + "/cb", "https://evil.test/cb"}
+	if err := r.Desk().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Desk().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	changed := open(t, r.stops("alice"), a.authorizeURL(nil))
+	if !strings.Contains(changed.Text(), "it was “Helper”") || !strings.Contains(changed.Text(), "addresses that it is registered with") || strings.Contains(string(changed.Body), "<b>") {
+		t.Errorf("changed: %s", changed.Text())
+	}
+	moved := open(t, r.stops("alice"), a.authorizeURL(map[string]string{"redirect_uri": "https://evil.test/cb"}))
+	if !strings.Contains(moved.Text(), "it was 127.0.0.1") || !strings.Contains(moved.Text(), "evil.test") {
+		t.Errorf("moved: %s", moved.Text())
+	}
+	// A document that is none any more ends what it got.
+	delete(now, "redirect_uris")
+	if err := r.Desk().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Desk().Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if k := a.refresh(t, k.Refresh); k.Error != "invalid_client" {
+		t.Errorf("a client that is gone refreshes: %+v", k)
+	}
+}
+
 // TestA030_names: what a client says of itself is text, short, and not what the page shows first.
 func TestA030_names(t *testing.T) {
 	r := theRealm(t)

@@ -70,6 +70,21 @@ func codes(t *testing.T, a, b *store.DB) {
 	wantKind(t, err, fault.NotFound)
 }
 
+func consents(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := filled[issuer.Consented]()
+	ok(t, a.PutConsent(ctx, c))
+	same(t, must(b.Consented(ctx, ours, c.User, c.Client, c.Resource))(t), c)
+	c.Name, c.RedirectHost, c.RedirectURIs, c.Scopes, c.Given = "renamed", "elsewhere", []string{"https://z"}, nil, day.Add(time.Hour)
+	ok(t, b.PutConsent(ctx, c))
+	same(t, must(a.Consented(ctx, ours, c.User, c.Client, c.Resource))(t), c)
+	for _, k := range []issuer.Consented{{Tenant: "another", User: c.User, Client: c.Client, Resource: c.Resource}, {Tenant: ours, User: "another", Client: c.Client, Resource: c.Resource},
+		{Tenant: ours, User: c.User, Client: "another", Resource: c.Resource}, {Tenant: ours, User: c.User, Client: c.Client, Resource: "another"}} {
+		_, err := a.Consented(ctx, k.Tenant, k.User, k.Client, k.Resource)
+		wantKind(t, err, fault.NotFound)
+	}
+}
+
 func families(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	f := filled[issuer.Family]()
