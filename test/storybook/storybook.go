@@ -200,7 +200,10 @@ func open(dir string) (http.Handler, *web.Browser, error) {
 	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
 	for how, c := range map[string]issuer.Consent{
 		"document": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDocument},
-		"dynamic":  {ClientName: "Claude Code <b>Official</b>", ClientHost: "127.0.0.1", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDynamic},
+		"changed": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "claude.ai", Registration: issuer.RegisteredDocument, Before: Now.AddDate(0, -1, 0),
+			Changed: []string{"what it calls itself; it was “Claude”", "where your browser goes back to; it was 127.0.0.1"}},
+		"again":   {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDocument, Before: Now.AddDate(0, 0, -3)},
+		"dynamic": {ClientName: "Claude Code <b>Official</b>", ClientHost: "127.0.0.1", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDynamic},
 	} {
 		c.Server, c.Upstreams, c.Person, c.Ticket, c.Until = "issues", []string{"GitHub"}, "Alice Arden", "ticket", Now.Add(90*24*time.Hour)
 		mux.HandleFunc("GET /consent/"+how, func(w http.ResponseWriter, _ *http.Request) {
