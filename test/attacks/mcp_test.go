@@ -158,7 +158,7 @@ func TestA066_A067_headersAgreeWithTheBody(t *testing.T) {
 		t.Fatalf("%d %s", got.Status, got.Body)
 	}
 	h := s.evil.heard()[0].Header
-	if h.Get("Mcp-Name") != "whoami" || h.Get("X-Anything")+h.Get("Forwarded")+h.Get("Baggage") != "" || strings.Contains(h.Get("Authorization"), token) {
+	if h.Get("Mcp-Name") != "whoami" || h.Get("X-Anything")+h.Get("Forwarded")+h.Get("Baggage") != "" || strings.Contains(fmt.Sprint(h), token) {
 		t.Errorf("A-066/A-174: the server got %v", h)
 	}
 }
