@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"frontdesk.dev/frontdesk/test/world"
 )
 
 // askedMeta is that of a client which can show links.
@@ -179,5 +181,49 @@ func TestA088_whoSaysThatItIsDone(t *testing.T) {
 	got := s.call(t, "any", "{}")
 	if strings.Contains(got.Body, id) || !strings.Contains(got.Body, "its-own") {
 		t.Errorf("%d %s", got.Status, got.Body)
+	}
+}
+
+// TestA050_anotherPersonInTheBrowser: the browser is the one that left, and somebody else has signed in at it meanwhile.
+func TestA050_anotherPersonInTheBrowser(t *testing.T) {
+	s := foes(t)
+	s.oracles(t)
+	if err := s.IdP.SetGroups("mallory", "engineering", "everyone"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.IdP.SetGroups("mallory", "everyone") })
+	asked := s.post(t, "evil", s.unconnected(t, "mallory", "good-agent"), "any", callBody("any", "{}"))
+	link := linkIn.FindString(asked.Body)
+	if link == "" {
+		t.Fatalf("%d %s", asked.Status, asked.Body)
+	}
+	p := world.NewPerson("Continue to Tracker", "Sign out", "Allow", "Authorize", "Done").HasAccount(s.IdP.URL(), "mallory") // no account at the tracker: it ends there
+	_ = p.Open(t.Context(), link)
+	at := ""
+	for _, v := range p.History() {
+		if strings.HasPrefix(v.URL, s.Tracker.URL()+"/authorize?") {
+			at = v.URL
+		}
+	}
+	if at == "" {
+		t.Fatalf("mallory did not get to the tracker: %s", p.Page().Text())
+	}
+	if err := s.IdP.SignOut("mallory"); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Open(t.Context(), s.Desk().Public+"/signout")
+	p.HasAccount(s.IdP.URL(), "bob")
+	if err := p.Open(t.Context(), s.Desk().Public+"/portal/"); err != nil || !strings.Contains(p.Page().Text(), "Bob Brandt") {
+		t.Fatalf("bob did not sign in: %v %s", err, p.Page().Text())
+	}
+	p.HasAccount(s.Tracker.URL(), "octo-bob")
+	before := len(s.Tracker.Tokens())
+	if err := p.Open(t.Context(), at); err == nil || !strings.Contains(err.Error(), "nothing was saved") {
+		t.Errorf("bob finished what mallory began: %v %s", err, p.Page().Text())
+	}
+	for _, token := range s.Tracker.Tokens()[before:] {
+		if token.Kind != "code" {
+			t.Errorf("the code was exchanged for a %s", token.Kind)
+		}
 	}
 }
