@@ -121,7 +121,7 @@ func (c *call) era() error {
 	if v == mcp.Version2026July && c.m.Method != "initialize" {
 		return &mcp.Fault{Code: mcp.CodeParams, Msg: "_meta lacks io.modelcontextprotocol/protocolVersion"}
 	}
-	if v != "" && !slices.Contains(mcp.Supported, v) {
+	if v != "" && v != mcp.Version2026July && !mcp.Handshake(v) {
 		return &mcp.Fault{Code: mcp.CodeRequest, Msg: "this protocol version is not supported; supported are " + strings.Join(mcp.Supported, ", ")}
 	}
 	return nil

@@ -143,10 +143,14 @@ func (c *call) initialize() {
 		return
 	}
 	version := unquote(mcp.Lookup(msg, "result", "protocolVersion"))
-	if !slices.Contains(mcp.Legacy, version) {
-		m, _ := mcp.Scan(msg) // what cannot be read says nothing
-		outcome = resultOf(&m, resp.StatusCode)
-		c.write(resp.StatusCode, msg)
+	if m, err := mcp.Scan(msg); err != nil || m.Err.Present() { // the server's own refusal
+		outcome = c.whole(lease, &http.Response{StatusCode: resp.StatusCode, Body: io.NopCloser(bytes.NewReader(msg))}, "application/json")
+		return
+	}
+	if !mcp.Handshake(version) {
+		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with a version that is not spoken here"}
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, c.server.Title+" answered with a version of the protocol that Frontdesk does not speak: an operator can ask its maker for one that is supported",
+			must(map[string]any{"supported": mcp.Legacy, "requested": c.m.Version})))
 		return
 	}
 	if !c.begin(ctx, lease.State().Call, version, resp.Header.Get(mcp.HeaderSession)) {

@@ -74,6 +74,41 @@ func TestLegacySession(t *testing.T) {
 	}
 }
 
+// TestLegacyVersions: what both sides agree on, and what one of them does not speak.
+func TestLegacyVersions(t *testing.T) {
+	for version, want := range map[string]string{"2024-11-05": "session", "2025-03-26": "session", "2025-06-18": "session", "2031-01-01": "-32602"} {
+		s := play(t, in("initialize", func(w http.ResponseWriter, _ *http.Request) {
+			say(w, `{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"`+version+`","capabilities":{},"serverInfo":{"name":"wire","version":"1"}}}`)
+		}))
+		a := s.send(t, http.MethodPost, "wire", `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"`+version+`","capabilities":{},"clientInfo":{"name":"wire","version":"1"}}}`)
+		id := a.Header.Get("Mcp-Session-Id")
+		if want != "session" {
+			if id != "" || !strings.Contains(a.Body, want) {
+				t.Errorf("%s: got %s", version, a.Body)
+			}
+			continue
+		}
+		s.forget()
+		if a := s.legacy(t, []string{"Mcp-Session-Id", id, "MCP-Protocol-Version", version}, "tools/list", ""); a.Status != http.StatusOK || !strings.Contains(a.Body, "seen") {
+			t.Errorf("%s: got %d %s", version, a.Status, a.Body)
+		}
+		// A server that gave no session id gets none, and the header of the version came with 2025-06-18.
+		if h := s.received()[0].Header; h.Get("Mcp-Session-Id") != "" || (h.Get("Mcp-Protocol-Version") != "") != (version >= "2025-06-18") {
+			t.Errorf("%s: the server got %v", version, h)
+		}
+	}
+}
+
+// TestInitializeRefused: the server's own refusal passes, and no session begins.
+func TestInitializeRefused(t *testing.T) {
+	const refusal = `{"jsonrpc":"2.0","id":0,"error":{"code":-32603,"message":"not today"}}`
+	s := play(t, func(w http.ResponseWriter, _ *http.Request) { say(w, refusal) })
+	a := s.send(t, http.MethodPost, "wire", `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"wire","version":"1"}}}`)
+	if a.Body != refusal || a.Header.Get("Mcp-Session-Id") != "" {
+		t.Errorf("got %s, session %q", a.Body, a.Header.Get("Mcp-Session-Id"))
+	}
+}
+
 // TestLegacyUnknownMethod: 404 about a method must not end the session.
 func TestLegacyUnknownMethod(t *testing.T) {
 	s := play(t, in("completion/complete", func(w http.ResponseWriter, _ *http.Request) {

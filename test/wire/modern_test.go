@@ -204,3 +204,39 @@ func TestModernNestedQuestion(t *testing.T) {
 		t.Errorf("the server got %+v", got)
 	}
 }
+
+// TestStop: a process that stops ends what no call ends, by its era's rules, and so need not be waited for.
+func TestStop(t *testing.T) {
+	s, err := begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Mcp-Method") == "" && r.Method == http.MethodPost {
+			polite(w, r)
+			return
+		}
+		stream(w, event(`{"jsonrpc":"2.0","method":"notifications/hello"}`))
+		<-r.Context().Done()
+	})
+	s.mu.Unlock()
+	session := s.initialize(t, "wire", `{}`)
+	legacy := messages(s.open(t, within(t), http.MethodGet, "wire", "", session...).Body)
+	body := `{"jsonrpc":"2.0","id":"s1","method":"subscriptions/listen","params":{` + meta + `,"notifications":{"toolsListChanged":true}}}`
+	modern := messages(s.open(t, within(t), http.MethodPost, "wire", body, modernHeaders("subscriptions/listen", "")...).Body)
+	next(t, legacy)
+	next(t, modern)
+	if err := s.Desk().Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, modern); got != `{"jsonrpc":"2.0","id":"s1","result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":"s1"}}}` {
+		t.Errorf("got %s", got)
+	}
+	if _, open := <-modern; open {
+		t.Error("the subscription goes on")
+	}
+	if _, open := <-legacy; open {
+		t.Error("the session's stream goes on")
+	}
+}

@@ -9,6 +9,8 @@ import (
 
 // Revisions of the protocol.
 const (
+	// Version2024November had a transport of its own, which is not spoken here; some peers agree on it over streamable HTTP.
+	Version2024November = "2024-11-05"
 	Version2025March    = "2025-03-26"
 	Version2025June     = "2025-06-18"
 	Version2025November = "2025-11-25"
@@ -20,6 +22,11 @@ var (
 	Legacy    = []string{Version2025November, Version2025June, Version2025March}
 	Supported = append([]string{Version2026July}, Legacy...)
 )
+
+// Handshake reports whether a session may agree on this version.
+func Handshake(version string) bool {
+	return version == Version2024November || slices.Contains(Legacy, version)
+}
 
 // Headers of streamable HTTP.
 const (

@@ -181,6 +181,7 @@ func TestEvents(t *testing.T) {
 func FuzzScan(f *testing.F) {
 	f.Add([]byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1},` + modernMeta + `}}`))
 	f.Add([]byte(`{"jsonrpc":"2.0","id":1,"result":{}}`))
+	f.Add([]byte(`{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"a"}, {"name":"b"}],"nextCursor":""}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		m, err := mcp.Scan(body)
 		if err != nil {
@@ -192,6 +193,13 @@ func FuzzScan(f *testing.F) {
 			ID     json.RawMessage `json:"id"`
 		}
 		var all map[string]json.RawMessage
+		if method := mcp.ListIn(body); method != "" {
+			if names, err := mcp.ListNames(method, body); err == nil {
+				if out, err := mcp.FilterList(method, body, make([]bool, len(names))); err != nil || !json.Valid(out) {
+					t.Errorf("filtering broke it: %q, %v", out, err)
+				}
+			}
+		}
 		if json.Unmarshal(body, &all) != nil {
 			t.Fatalf("taken, but not JSON: %q", body)
 		}
