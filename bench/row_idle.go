@@ -53,6 +53,7 @@ func (b *bench) idle(t *tabwriter.Writer, w way, n int) error {
 		}
 		defer func() { _ = conn.Close() }()
 	}
+	sleep(b.ctx, 11*time.Second) // what the opening left to do is done every ten seconds
 	busy, err := sumOf(w.gateway, cpu)
 	if err != nil {
 		return err
