@@ -100,6 +100,7 @@ func running(c *cobra.Command) []finding {
 	for _, w := range cfg.warnings {
 		l = append(l, finding{"note", w, ""})
 	}
+	l = append(l, cfg.walls(s)...)
 	if cfg.digest != s["config_digest"] {
 		return append(l, finding{"note", "the config on disk is not the one that runs", "frontdesk reload"})
 	}

@@ -175,35 +175,64 @@ func sandboxCommand() *cobra.Command {
 	}}
 }
 
-// sandboxFindings says which walls stand on this machine: one sandbox is built and taken down again.
-func sandboxFindings() (stands []string, missing map[string]string) {
-	missing = map[string]string{}
+// standing says which walls stand here, and why the others do not: one sandbox is built, by the process that would build the
+// servers', and taken down again.
+func standing() map[string]string {
+	report := sandbox.Report{}
 	c, err := sandbox.Build(sandbox.Setup{UID: 79_999, Memory: 64 << 20, Processes: 16, Files: 64})
-	if err != nil {
-		for _, m := range sandbox.Measures {
-			missing[string(m)] = err.Error()
-		}
-		return nil, missing
+	if err == nil {
+		defer c.Kill()
+		report = c.Report
 	}
-	defer c.Kill()
+	found := map[string]string{}
 	for _, m := range sandbox.Measures {
-		if c.Report.Held(m) {
-			stands = append(stands, string(m))
-		} else {
-			missing[string(m)] = c.Report[m]
+		switch {
+		case err != nil:
+			found[wallPrefix+string(m)] = err.Error()
+		case !report.Held(m):
+			found[wallPrefix+string(m)] = report[m]
+		default:
+			found[wallPrefix+string(m)] = stands
 		}
 	}
-	return stands, missing
+	return found
 }
 
-// hosts reports whether the config has a server that we run.
-func (c *Config) hosts() bool {
-	for _, org := range c.tenants() {
-		for _, s := range org.Servers {
-			if len(s.Command) > 0 {
-				return true
+const (
+	wallPrefix = "sandbox."
+	stands     = "stands"
+)
+
+// walls are doctor's words on the sandbox: what stands, and what some server would not be started without.
+func (c *Config) walls(status map[string]string) (l []finding) {
+	var up []string
+	for _, m := range sandbox.Measures {
+		why := status[wallPrefix+string(m)]
+		if why == stands {
+			up = append(up, string(m))
+			continue
+		}
+		if names := c.requiring(string(m)); len(names) > 0 {
+			l = append(l, finding{"bad", fmt.Sprintf("sandbox: %s does not stand here (%s), so %s will not be started", m, why, strings.Join(names, ", ")), "docs/hosting.md says what it needs; `sandbox: {require: [...]}` says which must stand"})
+		} else {
+			l = append(l, finding{"note", fmt.Sprintf("sandbox: %s does not stand here: %s", m, why), ""})
+		}
+	}
+	if len(up) == 0 {
+		return l
+	}
+	return append([]finding{{"ok", "sandbox of hosted servers: these walls stand here: " + strings.Join(up, ", "), ""}}, l...)
+}
+
+// requiring are the servers that are not started without a measure.
+func (c *Config) requiring(measure string) (names []string) {
+	for _, servers := range c.snapshot.Servers {
+		for n, s := range servers {
+			if s.Program != nil && slices.Contains(s.Program.Require, measure) {
+				names = append(names, string(n))
 			}
 		}
 	}
-	return false
+	slices.Sort(names)
+	return names
 }

@@ -303,6 +303,7 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	for _, a := range d.refresh.Ailing() {
 		s["upstream "+string(a.Upstream)] = string(a.Trouble) + " since " + a.Since.UTC().Format(time.RFC3339)
 	}
+	maps.Copy(s, standing())
 	return s
 }
 

@@ -2,16 +2,21 @@ package stage_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
@@ -54,9 +59,7 @@ func connected(t *testing.T, s *stage.Stage, who, server string) *world.Agent {
 // TestHostedServer: a program with a token in its environment serves two users at once, each as himself, and neither it nor
 // the agent ever sees a credential.
 func TestHostedServer(t *testing.T) {
-	dir, path := program(t, "stdio")
-	s := start(t, stage.Options{Servers: fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
-`, path, dir)})
+	s := own(t)
 	alice, bob := connected(t, s, "alice", "own"), connected(t, s, "bob", "own")
 	for range 3 {
 		for who, a := range map[string]*world.Agent{"alice": alice, "bob": bob} {
@@ -66,17 +69,16 @@ func TestHostedServer(t *testing.T) {
 		}
 	}
 	env := world.Text(call(t, alice, "env", nil))
-	t.Log(env)
-	logs, err := s.Desk().Run("servers", "logs", "own")
-	if err != nil {
-		t.Fatal(err)
+	if !strings.Contains(env, "TRACKER_TOKEN=***") || !strings.Contains(env, "TRACKER_URL=http://127.0.0.1:3128/egress/tracker") || strings.Contains(env, "FRONTDESK") {
+		t.Errorf("its environment: %s", env)
 	}
-	t.Log(logs)
-	list, err := s.Desk().Run("servers", "list")
-	if err != nil {
-		t.Fatal(err)
+	logs, err := s.Desk().Run("servers", "logs", "own", "--user", "emp-alice")
+	if err != nil || strings.Count(logs, "client ") != 1 || !strings.Contains(logs, "starting with token ***") || !strings.Contains(logs, "early: 403") {
+		t.Errorf("its log: %v %s", err, logs)
 	}
-	t.Log(list)
+	if _, err := s.Desk().Run("servers", "logs", "issues"); err == nil {
+		t.Error("there is a log of a server that runs elsewhere")
+	}
 }
 
 func call(t *testing.T, a *world.Agent, tool string, args map[string]any) *mcp.CallToolResult {
@@ -88,4 +90,112 @@ func call(t *testing.T, a *world.Agent, tool string, args map[string]any) *mcp.C
 		t.Fatalf("%s: %v", tool, err)
 	}
 	return r
+}
+
+// own is a stage with the world's stdio server behind /mcp/own.
+func own(t *testing.T) *stage.Stage {
+	t.Helper()
+	dir, path := program(t, "stdio")
+	return start(t, stage.Options{Servers: fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
+`, path, dir)})
+}
+
+// running are the processes of hosted servers.
+func running(t *testing.T, s *stage.Stage) (l []hosted.State) {
+	t.Helper()
+	out, err := s.Desk().Run("servers", "list", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(out), &l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// gone waits until a process is no more.
+func gone(t *testing.T, pid int, within time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(within); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d lives on after %s", pid, within)
+		}
+	}
+}
+
+// TestHostedEnds: when a person's access ends, so do his process and its keycard; when Frontdesk is killed, nothing stays.
+func TestHostedEnds(t *testing.T) {
+	s := own(t)
+	alice := connected(t, s, "alice", "own")
+	first := running(t, s)
+	bob := connected(t, s, "bob", "own")
+	both := running(t, s)
+	if len(first) != 1 || len(both) != 2 {
+		t.Fatalf("want a process each: %v %v", first, both)
+	}
+	if said, err := s.Desk().Run("doctor"); err != nil || !strings.Contains(said, "these walls stand here: ") {
+		t.Errorf("doctor: %v %s", err, said)
+	}
+	resp, err := http.PostForm(s.Desk().Public+"/revoke", url.Values{"client_id": {string(first[0].Client)}, "token": {alice.AccessToken()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	gone(t, first[0].Pid, 5*time.Second)
+	left := running(t, s)
+	if len(left) != 1 || left[0].User == first[0].User {
+		t.Fatalf("left is %v", left)
+	}
+	if text := world.Text(call(t, bob, "whoami", nil)); !strings.Contains(text, "octo-bob") {
+		t.Errorf("bob is told: %s", text)
+	}
+	acts, err := s.Desk().Run("audit", "tail", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(acts, `"process"`) || !strings.Contains(acts, "the user's access has ended") {
+		t.Errorf("the log does not say how alice's process ended: %s", acts)
+	}
+	if err := s.Desk().Kill(); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, left[0].Pid, 5*time.Second)
+}
+
+// TestHostedEras: a client without a handshake is served by a program that knows only that, and the other way round.
+func TestHostedEras(t *testing.T) {
+	dir, path := program(t, "stdio")
+	entry := func(name, args string) string {
+		return fmt.Sprintf(`  %s: {command: [%s%s], sandbox: {read: [%s]}, allow: [group:engineering]}
+`, name, path, args, dir)
+	}
+	s := start(t, stage.Options{Servers: entry("old", ", -legacy") + entry("new", "")})
+	for _, server := range []string{"old", "new"} {
+		for _, era := range []string{world.Era2025June, world.Era2025November, world.Era2026July} {
+			t.Run(server+" "+era, func(t *testing.T) {
+				a := agent(t, world.AgentConfig{URL: s.Desk().MCP(server), Name: "agent " + server + era, Era: era, Progress: true, Browser: s.Person("alice", "Later: a tool that needs it will ask then")})
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				session, err := a.Session(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := session.InitializeResult().ProtocolVersion; got != era {
+					t.Errorf("agreed on %s", got)
+				}
+				if text := world.Text(call(t, a, "echo", map[string]any{"text": "hi"})); text != "hi" {
+					t.Errorf("got %q", text)
+				}
+				if text := world.Text(call(t, a, "slow", map[string]any{"text": "30ms"})); text != "done" {
+					t.Errorf("got %q", text)
+				}
+				if _, err := a.AwaitNotice(ctx, "notifications/progress"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
