@@ -27,11 +27,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 func serveCommand() *cobra.Command {
-	return &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+	restored := false
+	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		path := "frontdesk.yaml"
 		if len(args) == 1 {
 			path = args[0]
@@ -61,8 +63,17 @@ func serveCommand() *cobra.Command {
 			// a few megabytes over and over. GOGC and GOMEMLIMIT of the environment stand above this.
 			debug.SetGCPercent(300)
 		}
+		if restored {
+			n, err := d.db.Restored(c.Context(), refresh.ReasonRestored)
+			if err != nil {
+				return err
+			}
+			log.Info("the database was restored from a backup: each connection is tried before it is trusted", "connections", n)
+		}
 		return d.serve(c.Context(), c.OutOrStdout())
 	}}
+	cmd.Flags().BoolVar(&restored, "restored", false, "the database comes from a backup: try each connection before it is trusted (docs/connections.md)")
+	return cmd
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -44,6 +45,8 @@ var health = map[vault.Status]string{
 
 // soon is how long before its end a credential that nobody renews is told to be ending.
 const soon = 14 * 24 * time.Hour
+
+func endsSoon(end, now time.Time) bool { return !end.IsZero() && end.Sub(now) < soon }
 
 func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) error {
 	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, "")
@@ -87,7 +90,7 @@ func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
 	switch {
 	case c.Status == vault.NeedsReconnect:
 		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", h.Health+c.Reason
-	case c.Status == vault.Active && !c.Refreshes && !c.Expires.IsZero() && c.Expires.Sub(s.Now()) < soon:
+	case c.Status == vault.Active && !c.Refreshes && endsSoon(c.Expires, s.Now()), c.Status == vault.Active && endsSoon(refresh.Lapsing(up, c), s.Now()):
 		h.Bad, h.Badge, h.Tone, h.Health = true, "ends soon", "ask", "works, but ends soon and is not renewed by itself"
 	}
 	if h.Bad {

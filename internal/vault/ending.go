@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -131,13 +132,7 @@ func (e *Endings) Run(ctx context.Context) error {
 	tick := time.NewTicker(endEvery)
 	defer tick.Stop()
 	for {
-		due, err := e.Store.DueEndings(ctx, e.Now(), endBatch)
-		for _, row := range due {
-			if err = e.again(ctx, row); err != nil {
-				break
-			}
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := e.Round(ctx); err != nil && ctx.Err() == nil {
 			e.Log.Warn("vendors could not be asked again to end connections; it is tried again", "error", err)
 		}
 		select {
@@ -146,6 +141,17 @@ func (e *Endings) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Round is one look of Run.
+func (e *Endings) Round(ctx context.Context) error {
+	due, err := e.Store.DueEndings(ctx, e.Now(), endBatch)
+	for _, row := range due {
+		if err = errors.Join(err, e.again(ctx, row)); err != nil {
+			break
+		}
+	}
+	return err
 }
 
 func (e *Endings) again(ctx context.Context, row Ending) error {

@@ -59,7 +59,7 @@ type Connection struct {
 	Sealed
 }
 
-// Machine holds the columns of the refresh machine (docs/operate.md, "How a connection is kept alive").
+// Machine holds the columns of the refresh machine (docs/connections.md).
 type Machine struct {
 	Generation int64 // counts connects of this user at this upstream
 	Version    int64 // counts stored credentials within a generation

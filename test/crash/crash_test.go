@@ -1,6 +1,7 @@
 //go:build crash
 
-// Package crash_test kills Frontdesk at random moments under load. Run it by `make crash` (KILLS=100).
+// Package crash_test kills Frontdesk under load that refreshes nearly all the time, at random moments and at each step of a
+// refresh as the vendor sees it. Run it by `make crash` (KILLS=100).
 package crash_test
 
 import (
@@ -16,105 +17,196 @@ import (
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/test/pg"
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
+	"frontdesk.dev/frontdesk/test/world/authserver"
 )
 
-var kills = flag.Int("kills", 100, "how often the process is killed")
+var kills = flag.Int("kills", 100, "how often a process is killed on each database, over all kinds of vendor")
+
+// rules are what the config says of each kind of vendor.
+var rules = map[authserver.Rotation]string{
+	authserver.RotationNone:   "{rotation: none, old_access_survives: true, scope_needed: offline_access}",
+	authserver.RotationGrace:  "{rotation: grace, grace_seconds: 30, old_access_survives: true, scope_needed: offline_access}",
+	authserver.RotationStrict: "{rotation: strict, scope_needed: offline_access}",
+}
+
+// TestKilled: each connection answers again or is marked with its reason, and is marked at a strict vendor alone; no vendor saw a
+// used token again but after a kill; no intent is without an outcome in the end; and the chain verifies.
+func TestKilled(t *testing.T) {
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	binary, err := stage.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, replicas := range []int{1, 2} {
+		for i, kind := range []authserver.Rotation{authserver.RotationNone, authserver.RotationGrace, authserver.RotationStrict} {
+			t.Run(fmt.Sprintf("%s, %d replicas", kind, replicas), func(t *testing.T) {
+				o := stage.Options{Binary: binary, Replicas: replicas, Allow: "[everyone]", Refresh: rules[kind],
+					Tracker: world.TrackerConfig{Rotation: kind, OldAccessDies: kind == authserver.RotationStrict, AccessLifetime: 2 * time.Second}}
+				if replicas > 1 {
+					o.Database = pg.Start(t)
+				}
+				storm(t, o, (*kills+i)/3)
+			})
+		}
+	}
+}
+
+// run is one storm.
+type run struct {
+	t      *testing.T
+	s      *stage.Stage
+	kind   authserver.Rotation
+	people []*person
+
+	calls, good atomic.Int64
+	killed      map[string]int // by step
+	marked      map[string]int // by reason
+	back        []time.Duration
+}
 
 type person struct {
 	name  string
 	agent *world.Agent
 	link  atomic.Value // the connect link that the last answer held, "" if it answered
+	last  atomic.Int64 // when it last answered, in nanoseconds
+
+	failed atomic.Value // the last error, as text
 }
 
-// TestKilled: no connection silently dead (each works, or is marked for reconnection with its reason), no intent without an
-// outcome in the end, and the chain verifies. The tracker rotates strictly and its tokens live two seconds, so that a refresh
-// is nearly always under way.
-func TestKilled(t *testing.T) {
-	slog.SetDefault(slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Minute)
+func storm(t *testing.T, o stage.Options, kills int) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
-	s, err := stage.New(ctx, t.TempDir(), stage.Options{Tracker: world.TrackerConfig{AccessLifetime: 2 * time.Second}})
+	s, err := stage.New(ctx, t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	var people []*person
-	for _, name := range []string{"alice", "bob"} {
-		a, err := world.NewAgent(world.AgentConfig{URL: s.Desk().MCP("modern"), Name: name, Era: world.Era2026July, Browser: s.Person(name, "Connect Tracker", "Done")})
+	r := &run{t: t, s: s, kind: o.Tracker.Rotation, killed: map[string]int{}, marked: map[string]int{}}
+	for i, name := range []string{"alice", "bob", "carol", "mallory"} {
+		c := world.AgentConfig{URL: s.Desk().MCP("modern"), Name: name, Era: world.Era2026July, Browser: s.Person(name, "Connect Tracker", "Done")}
+		if i%2 == 1 { // half of them at the vendor's own server, whose credential the gateway's replica renews rather than the egress's
+			c.URL, c.Era = s.Desk().MCP("tracker"), world.Era2025November
+		}
+		a, err := world.NewAgent(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r, err := a.Call(ctx, "whoami", nil); err != nil || r.IsError {
-			t.Fatal(r, err)
+		if answer, err := a.Call(ctx, "whoami", nil); err != nil || answer.IsError {
+			t.Fatal(name, world.Text(answer), err)
 		}
-		people = append(people, &person{name: name, agent: a})
+		r.people = append(r.people, &person{name: name, agent: a})
 	}
-	var calls, good atomic.Int64
 	load, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	for _, p := range people {
-		for range 4 {
-			wg.Go(func() {
-				for load.Err() == nil {
-					one, done := context.WithTimeout(load, 10*time.Second)
-					r, err := p.agent.Call(one, "whoami", nil)
-					done()
-					calls.Add(1)
-					switch {
-					case err != nil:
-						time.Sleep(50 * time.Millisecond) // it is down: that is the test
-					case r.IsError && strings.Contains(world.Text(r), "/connect/"):
-						p.link.Store(world.Text(r)[strings.LastIndex(world.Text(r), "\n")+1:])
-						time.Sleep(50 * time.Millisecond)
-					case !r.IsError:
-						p.link.Store("")
-						good.Add(1)
-					}
-				}
-			})
+	for _, p := range r.people {
+		for range 2 {
+			wg.Go(func() { r.load(load, p) })
 		}
 	}
-	marked := map[string]int{}
-	for k := range *kills {
-		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond)
-		if err := s.Desk().Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Desk().Start(ctx); err != nil {
-			t.Fatalf("kill %d: %v", k, err)
-		}
-		for _, p := range people {
-			reconnect(t, ctx, s, p, marked)
-		}
-	}
-	time.Sleep(time.Second)
-	stop()
-	wg.Wait()
-	for _, p := range people {
-		alive(t, ctx, s, p, marked)
-	}
-	fmt.Printf("kills %d, calls %d, answered %d, reconnects by reason %v\n", *kills, calls.Load(), good.Load(), marked)
-
-	// What the dead processes left open is closed once their heartbeat is half a minute old.
-	var report struct {
-		Verdict, Rows, Writers, Open int
-		Where, What                  string
-	}
-	for end := time.Now().Add(90 * time.Second); ; time.Sleep(time.Second) {
-		out, err := s.Desk().Run("audit", "verify", "--json")
-		if jerr := json.Unmarshal([]byte(out), &report); jerr != nil || err != nil {
-			t.Fatalf("the chain does not verify: %v\n%s", err, out)
-		}
-		if report.Open == 0 {
+	for n := range kills {
+		r.kill(ctx, n)
+		r.settled(ctx)
+		if t.Failed() {
 			break
 		}
-		if time.Now().After(end) {
-			t.Fatalf("%d intents have no outcome", report.Open)
+	}
+	stop()
+	wg.Wait()
+	for _, p := range r.people { // a session is an act that is open
+		if err := p.agent.Disconnect(); err != nil {
+			t.Log(err) // its session may have been another process's
 		}
 	}
-	fmt.Printf("audit: %d records in %d chains, whole, none open\n", report.Rows, report.Writers)
+	r.report(kills)
+	r.audit(ctx)
+}
+
+// load calls all the time.
+func (r *run) load(ctx context.Context, p *person) {
+	for ctx.Err() == nil {
+		one, done := context.WithTimeout(ctx, 10*time.Second)
+		answer, err := p.agent.Call(one, "whoami", nil)
+		done()
+		r.calls.Add(1)
+		switch {
+		case err != nil:
+			p.failed.Store(err.Error())
+			_ = p.agent.Disconnect() // a session of the SDK's gives up for good after some tries
+			time.Sleep(20 * time.Millisecond) // it is down: that is the test
+		case answer.IsError && strings.Contains(world.Text(answer), "/connect/"):
+			p.link.Store(world.Text(answer)[strings.LastIndex(world.Text(answer), "\n")+1:])
+			time.Sleep(50 * time.Millisecond)
+		case !answer.IsError:
+			p.link.Store("")
+			p.last.Store(time.Now().UnixNano())
+			r.good.Add(1)
+		default:
+			p.failed.Store(world.Text(answer))
+		}
+	}
+}
+
+// kill kills one process: by turns at a random moment, and at each step that the vendor sees.
+func (r *run) kill(ctx context.Context, n int) {
+	r.t.Helper()
+	step := "at random"
+	victim := rand.IntN(len(r.s.Desks))
+	if aim := n % (len(world.Steps) + 1); aim < len(world.Steps) {
+		after := time.Duration(0)
+		if world.Steps[aim] == world.StepLast {
+			after = time.Duration(rand.IntN(20)) * time.Millisecond
+		}
+		struck := make(chan int, 1)
+		r.s.Tracker.Ambush.Lay(world.Steps[aim], after, func(peer string) {
+			i := ownerOf(r.s.Desks, peer)
+			if i >= 0 {
+				_ = r.s.Desks[i].Strike()
+			}
+			struck <- i
+		})
+		select {
+		case i := <-struck:
+			if i < 0 {
+				return // it hung up before we knew who it was
+			}
+			victim, step = i, string(world.Steps[aim])
+		case <-time.After(10 * time.Second):
+			r.t.Fatal("nothing was renewed for ten seconds")
+		}
+	} else {
+		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond)
+	}
+	r.killed[step]++
+	if err := r.s.Desks[victim].Kill(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.s.Desks[victim].Start(ctx); err != nil {
+		r.t.Fatalf("after a kill %s it does not start: %v\n%s", step, err, r.s.Desks[victim].Log())
+	}
+}
+
+// settled waits until each connection has answered since the restart, or is marked, and does then what its user would.
+func (r *run) settled(ctx context.Context) {
+	r.t.Helper()
+	start := time.Now()
+	for _, p := range r.people {
+		for p.last.Load() < start.UnixNano() {
+			if time.Since(start) > 20*time.Second {
+				status, reason := connection(r.t, r.s, p.name)
+				err, _ := p.failed.Load().(string)
+				r.t.Errorf("%s: the connection says %s (%s), and does not answer: %s\n%s", p.name, status, reason, err, r.s.Desk().Log())
+				return
+			}
+			if link, _ := p.link.Load().(string); link != "" {
+				r.reconnect(ctx, p)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		r.back = append(r.back, time.Duration(p.last.Load())-time.Duration(start.UnixNano()))
+	}
 }
 
 // connection is what `frontdesk connections list` says.
@@ -133,45 +225,73 @@ func connection(t *testing.T, s *stage.Stage, name string) (status, reason strin
 	return "", ""
 }
 
-// reconnect does what the person would, where a connection is marked. A mark without a reason is a failure.
-func reconnect(t *testing.T, ctx context.Context, s *stage.Stage, p *person, marked map[string]int) {
-	t.Helper()
-	status, reason := connection(t, s, p.name)
+// reconnect does what the person would, where a connection is marked. A mark without a reason is a failure, and so is any at a
+// vendor that forgives.
+func (r *run) reconnect(ctx context.Context, p *person) {
+	r.t.Helper()
+	status, reason := connection(r.t, r.s, p.name)
 	if status != "needs_reconnect" {
 		return
 	}
 	if reason == "" {
-		t.Errorf("%s: marked without a reason", p.name)
+		r.t.Errorf("%s: marked without a reason", p.name)
 	}
-	marked[reason]++
-	for range 200 {
+	if r.kind != authserver.RotationStrict {
+		r.t.Errorf("%s: marked at a vendor that forgives: %s", p.name, reason)
+	}
+	r.marked[reason]++
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if link, _ := p.link.Load().(string); link != "" {
-			if err := s.Person(p.name, "Continue to Tracker").Open(ctx, link); err == nil {
+			if err := r.s.Person(p.name, "Continue to Tracker").Open(ctx, link); err == nil {
 				return
 			}
 		}
-		if status, _ := connection(t, s, p.name); status != "needs_reconnect" {
+		if status, _ := connection(r.t, r.s, p.name); status != "needs_reconnect" {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	t.Errorf("%s cannot reconnect", p.name)
+	r.t.Errorf("%s cannot reconnect", p.name)
 }
 
-// alive: after the storm each connection answers, or says what it needs.
-func alive(t *testing.T, ctx context.Context, s *stage.Stage, p *person, marked map[string]int) {
-	t.Helper()
-	for range 100 {
-		r, err := p.agent.Call(ctx, "whoami", nil)
-		if err == nil && !r.IsError && strings.Contains(world.Text(r), "octo-"+p.name) {
-			return
-		}
-		if err == nil && r.IsError && strings.Contains(world.Text(r), "/connect/") {
-			p.link.Store(world.Text(r)[strings.LastIndex(world.Text(r), "\n")+1:])
-			reconnect(t, ctx, s, p, marked)
-		}
-		time.Sleep(100 * time.Millisecond)
+// report prints what happened, and compares it with what the vendor saw.
+func (r *run) report(kills int) {
+	seen := map[authserver.Outcome]int{}
+	for _, red := range r.s.Tracker.Redemptions() {
+		seen[red.Outcome]++
 	}
-	status, reason := connection(t, s, p.name)
-	t.Errorf("%s: the connection says %s (%s), and does not answer", p.name, status, reason)
+	marks := 0
+	for _, n := range r.marked {
+		marks += n
+	}
+	half, most := spread(r.back)
+	fmt.Printf("%s\n  calls %d, answered %d; kills by step %v\n  vendor saw %v; reconnects by reason %v\n  from ready to an answer: median %s, at most %s\n",
+		r.t.Name(), r.calls.Load(), r.good.Load(), r.killed, seen, r.marked, half.Round(time.Millisecond), most.Round(time.Millisecond))
+	if seen[authserver.Reused] > marks || seen[authserver.Reused] > kills || seen[authserver.GraceAgain] > kills {
+		r.t.Errorf("the vendor saw used tokens again more often than a kill explains: %v after %d kills, %d of them with a mark", seen, kills, marks)
+	}
+	if seen[authserver.Unknown] > 0 {
+		r.t.Error("the vendor saw a token that it never gave out")
+	}
+}
+
+// audit waits until what the dead processes left open is closed, once their heartbeat is half a minute old.
+func (r *run) audit(ctx context.Context) {
+	r.t.Helper()
+	var report struct {
+		Verdict, Rows, Writers, Open int
+		Where, What                  string
+	}
+	for end := time.Now().Add(90 * time.Second); ctx.Err() == nil; time.Sleep(time.Second) {
+		out, err := r.s.Desk().Run("audit", "verify", "--json")
+		if jerr := json.Unmarshal([]byte(out), &report); jerr != nil || err != nil {
+			r.t.Fatalf("the chain does not verify: %v\n%s", err, out)
+		}
+		if report.Open == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%d intents have no outcome", report.Open)
+		}
+	}
+	fmt.Printf("  audit: %d records in %d chains, whole, none open\n", report.Rows, report.Writers)
 }

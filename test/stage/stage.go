@@ -36,6 +36,7 @@ type Options struct {
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
 	Callback []string // names of further upstreams that the tracker's client may come back to
+	Refresh  string // YAML of the tracker's refresh rules; those of a strict vendor where empty
 
 	Files     map[string]string           // beside the config, by name
 	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
@@ -266,6 +267,10 @@ func (s *Stage) Config(d *Desk, o Options) string {
 	if methods == "" {
 		methods = "[authorization_code, api_key]"
 	}
+	refresh := o.Refresh
+	if refresh == "" {
+		refresh = "{rotation: strict, scope_needed: offline_access}"
+	}
 	database := ""
 	if o.Database != "" { // replicas share the keys with the database
 		database = "database: env:FRONTDESK_TEST_DATABASE\nkeys: {vault: " + filepath.Join(s.Dir, "vault.key") + ", faces: " + filepath.Join(s.Dir, "faces.key") + "}\n"
@@ -288,7 +293,7 @@ providers:
       token_endpoint: %s/oauth/token
       revocation_endpoint: %s/revoke
       token_auth: basic
-      refresh: {rotation: strict, scope_needed: offline_access}
+      refresh: %s
     api_key: {where: "your settings at the tracker", url: "%s/settings/keys"}
     account: {url: /user, pointer: /login, id_pointer: /id}
     token_shapes: ['\btrk_[0-9A-Za-z]{16,}\b']
@@ -306,7 +311,7 @@ providers:
   modern: {url: %s, upstreams: [tracker], allow: %s}
   tracker: {url: %s, upstreams: [tracker], deliver: header, allow: %s}
 %s%s`, d.Public, d.listen, host(d.Egress, "http://"), host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
-		s.Tracker.URL(), o.providers(s.Tracker.URL()), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
+		refresh, s.Tracker.URL(), o.providers(s.Tracker.URL()), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
 }
 
 func (o *Options) providers(tracker string) string {
@@ -354,6 +359,9 @@ func (d *Desk) Stop() error { return d.end(syscall.SIGTERM) }
 
 // Kill ends the process as a power cut would.
 func (d *Desk) Kill() error { return d.end(syscall.SIGKILL) }
+
+// Strike kills, and does not wait.
+func (d *Desk) Strike() error { return d.cmd.Process.Kill() }
 
 func (d *Desk) end(sig syscall.Signal) error {
 	if d.cmd == nil || d.cmd.Process == nil {

@@ -35,6 +35,7 @@ type TrackerConfig struct {
 type Tracker struct {
 	*authserver.Server
 	*party
+	Ambush Ambush // at the token endpoint
 	secret string
 
 	mu     sync.Mutex // owns what follows
@@ -93,7 +94,7 @@ func NewTracker(cfg TrackerConfig) (*Tracker, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/", server.Misbehave(t.api()))
-	mux.Handle("/", server)
+	mux.Handle("/", t.Ambush.around("/oauth/token", server))
 	p.serve(mux)
 	return t, nil
 }
