@@ -134,7 +134,7 @@ func (r *run) load(ctx context.Context, p *person) {
 		switch {
 		case err != nil:
 			p.failed.Store(err.Error())
-			_ = p.agent.Disconnect() // a session of the SDK's gives up for good after some tries
+			_ = p.agent.Disconnect()          // a session of the SDK's gives up for good after some tries
 			time.Sleep(20 * time.Millisecond) // it is down: that is the test
 		case answer.IsError && strings.Contains(world.Text(answer), "/connect/"):
 			p.link.Store(world.Text(answer)[strings.LastIndex(world.Text(answer), "\n")+1:])

@@ -36,7 +36,7 @@ type Options struct {
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
 	Callback []string // names of further upstreams that the tracker's client may come back to
-	Refresh  string // YAML of the tracker's refresh rules; those of a strict vendor where empty
+	Refresh  string   // YAML of the tracker's refresh rules; those of a strict vendor where empty
 
 	Files     map[string]string           // beside the config, by name
 	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
