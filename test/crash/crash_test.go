@@ -42,7 +42,7 @@ func TestKilled(t *testing.T) {
 	}
 	for _, replicas := range []int{1, 2} {
 		for i, kind := range []authserver.Rotation{authserver.RotationNone, authserver.RotationGrace, authserver.RotationStrict} {
-			t.Run(fmt.Sprintf("%s, %d replicas", kind, replicas), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s-%d", kind, replicas), func(t *testing.T) {
 				o := stage.Options{Binary: binary, Replicas: replicas, Allow: "[everyone]", Refresh: rules[kind],
 					Tracker: world.TrackerConfig{Rotation: kind, OldAccessDies: kind == authserver.RotationStrict, AccessLifetime: 2 * time.Second}}
 				if replicas > 1 {
@@ -266,7 +266,8 @@ func (r *run) report(kills int) {
 	half, most := spread(r.back)
 	fmt.Printf("%s\n  calls %d, answered %d; kills by step %v\n  vendor saw %v; reconnects by reason %v\n  from ready to an answer: median %s, at most %s\n",
 		r.t.Name(), r.calls.Load(), r.good.Load(), r.killed, seen, r.marked, half.Round(time.Millisecond), most.Round(time.Millisecond))
-	if seen[authserver.Reused] > marks || seen[authserver.Reused] > kills || seen[authserver.GraceAgain] > kills {
+	bound := kills * len(r.people) // a kill can catch the renewals of all
+	if seen[authserver.Reused] > marks || seen[authserver.Reused] > bound || seen[authserver.GraceAgain] > bound {
 		r.t.Errorf("the vendor saw used tokens again more often than a kill explains: %v after %d kills, %d of them with a mark", seen, kills, marks)
 	}
 	if seen[authserver.Unknown] > 0 {
