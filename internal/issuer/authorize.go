@@ -46,7 +46,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, t identity.Te
 	if err != nil {
 		return err
 	}
-	client, err := s.Clients.Client(r.Context(), t, identity.ClientID(q.Get("client_id")), address(r))
+	client, err := s.Clients.Client(r.Context(), t, identity.ClientID(q.Get("client_id")), web.Address(r))
 	if err != nil {
 		return asPage(err)
 	}
@@ -203,7 +203,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, t identity.Tenan
 	if r.PostForm.Get("decision") != "allow" {
 		return s.leave(w, r, t, p.Redirect, url.Values{"error": {oauth.CodeAccessDenied}, "state": {p.State}})
 	}
-	client, err := s.Clients.Client(r.Context(), t, p.Client, address(r))
+	client, err := s.Clients.Client(r.Context(), t, p.Client, web.Address(r))
 	if err != nil {
 		return asPage(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
 //go:embed redirects.txt
@@ -39,9 +39,10 @@ type Registry struct {
 	config    atomic.Pointer[configured]
 	mu        sync.Mutex // guards what follows
 	documents map[documentKey]document
-	hosts     map[string][]time.Time // when a host was last asked for a document, for the flood limit
-	sources   map[string][]time.Time // when an address last made us ask
-	registers map[string][]time.Time // when an address, or a tenant, last registered
+
+	hosts     web.Rate // of documents that were asked for
+	sources   web.Rate // of addresses that made us ask
+	registers web.Rate // of addresses and tenants that registered
 }
 
 type configured struct {
@@ -157,7 +158,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 	if !s.Clients.Dynamic {
 		return refuse(invalidMetadata, "dynamic registration is off here ("+registrationPlace+"); use a client ID metadata document, or ask an operator")
 	}
-	if !s.Clients.allow(&s.Clients.registers, address(r), time.Hour, registersPerHour) || !s.Clients.allow(&s.Clients.registers, "tenant "+string(t), time.Hour, registersOfTenant) {
+	if !s.Clients.registers.Allow(web.Address(r), s.Now(), time.Hour, registersPerHour) || !s.Clients.registers.Allow("tenant "+string(t), s.Now(), time.Hour, registersOfTenant) {
 		return slow("too many registrations from this address, or here; try again later", time.Hour/registersPerHour)
 	}
 	var q registrationRequest
@@ -196,39 +197,8 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 // listed reports whether a redirect URI is, byte for byte, one of the known clients'.
 func (g *Registry) listed(uri string) bool { return slices.Contains(g.config.Load().redirects, uri) }
 
-// address is whose request it is, for counting; of IPv6 the network that one party is given.
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() && !ip.Is4In6() {
-		if p, err := ip.WithZone("").Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return host
-}
-
 func slow(said string, after time.Duration) error {
 	return &fault.Error{Kind: fault.RateLimited, Msg: said, RetryAfter: after}
-}
-
-// allow counts what one party did within a window; beyond the limit it says no. The table is bounded by forgetting it.
-func (g *Registry) allow(table *map[string][]time.Time, who string, window time.Duration, limit int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if *table == nil || len(*table) > maxDocuments {
-		*table = map[string][]time.Time{}
-	}
-	now := g.Now()
-	recent := slices.DeleteFunc((*table)[who], func(at time.Time) bool { return now.Sub(at) > window })
-	if len(recent) >= limit {
-		(*table)[who] = recent
-		return false
-	}
-	(*table)[who] = append(recent, now)
-	return true
 }
 
 // Run drops dynamic clients that were never used.

@@ -47,7 +47,7 @@ func (g *Registry) document(ctx context.Context, t identity.Tenant, id, address 
 	if now.Before(known.retryAt) {
 		return Client{}, fault.Later("the client's metadata document could not be fetched a moment ago; try again", known.retryAt.Sub(now), nil)
 	}
-	if !g.allow(&g.sources, address, time.Minute, documentsPerMin) || !g.allow(&g.hosts, host, time.Minute, documentsPerMin) {
+	if !g.sources.Allow(address, now, time.Minute, documentsPerMin) || !g.hosts.Allow(host, now, time.Minute, documentsPerMin) {
 		return Client{}, slow("too many client metadata documents were asked for; try again in a minute", time.Minute)
 	}
 	c, fresh, err := g.fetchDocument(ctx, t, id)

@@ -20,6 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
 var errGrant = refuse(oauth.CodeInvalidGrant, "the code or refresh token is not valid any more, or was never this client's; sign in again")
@@ -75,7 +76,7 @@ func (s *Server) authenticate(r *http.Request, t identity.Tenant, form url.Value
 		}
 		id, presented = u, p
 	}
-	c, err := s.Clients.Client(r.Context(), t, identity.ClientID(id), address(r))
+	c, err := s.Clients.Client(r.Context(), t, identity.ClientID(id), web.Address(r))
 	if err != nil {
 		return Client{}, err
 	}

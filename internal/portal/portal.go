@@ -39,6 +39,8 @@ type Site struct {
 	Sessions Sessions
 	Agents   func(ctx context.Context, t identity.Tenant, id identity.ClientID) Agent
 	Now      func() time.Time
+
+	signIns web.Rate
 }
 
 // Agent is what is known of a client: foreign text all of it. Unverified says that anybody could have registered so.
@@ -80,6 +82,8 @@ type Activity interface {
 const (
 	maxBody    = 64 << 10
 	sessionMax = 12 * time.Hour
+
+	signInsPerMin = 300 // of one address, which may be a whole office's
 )
 
 // Mount adds the routes.
@@ -172,6 +176,9 @@ func (s *Site) home(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
+	if !s.signIns.Allow(web.Address(r), s.Now(), time.Minute, signInsPerMin) { // each start is kept until it comes back
+		return &fault.Error{Kind: fault.RateLimited, Msg: "too many sign-ins were begun from this address; try again in a minute", RetryAfter: time.Minute}
+	}
 	next, err := s.Flows.Begin(r.Context(), connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)},
 		connect.Start{Kind: connect.FlowSignIn, Return: s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/")})
 	if err != nil {

@@ -213,7 +213,7 @@ func (db *DB) clean(ctx context.Context) error {
 		query  string
 		before time.Time
 	}{
-		{"DELETE FROM flows WHERE expires < $1", now.Add(-day)},
+		{"DELETE FROM flows WHERE expires < $1", now.Add(-time.Hour)},
 		{"DELETE FROM codes WHERE expires < $1", now.Add(-day)},
 		{"DELETE FROM families WHERE ends < $1", now.Add(-day)},
 		{"DELETE FROM grants WHERE expires < $1", now.Add(-30 * day)},

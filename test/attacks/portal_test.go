@@ -331,3 +331,22 @@ func TestA147_addresses(t *testing.T) {
 		}
 	}
 }
+
+// TestA142_startedSignIns: what a stranger can make us keep is counted by where he comes from.
+func TestA142_startedSignIns(t *testing.T) {
+	r := theRealm(t)
+	slow := 0
+	for range 330 {
+		if got := send(t, http.MethodGet, r.Desk().Public+"/signin", "", from("192.0.2.250")...); got.Status == http.StatusTooManyRequests && got.Header.Get("Retry-After") != "" {
+			slow++
+		} else if got.Status != http.StatusSeeOther {
+			t.Fatalf("%d %s", got.Status, got.Body)
+		}
+	}
+	if slow < 30 {
+		t.Errorf("of 330 sign-ins that were begun %d were slowed", slow)
+	}
+	if got := send(t, http.MethodGet, r.Desk().Public+"/signin", "", from("192.0.2.251")...); got.Status != http.StatusSeeOther {
+		t.Errorf("somebody else: %d", got.Status)
+	}
+}
