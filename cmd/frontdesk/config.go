@@ -417,6 +417,7 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		}
 	}
 	for _, o := range up.Origins {
+		k.notOurselves(at, o)
 		if err := new(outbound.Door).SetNamed([]string{o.Scheme + "://" + o.Host}); err != nil {
 			k.wrong(at, fault.Message(err), "name hosts of the API itself")
 		}
@@ -443,6 +444,19 @@ const (
 	maxCallLimit     = time.Hour
 )
 
+// notOurselves refuses what leads back here: a request in a circle ends only at its second turn.
+func (k *checker) notOurselves(at string, u *url.URL) {
+	if u == nil {
+		return
+	}
+	for _, own := range []string{k.PublicURL.Host, k.Listen, k.Egress.Listen, k.Ops.Listen} {
+		if strings.EqualFold(u.Host, own) {
+			k.wrong(at, u.Host+" is Frontdesk itself", "name the server or the API that stands behind it")
+			return
+		}
+	}
+}
+
 func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]Upstream) *catalog.Server {
 	at := place(t, "servers."+n)
 	if !name.MatchString(n) {
@@ -451,6 +465,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
 		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods}
 	k.whereItRuns(at, s, out)
+	k.notOurselves(at, out.URL)
 	if s.CallLimit != nil {
 		if out.CallLimit = time.Duration(*s.CallLimit); out.CallLimit > maxCallLimit {
 			k.wrong(at+".call_limit", "call_limit is at most 1h", "")

@@ -185,3 +185,25 @@ func TestA095_A097_trustComesFromTheConfig(t *testing.T) {
 		t.Errorf("A-097: outbound.ca_file is not believed: %s", out)
 	}
 }
+
+// TestA115_circles: what leads back to Frontdesk is refused when the config is read.
+func TestA115_circles(t *testing.T) {
+	binary, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "frontdesk.yaml")
+	for at, circle := range map[string]bool{"https://desk.example.com/mcp/a": true, "https://DESK.example.com/x": true, "http://127.0.0.1:8081/egress/self": true, "http://127.0.0.1:9090/metrics": true, "https://mcp.example.com/": false} {
+		for name, text := range map[string]string{"server": "servers:\n  a: {url: " + at + ", allow: [everyone]}\n",
+			"upstream": "upstreams:\n  self: {provider: notion, url: " + at + "}\nservers:\n  a: {url: https://mcp.example.com/, upstreams: [self], allow: [everyone]}\n"} {
+			head := "public_url: https://desk.example.com\ntrusted_proxies: [10.0.0.0/8]\nidp: {issuer: https://login.example.com, client_id: frontdesk}\n"
+			if err := os.WriteFile(config, []byte(head+text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.CommandContext(t.Context(), binary, "check", config).CombinedOutput()
+			if (err != nil) != circle || circle && !strings.Contains(string(out), "is Frontdesk itself") {
+				t.Errorf("%s at %s: %v %s", name, at, err, out)
+			}
+		}
+	}
+}
