@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"text/template"
+
+	"github.com/goccy/go-yaml"
+)
+
+// runs reports whether a command line is one of ours: its command exists, and takes these flags.
+func runs(t *testing.T, args []string) {
+	t.Helper()
+	c, rest, err := root().Find(args)
+	if err != nil || c == root() || !c.Runnable() {
+		t.Errorf("%q is no command: %v", args, err)
+		return
+	}
+	if err := c.ParseFlags(rest); err != nil {
+		t.Errorf("%q: %v", args, err)
+	} else if err := c.ValidateArgs(c.Flags().Args()); err != nil {
+		t.Errorf("%q: %v", args, err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func parse(t *testing.T, name, text string) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := yaml.UnmarshalWithOptions([]byte(text), &v, yaml.Strict()); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, text)
+	}
+	return v
+}
+
+// at follows keys and positions into a parsed document.
+func at(t *testing.T, v any, path ...any) any {
+	t.Helper()
+	for _, p := range path {
+		switch k := p.(type) {
+		case string:
+			v = v.(map[string]any)[k]
+		case int:
+			v = v.([]any)[k]
+		}
+		if v == nil {
+			t.Fatalf("there is no %v", path)
+		}
+	}
+	return v
+}
+
+func texts(v any) []string {
+	var l []string
+	for _, e := range v.([]any) {
+		l = append(l, e.(string))
+	}
+	return l
+}
+
+// TestContainerfile: what it copies is there, and what it runs is a command of ours.
+func TestContainerfile(t *testing.T) {
+	text := read(t, "../../deploy/Containerfile")
+	for _, m := range regexp.MustCompile(`(?m)^COPY ([a-z. ]+) \S+$`).FindAllStringSubmatch(text, -1) {
+		for _, name := range strings.Fields(m[1]) {
+			if _, err := os.Stat("../../" + name); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(read(t, "../../.containerignore"), "!"+name) {
+				t.Errorf(".containerignore hides %s", name)
+			}
+		}
+	}
+	var args []string
+	if m := regexp.MustCompile(`(?m)^CMD (\[.*\])$`).FindStringSubmatch(text); m == nil || json.Unmarshal([]byte(m[1]), &args) != nil {
+		t.Fatal("no CMD")
+	}
+	runs(t, args)
+	if !regexp.MustCompile(`(?m)^USER [1-9]\d*`).MatchString(text) {
+		t.Error("it runs as root")
+	}
+}
+
+func TestCompose(t *testing.T) {
+	c := parse(t, "compose.yaml", read(t, "../../deploy/compose.yaml"))
+	for name := range at(t, c, "services").(map[string]any) {
+		s := at(t, c, "services", name).(map[string]any)
+		for _, secret := range texts(s["secrets"]) {
+			at(t, c, "secrets", secret, "file")
+		}
+		for _, v := range texts(s["volumes"]) {
+			if from, _, _ := strings.Cut(v, ":"); !strings.HasPrefix(from, ".") && at(t, c, "volumes").(map[string]any)[from] == nil {
+				t.Errorf("%s: volume %s is declared nowhere", name, from)
+			}
+		}
+	}
+	for _, p := range texts(at(t, c, "services", "frontdesk", "ports")) {
+		if !strings.HasPrefix(p, "127.0.0.1:") {
+			t.Errorf("port %s is open to everybody, without TLS", p)
+		}
+	}
+}
+
+// chart renders the Helm chart as far as it goes without Helm: its templates use no more than these functions.
+func chart(t *testing.T) map[string][]map[string]any {
+	t.Helper()
+	files, err := filepath.Glob("../../deploy/helm/templates/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	values := map[string]any{"Values": parse(t, "values.yaml", read(t, "../../deploy/helm/values.yaml")), "Release": map[string]any{"Name": "frontdesk"},
+		"Chart": parse(t, "Chart.yaml", read(t, "../../deploy/helm/Chart.yaml"))}
+	funcs := template.FuncMap{"quote": func(v any) string { return strconv.Quote(v.(string)) },
+		"toJson": func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
+		"indent": func(n int, s string) string {
+			pad := strings.Repeat(" ", n)
+			return pad + strings.ReplaceAll(s, "\n", "\n"+pad)
+		},
+		"sha256sum": func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) }}
+	kinds := map[string][]map[string]any{}
+	for _, f := range files {
+		var b bytes.Buffer
+		if err := template.Must(template.New(f).Funcs(funcs).Option("missingkey=error").Parse(read(t, f))).Execute(&b, values); err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range strings.Split(b.String(), "\n---\n") {
+			v := parse(t, f, doc)
+			kinds[v["kind"].(string)] = append(kinds[v["kind"].(string)], v)
+		}
+	}
+	return kinds
+}
+
+// TestChart: the config that it writes is one that check accepts; its pods run our commands, on ports and probes that exist.
+func TestChart(t *testing.T) {
+	kinds := chart(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, name := range []string{"IDP_SECRET", "GITHUB_SECRET"} {
+		t.Setenv(name, "s")
+	}
+	t.Setenv("DATABASE_URL", "postgres://x")
+	if err := os.WriteFile("frontdesk.yaml", []byte(at(t, kinds["ConfigMap"][0], "data", "frontdesk.yaml").(string)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The README's lines, which values.yaml shows too, may say egress; the chart says it itself.
+	if _, err := checked(nil); err != nil {
+		t.Errorf("the chart's config:\n%v", err)
+	}
+	pod := at(t, kinds["Deployment"][0], "spec", "template", "spec")
+	runs(t, texts(at(t, pod, "initContainers", 0, "args")))
+	runs(t, texts(at(t, pod, "containers", 0, "args")))
+	ports := map[string]bool{}
+	for _, p := range at(t, pod, "containers", 0, "ports").([]any) {
+		ports[at(t, p, "name").(string)] = true
+	}
+	for _, probe := range []string{"livenessProbe", "readinessProbe"} {
+		if !ports[at(t, pod, "containers", 0, probe, "httpGet", "port").(string)] {
+			t.Errorf("%s asks a port that is not there", probe)
+		}
+	}
+	for _, p := range at(t, kinds["Service"][0], "spec", "ports").([]any) {
+		if !ports[at(t, p, "targetPort").(string)] {
+			t.Errorf("the service leads to a port that is not there: %v", p)
+		}
+	}
+	if len(kinds["NetworkPolicy"]) != 1 || len(kinds["Ingress"]) != 1 {
+		t.Errorf("got %d kinds", len(kinds))
+	}
+}
+
+// TestUnit: systemd understands every line, where systemd is.
+func TestUnit(t *testing.T) {
+	text := read(t, "../../deploy/frontdesk.service")
+	m := regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/frontdesk (.*)$`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatal("no ExecStart")
+	}
+	runs(t, strings.Fields(m[1]))
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return
+	}
+	unit := filepath.Join(t.TempDir(), "frontdesk.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(text, "/usr/local/bin/frontdesk", "/bin/true")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "frontdesk.service") {
+		t.Errorf("systemd-analyze: %v\n%s", err, out)
+	}
+}
