@@ -17,8 +17,13 @@ step vet go vet ./...
 step staticcheck go run "$STATICCHECK" ./...
 step errcheck go run "$ERRCHECK" -ignoretests -exclude test/tools/errcheck.txt ./cmd/... ./internal/...
 step tidy go mod tidy -diff
-if out=$(timeout 120 go run "$GOVULNCHECK" ./cmd/... 2>&1); then say govulncheck ok
-elif grep -qE 'fetching vulnerabilities|vuln.go.dev|connection refused|no such host|context deadline|Forbidden|timeout' <<<"$out" || [ $? -eq 124 ] || [ -z "$out" ]; then
-  say govulncheck "not run: its database cannot be reached from here"
-else say govulncheck FAILED; printf '%s\n' "$out" | head -60; bad=1; fi
+step budgets go test -count=1 -run 'Test(Floors|OneDoor|TheWaist|Budgets)' ./internal
+# govulncheck ends with status 3 when it has found something; go run tells it so. Any other failure is of its own: most often
+# that its database (vuln.go.dev) cannot be reached from here.
+out=$(timeout 120 go run "$GOVULNCHECK" ./cmd/... 2>&1); status=$?
+if [ $status -eq 0 ]; then say govulncheck ok
+elif grep -q '^exit status 3$' <<<"$out"; then say govulncheck FAILED; printf '%s\n' "$out" | head -60; bad=1
+elif [ $status -eq 124 ]; then say govulncheck "NOT RUN: its database did not answer within two minutes; known vulnerabilities were not looked for"
+else say govulncheck "NOT RUN: $(tail -1 <<<"$out" | cut -c1-200); known vulnerabilities were not looked for"
+fi
 exit $bad
