@@ -51,6 +51,10 @@ func (r *reader) fill() bool {
 	var found []span
 	found, r.decided = r.redactor.tables().scan(r.raw, err == io.EOF)
 	r.redactor.cover(r.clean, r.raw, found)
+	if cut := r.redactor.told(len(found)); cut != nil {
+		r.err, r.ready = cut, r.sent
+		return true
+	}
 	r.ready = max(r.decided, r.sent)
 	if err == nil && len(r.raw)-r.decided <= r.redactor.table.early {
 		r.ready = len(r.raw)

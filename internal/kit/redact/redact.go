@@ -4,11 +4,12 @@
 // by itself, so any mixture), in hex, in base64 and base64url wherever the mark lies in the encoded text, in reverse,
 // across line breaks within any of these, and across any border between two reads. What is found is overwritten with
 // asterisks, byte for byte: lengths, ranges, chunk sizes and the frames of WebSocket and gRPC stay right, and JSON stays
-// JSON. Bytes that cannot be the start of a mark are never held back.
+// JSON. Bytes that cannot be the start of a mark are never held back. Compressed answers are decoded first, and passed on
+// as they are then; of WebSockets the payloads are cleaned, across the borders of frames.
 //
-// The package trusts nobody's framing, and does not try to understand content. It cannot undo what was compressed,
-// encrypted or encoded in another way: a coded or partial answer is refused (Response). A mark shorter than MinMark
-// bytes is ignored, as it would be found everywhere. What it cannot hide: whoever can make an upstream echo a guess at
+// The package trusts nobody's framing, and does not try to understand content. It cannot undo what was encrypted, or
+// encoded in another way: an answer in a coding that it does not know, or a part of an answer, is refused (Response). A
+// mark shorter than MinMark bytes is ignored, as it would be found everywhere. What it cannot hide: whoever can make an upstream echo a guess at
 // the very end of a chunk, and then pause, sees by the delay that the guess is the beginning of a mark.
 package redact
 
@@ -29,22 +30,41 @@ const filler = '*'
 // Redactor takes marks out of bytes. It is safe for concurrent use and worth keeping for as long as its marks: the first
 // use builds its tables.
 type Redactor struct {
+	*known
+	hits atomic.Int64
+	tell func(hits int) error // may be nil
+}
+
+// known is what Redactors for the same marks share.
+type known struct {
 	marks [][]byte
 	build sync.Once
 	table *table
-	hits  atomic.Int64
 }
 
 // New returns a Redactor for these marks, which the caller may not change afterwards. With none that is long enough,
 // it changes nothing.
 func New(marks [][]byte) *Redactor {
-	r := &Redactor{}
+	r := &Redactor{known: &known{}}
 	for _, m := range marks {
 		if len(m) >= MinMark {
 			r.marks = append(r.marks, m)
 		}
 	}
 	return r
+}
+
+// Telling returns a Redactor for the same marks, with hits of its own. It calls tell with the number of marks that were
+// found, before what was around them is passed on; if tell returns an error, that is passed on instead.
+func (r *Redactor) Telling(tell func(hits int) error) *Redactor {
+	return &Redactor{known: r.known, tell: tell}
+}
+
+func (r *Redactor) told(hits int) error {
+	if hits == 0 || r.tell == nil {
+		return nil
+	}
+	return r.tell(hits)
 }
 
 // Hits returns how often a mark was found so far. A place that two marks share counts for each place where one begins.
@@ -96,9 +116,9 @@ func (r *Redactor) Reader(src io.Reader) io.Reader {
 	return &reader{redactor: r, src: src}
 }
 
-func (r *Redactor) tables() *table {
-	r.build.Do(func() { r.table = newTable(r.marks) })
-	return r.table
+func (k *known) tables() *table {
+	k.build.Do(func() { k.table = newTable(k.marks) })
+	return k.table
 }
 
 // scrub returns a clean copy of b, if there was anything to find.

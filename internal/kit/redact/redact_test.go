@@ -235,7 +235,7 @@ func TestResponse(t *testing.T) {
 		w.Header().Set("X-Last", hex.EncodeToString([]byte(canary)))
 	}))
 	defer srv.Close()
-	for query, clean := range map[string]bool{"": true, "coding=identity": true, "coding=gzip": false, "coding=x": false, "grpc=gzip": false, "grpc=identity": true, "part=1": false} {
+	for query, clean := range map[string]bool{"": true, "coding=identity": true, "coding=x": false, "coding=gzip,br,zstd": false, "grpc=gzip": false, "grpc=identity": true, "part=1": false} {
 		resp, err := (&http.Transport{DisableCompression: true}).RoundTrip(httptest.NewRequest(http.MethodGet, srv.URL+"?"+query, nil))
 		if err != nil {
 			t.Fatal(err)

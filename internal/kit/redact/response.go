@@ -7,29 +7,43 @@ import (
 	"strings"
 )
 
-// ErrUncleanable is the answer that Response cannot clean: a part of a body may begin in the middle of a mark, and in
-// compressed bytes a mark is not itself.
-var ErrUncleanable = errors.New("the answer is partial or compressed, so a credential in it could not be taken out; ask without Range and for identity coding")
+// ErrUncleanable is the answer that Response cannot clean: a part of a body may begin in the middle of a mark, and in a
+// coding that is not undone a mark is not itself.
+var ErrUncleanable = errors.New("the answer is partial, or in a coding that is not known here, so a credential in it could not be taken out; ask without Range and for identity coding")
 
 // Response cleans an answer in place: status line, header, body as it is read, and the trailer once the body has ended.
+// A coded body is decoded: it is passed on without Content-Encoding and Content-Length, and resp.Uncompressed says so.
 // After `101 Switching Protocols` the body stays an io.ReadWriteCloser, of which the reading side is cleaned. On an
-// error, which is ErrUncleanable, the body has been closed and nothing of the answer may be used.
+// error, which is ErrUncleanable or what tell said, the body has been closed and nothing of the answer may be used.
 func (r *Redactor) Response(resp *http.Response) error {
 	if len(r.marks) == 0 {
 		return nil
 	}
-	resp.Status = r.String(resp.Status)
-	r.Header(resp.Header)
+	status := r.String(resp.Status)
+	hits := r.Header(resp.Header)
+	if status != resp.Status {
+		resp.Status = status
+		hits++
+	}
+	err := r.told(hits)
+	coding, known := codings(resp.Header)
+	if err == nil && (!known || resp.StatusCode == http.StatusPartialContent) {
+		err = ErrUncleanable
+	}
+	if err != nil {
+		return drop(resp, err)
+	}
+	if len(coding) > 0 {
+		decoded(resp, coding)
+	}
 	if resp.Body == nil || resp.Body == http.NoBody {
 		return nil
 	}
-	if resp.StatusCode == http.StatusPartialContent || isCoded(resp.Header) {
-		_ = resp.Body.Close()
-		resp.Body = http.NoBody
-		return ErrUncleanable
-	}
 	clean := body{Reader: r.Reader(resp.Body), Closer: resp.Body, redactor: r, resp: resp}
 	if conn, ok := resp.Body.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		if strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
+			clean.Reader = r.Frames(resp.Body)
+		}
 		resp.Body = &upgraded{body: clean, Writer: conn}
 		return nil
 	}
@@ -37,16 +51,12 @@ func (r *Redactor) Response(resp *http.Response) error {
 	return nil
 }
 
-// isCoded reports whether the body is compressed as a whole (RFC 9110 s8.4), by message (gRPC), or by frame (RFC 7692).
-func isCoded(h http.Header) bool {
-	for _, name := range []string{"Content-Encoding", "Grpc-Encoding", "Sec-Websocket-Extensions"} {
-		for _, v := range h[name] {
-			if v = strings.TrimSpace(v); v != "" && !strings.EqualFold(v, "identity") {
-				return true
-			}
-		}
+func drop(resp *http.Response, err error) error {
+	if resp.Body != nil {
+		_ = resp.Body.Close() // whatever it says: nothing of it is used
 	}
-	return false
+	resp.Body = http.NoBody
+	return err
 }
 
 type body struct {
@@ -58,8 +68,11 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err == io.EOF {
-		b.redactor.Header(b.resp.Trailer) // net/http fills it in before it says io.EOF
+	if err != nil {
+		// net/http fills in the trailer before it says io.EOF.
+		if cut := b.redactor.told(b.redactor.Header(b.resp.Trailer)); cut != nil {
+			return n, cut
+		}
 	}
 	return n, err
 }
