@@ -125,6 +125,8 @@ type Upstream struct {
 	Scopes       []string          `yaml:"scopes" doc:"asked for by default"`
 	Methods      []Method          `yaml:"methods" doc:"ways to obtain a credential, in order: the first that can serve a caller is used"`
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
+	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
+	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
 }
 
@@ -140,6 +142,7 @@ type Server struct {
 	Deliver     string            `yaml:"deliver" doc:"egress (default): the server holds a keycard; header: it is the vendor's own server and gets the credential"`
 	TokenHeader string            `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
 	Placeholder string            `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
+	TicketShape string            `yaml:"ticket_shape" doc:"what its keycards look like, where it checks its token: vendor (as the tokens of its upstream's vendor), or as ghp_{36}; see docs/egress.md"`
 	CallLimit   *conf.Duration    `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
 	Check       bool              `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
 	Methods     []string          `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
@@ -310,6 +313,30 @@ func (k *checker) public() {
 }
 
 // catalogue joins the built-in providers with those of the file.
+// shape reads what a server's keycards look like.
+func (k *checker) shape(at, shape string, s *catalog.Server, ups map[string]Upstream) {
+	if shape == "vendor" {
+		if shape = ""; len(s.Needs) > 0 {
+			if p := k.providers[ups[string(s.Needs[0].Upstream)].Provider]; p != nil {
+				shape = p.Egress.TicketShape
+			}
+		}
+		if shape == "" {
+			k.wrong(at+".ticket_shape", "the catalogue does not know what this vendor's tokens look like", "write it as ghp_{36}: {n} letters and digits, {dn} digits, {xn} hexadecimal digits")
+		}
+	}
+	if shape == "" {
+		return
+	}
+	var err error
+	if s.Shape, err = catalog.ParseShape(shape); err != nil {
+		k.wrong(at+".ticket_shape", err.Error(), "as ghp_{36} or xoxb-{d12}-{d12}-{24}")
+	}
+	if s.Deliver == catalog.DeliverHeader || s.VerifyJWT {
+		k.wrong(at+".ticket_shape", "this server gets no keycard that could have a shape", "")
+	}
+}
+
 func (k *checker) egress() {
 	switch k.Egress.Others {
 	case "", "refuse":
@@ -404,7 +431,11 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	if u.ClientID == fillIn {
 		k.wrong(at+".client_id", "client_id is not filled in", "register an OAuth app at "+p.Name+" ("+cmpOr(p.Console, p.Docs)+") and put its id here")
 	}
-	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmpOr(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk}
+	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmpOr(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk, CutLeaks: u.OnLeak == "cut",
+		WebSocket: p.Egress.WebSocket || u.WebSocket}
+	if u.OnLeak != "" && u.OnLeak != "cut" && u.OnLeak != "clean" {
+		k.wrong(at+".on_leak", "on_leak is clean or cut", "")
+	}
 	slices.Sort(up.Scopes)
 	if u.URL != nil {
 		up.Origins = append(up.Origins, u.URL.URL)
@@ -421,6 +452,15 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		if err := new(outbound.Door).SetNamed([]string{o.Scheme + "://" + o.Host}); err != nil {
 			k.wrong(at, fault.Message(err), "name hosts of the API itself")
 		}
+	}
+	for _, a := range p.Egress.Aliases {
+		from, err := origin(a.Host)
+		to, err2 := origin(a.To)
+		if err != nil || err2 != nil || !slices.ContainsFunc(up.Origins, func(x *url.URL) bool { return catalog.Canonical(x) == catalog.Canonical(to) }) {
+			k.wrong(at+".provider", fmt.Sprintf("the alias %s leads to %s, which is not one of the hosts", a.Host, a.To), "")
+			continue
+		}
+		up.Aliases = append(up.Aliases, catalog.Alias{From: from, To: to})
 	}
 	up.Methods = k.methods(t, at, u, p)
 	return up
@@ -492,6 +532,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 		}
 		out.Needs = append(out.Needs, catalog.Need{Upstream: catalog.UpstreamName(need.Name), Scopes: need.Scopes, Optional: need.Optional, Tools: need.Tools})
 	}
+	k.shape(at, s.TicketShape, out, ups)
 	if out.Deliver == catalog.DeliverHeader && len(out.Needs) != 1 {
 		k.wrong(at+".deliver", "deliver: header needs exactly one upstream: the one whose credential the server gets", "")
 	}

@@ -88,6 +88,12 @@ func list(b []byte, name string, values []string) []byte {
 	return append(b, ']')
 }
 
+// Leak is the event that an answer to this act held the credential.
+func (r Record) Leak(call CallID, at time.Time) Record {
+	r.Kind, r.Call, r.Time, r.Action, r.Detail = KindEvent, call, at, "leak", "the answer held the credential, which was taken out"
+	return r
+}
+
 // link is the hash of a row: SHA-256(0x00 ‖ writer ‖ seq ‖ previous hash ‖ SHA-256(record)).
 func link(writer string, seq int64, prev [32]byte, record []byte) [32]byte {
 	digest := sha256.Sum256(record)

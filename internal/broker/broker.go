@@ -143,6 +143,7 @@ type Broker struct {
 	Now      func() time.Time
 	Hosts    Hosts                                            // nil where no server is run here
 	Observe  func(k Kind, r audit.Result, took time.Duration) // metrics; called once per act
+	Leaked   func(r audit.Record, hits int)                   // metrics; called whenever an answer of this act held the credential
 	calls    booking.Book
 }
 

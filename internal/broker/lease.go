@@ -24,7 +24,8 @@ type lease struct {
 	act        Act
 	record     audit.Record
 	credential *exchange.Credential
-	once       sync.Once
+	once, leak sync.Once
+	leakErr    error // of recording it; set in leak
 }
 
 // Do implements Lease.
@@ -40,13 +41,24 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := redact.New(marks).Response(resp); err != nil {
-		return nil, fault.New(fault.Unavailable, "the answer was refused: it is compressed or partial, so a credential in it could not be taken out", err)
+	if err := redact.New(marks).Telling(l.leaked).Response(resp); err != nil {
+		return nil, fault.New(fault.Unavailable, "the answer was refused: it is partial, or in a coding that is not known here, or it held a credential and may not pass", err)
 	}
 	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {
 		l.broker.calls.Succeeded(l.act.Holding.Call)
 	}
 	return resp, nil
+}
+
+// leaked puts it on record, once an act, that the upstream said the credential back. It has been taken out; whether the rest
+// may pass is for the upstream's entry in the config to say.
+func (l *lease) leaked(hits int) error {
+	l.broker.Leaked(l.record, hits)
+	l.leak.Do(func() { l.leakErr = l.broker.Log.Event(context.Background(), l.record.Leak(l.entry.Call, l.broker.Now())) })
+	if l.act.Upstream != nil && l.act.Upstream.CutLeaks {
+		return fault.New(fault.Unavailable, "the answer held a credential and was cut off", l.leakErr)
+	}
+	return l.leakErr
 }
 
 // Valid implements Lease.

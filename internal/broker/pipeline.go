@@ -29,14 +29,8 @@ func (b *Broker) Ready(ctx context.Context, c *identity.Caller, a Act) (Answer, 
 
 // Visible implements Door.
 func (b *Broker) Visible(_ context.Context, c *identity.Caller, s *catalog.Server, method string, names []string) ([]bool, error) {
-	set := b.Policies.Set(c.Tenant)
-	see := make([]bool, len(names))
 	r := policy.Request{Caller: c, Action: policy.ActionCall, Server: string(s.Name), Method: method, Now: b.Now()}
-	for i, n := range names {
-		r.Tool = n
-		see[i] = set.Visible(r)
-	}
-	return see, nil
+	return b.Policies.Set(c.Tenant).VisibleOf(r, names), nil
 }
 
 // Open implements Door. Its order is the promise: decide, record, obtain.

@@ -68,6 +68,11 @@ func (p *Provider) Check() error {
 			return fmt.Errorf("oauth.refresh.%w", err)
 		}
 	}
+	if s := p.Egress.TicketShape; s != "" {
+		if _, err := ParseShape(s); err != nil {
+			return fmt.Errorf("egress.ticket_shape: %w", err)
+		}
+	}
 	injections := []Injection{p.Injection}
 	if p.APIKey != nil && p.APIKey.Injection != nil {
 		injections = append(injections, *p.APIKey.Injection)
@@ -130,6 +135,9 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 		if v == "" {
 			v = in.Default
 		}
+		if v == "" && in.Optional {
+			continue
+		}
 		if v == "" {
 			return nil, fmt.Errorf("%s needs the input %q", p.Name, name)
 		}
@@ -145,6 +153,12 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 		q.Hosts[i] = fill(h)
 	}
 	q.Account.URL = fill(p.Account.URL)
+	q.Egress.Aliases = nil
+	for _, a := range p.Egress.Aliases {
+		if a = (ProviderAlias{fill(a.Host), fill(a.To)}); !strings.Contains(a.Host+a.To, "{") {
+			q.Egress.Aliases = append(q.Egress.Aliases, a)
+		}
+	}
 	if p.OAuth != nil {
 		o := *p.OAuth
 		o.Authorize, o.TokenParams = maps.Clone(o.Authorize), maps.Clone(o.TokenParams)

@@ -43,6 +43,7 @@ type Server struct {
 	Needs          []Need
 	CallLimit      time.Duration
 	CheckArguments bool     // look for credentials in messages too
+	Shape          Shape    // of its keycards, where it checks what its token looks like; zero: they are JWTs
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
 	Methods        []string // MCP requests of clients that pass, beside those of the protocol
 	Program        *Program // what we run ourselves; nil where the server runs elsewhere
@@ -69,15 +70,21 @@ type Need struct {
 
 // Upstream is an API in another trust domain.
 type Upstream struct {
-	Tenant   identity.Tenant
-	Name     UpstreamName
-	Title    string // the vendor's name, for pages
-	Provider *Provider
-	Origins  []*url.URL // scheme and host, with a path prefix on the first where the API has one; the first is the default
-	Methods  []Method   // in the order in which they are tried
-	Scopes   []string   // asked for by default
-	Risk     string     // accept_risk: the operator's reason, "" where nothing needs one
+	Tenant    identity.Tenant
+	Name      UpstreamName
+	Title     string // the vendor's name, for pages
+	Provider  *Provider
+	Origins   []*url.URL // scheme and host, with a path prefix on the first where the API has one; the first is the default
+	Aliases   []Alias    // further hosts under which servers address it
+	Methods   []Method   // in the order in which they are tried
+	Scopes    []string   // asked for by default
+	Risk      string     // accept_risk: the operator's reason, "" where nothing needs one
+	WebSocket bool       // connections may be upgraded to WebSockets
+	CutLeaks  bool       // on_leak: an answer that holds the credential is cut off there, not only cleaned
 }
+
+// Alias is a host that servers call, and where their requests are sent instead, paths and all.
+type Alias struct{ From, To *url.URL }
 
 // Snapshot is everything that one config says exists. It is immutable.
 type Snapshot struct {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -21,7 +22,7 @@ func (s *Snapshot) At(origin string) []*Upstream {
 		for _, ups := range s.Upstreams {
 			for _, up := range ups {
 				seen := map[string]bool{}
-				for _, o := range up.Origins {
+				for _, o := range up.addresses() {
 					if key := Canonical(o); key != "" && !seen[key] {
 						s.origins.of[key], seen[key] = append(s.origins.of[key], up), true
 					}
@@ -38,12 +39,21 @@ func (s *Snapshot) Hosts() []string {
 	seen := map[string]bool{}
 	for _, ups := range s.Upstreams {
 		for _, up := range ups {
-			for _, o := range up.Origins {
+			for _, o := range up.addresses() {
 				if h := strings.ToLower(o.Hostname()); !seen[h] {
 					l, seen[h] = append(l, h), true
 				}
 			}
 		}
+	}
+	return l
+}
+
+// addresses are all under which servers call the API.
+func (u *Upstream) addresses() []*url.URL {
+	l := slices.Clone(u.Origins)
+	for _, a := range u.Aliases {
+		l = append(l, a.From)
 	}
 	return l
 }

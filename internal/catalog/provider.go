@@ -26,7 +26,7 @@ type Provider struct {
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`
 	Headers      map[string]string `yaml:"headers" doc:"sent with each of our own requests to the API"`
 	EncodedSlash bool              `yaml:"encoded_slash" doc:"let %2F stand in a path segment, because the ids of this vendor hold slashes; a policy sees it as it is"`
-	WebSocket    bool              `yaml:"websocket" doc:"the API has WebSockets: upgrades are let through"`
+	Egress       ProviderEgress    `yaml:"egress" doc:"how servers speak to the API"`
 	TokenShapes  []string          `yaml:"token_shapes" doc:"regular expressions; what matches is refused at the gateway"`
 	Scopes       map[string]string `yaml:"scopes" doc:"scope -> what it lets an agent do, in words"`
 }
@@ -36,6 +36,30 @@ type Provider struct {
 type Input struct {
 	Pattern string `yaml:"pattern" doc:"regular expression from ^ to $. A security control: what it lets through becomes a host that credentials are sent to"`
 	Default string `yaml:"default" doc:"the value where none is given"`
+	// Optional inputs may stay empty: what needs them is left out.
+	Optional bool `yaml:"optional" doc:"may stay empty: what needs it is left out then"`
+}
+
+// ProviderEgress is how servers speak to the vendor's API, where that is not how everybody does.
+type ProviderEgress struct {
+	WebSocket   bool            `yaml:"websocket" doc:"the API has WebSockets: connections may be upgraded"`
+	Aliases     []ProviderAlias `yaml:"aliases" doc:"hosts that servers call, whose requests are sent elsewhere"`
+	TokenIn     TokenPlaces     `yaml:"token_in" doc:"further places where servers put their token, and so the keycard"`
+	TicketShape string          `yaml:"ticket_shape" doc:"what a keycard looks like for servers that check their token's shape, as ghp_{36}: {n} letters and digits, {dn} digits, {xn} hexadecimal digits"`
+}
+
+// ProviderAlias sends what is addressed to a host to another URL, with the path behind it. Both may hold inputs; where an
+// optional input is not given, the alias does not exist.
+type ProviderAlias struct {
+	Host string `yaml:"host" doc:"as servers call it"`
+	To   string `yaml:"to" doc:"URL whose host is one of the API's; the path of the request is put behind its own"`
+}
+
+// TokenPlaces are names of places in a request, beside Authorization and where the credential itself goes.
+type TokenPlaces struct {
+	Headers []string `yaml:"headers" doc:"headers"`
+	Query   []string `yaml:"query" doc:"parameters of the query"`
+	Form    []string `yaml:"form" doc:"fields of a form (application/x-www-form-urlencoded)"`
 }
 
 // ProviderOAuth is how the vendor's authorization server differs from the standard.

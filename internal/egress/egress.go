@@ -77,7 +77,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ticket, err := takeTicket(r, rt.upstreams)
+	ticket, err := takeTicket(r, &rt)
 	if err != nil {
 		return err
 	}
@@ -94,10 +94,14 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := mayUpgrade(r, up); err != nil {
+		return err
+	}
 	target, err := rt.target(up)
 	if err != nil {
 		return err
 	}
+	r.Body = guarded(r, ticket)
 	lease, err := p.Door.Open(r.Context(), holding.Caller, broker.Act{Kind: broker.KindAPI, Server: holding.Server, Method: r.Method, Upstream: up,
 		Host: target.Host, Path: target.EscapedPath(), Session: session(holding), Holding: holding})
 	if err != nil {
@@ -105,7 +109,9 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the request was broken off"}
 	defer func() { lease.Close(r.Context(), outcome) }()
-	resp, err := lease.Do(p.outgoing(r, up, target))
+	ctx, end := p.whileValid(r.Context(), lease)
+	defer end()
+	resp, err := lease.Do(p.outgoing(r, up, target).WithContext(ctx))
 	if err != nil {
 		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream could not be reached, or broke off"}
 		if fault.KindOf(err) == fault.Internal {
@@ -114,8 +120,33 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		outcome, err = p.switchOver(ctx, w, resp, ticket)
+		return err
+	}
 	outcome, err = p.relay(w, resp, up, rt)
 	return err
+}
+
+// validEvery is how soon a stream ends whose person's access has ended.
+const validEvery = 5 * time.Second
+
+// whileValid is a context that ends when the lease's access does.
+func (p *Proxy) whileValid(ctx context.Context, l broker.Lease) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(validEvery, func() {
+		tick := time.NewTicker(validEvery)
+		defer tick.Stop()
+		for l.Valid(ctx) == nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	})
+	return ctx, func() { timer.Stop(); cancel() }
 }
 
 func session(h *broker.Holding) audit.CallID {

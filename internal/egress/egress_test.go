@@ -50,6 +50,7 @@ type stage struct {
 	caFile        string
 	plain, secure *api
 	door          *door
+	saw           string // by a test's API
 	ups           map[catalog.UpstreamName]*catalog.Upstream
 }
 
@@ -84,6 +85,8 @@ type door struct {
 	acts   []broker.Act
 	ended  []broker.Outcome
 	refuse error
+	more   string        // one more keycard of alice's
+	left   chan struct{} // closed when her access has ended
 }
 
 func (d *door) Ready(context.Context, *identity.Caller, broker.Act) (broker.Answer, error) {
@@ -99,7 +102,7 @@ func (d *door) Holder(_ context.Context, t identity.Tenant, ticket string) (*bro
 		Server: &catalog.Server{Tenant: "default", Name: "issues", Needs: []catalog.Need{{Upstream: "plain"}, {Upstream: "secure"}, {Upstream: "second"}}}}
 	switch {
 	case t != "" && t != "default":
-	case ticket == keycard:
+	case ticket == keycard || d.more != "" && ticket == d.more:
 		return h, nil
 	case ticket == otherCard:
 		h.Server = &catalog.Server{Tenant: "default", Name: "chat", Needs: []catalog.Need{{Upstream: "secure"}}}
@@ -146,8 +149,16 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-func (l *lease) Valid(context.Context) error { return nil }
-func (l *lease) State() broker.State         { return broker.State{} }
+func (l *lease) Valid(context.Context) error {
+	select {
+	case <-l.door.left:
+		return fault.New(fault.Unauthenticated, "access has ended", nil)
+	default:
+		return nil // a nil channel says nothing
+	}
+}
+
+func (l *lease) State() broker.State { return broker.State{} }
 func (l *lease) Close(_ context.Context, o broker.Outcome) {
 	l.door.mu.Lock()
 	defer l.door.mu.Unlock()
@@ -242,10 +253,10 @@ func newStage(t *testing.T, change ...func(*stage)) *stage {
 		t.Fatal(err)
 	}
 	s.door = &door{out: out.Named()}
-	provider := &catalog.Provider{Name: "Vendor", WebSocket: true}
+	provider := &catalog.Provider{Name: "Vendor"}
 	s.ups = map[catalog.UpstreamName]*catalog.Upstream{
-		"plain":  {Tenant: "default", Name: "plain", Title: "Plain", Provider: provider, Origins: []*url.URL{parsed(t, s.plain.url)}},
-		"secure": {Tenant: "default", Name: "secure", Title: "Secure", Provider: provider, Origins: []*url.URL{parsed(t, s.secure.url)}},
+		"plain":  {Tenant: "default", Name: "plain", Title: "Plain", Provider: provider, WebSocket: true, Origins: []*url.URL{parsed(t, s.plain.url)}},
+		"secure": {Tenant: "default", Name: "secure", Title: "Secure", Provider: provider, WebSocket: true, Origins: []*url.URL{parsed(t, s.secure.url)}},
 	}
 	certs, caFile := authority(t, "localhost", "127.0.0.1")
 	s.caFile = caFile

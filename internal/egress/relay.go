@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -17,9 +18,19 @@ import (
 
 // relay streams the answer back. The lease has cleaned it already; what it could not read is not passed on.
 func (p *Proxy) relay(w http.ResponseWriter, resp *http.Response, up *catalog.Upstream, rt route) (broker.Outcome, error) {
-	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream answered in a coding that it was not asked for"},
-			&statusError{http.StatusBadGateway, "coded_answer", up.Title + " answered in a coding that Frontdesk cannot look into; the answer was dropped"}
+	var early []byte
+	if resp.Uncompressed { // whether it was what it said it was shows when its first bytes are decoded
+		buf := make([]byte, 4<<10)
+		for len(early) == 0 {
+			n, err := resp.Body.Read(buf)
+			if early = buf[:n]; err == io.EOF {
+				break
+			}
+			if err != nil {
+				return broker.Outcome{Result: audit.ResultFailed, Detail: "the answer's coding is broken"},
+					&statusError{http.StatusBadGateway, "coded_answer", up.Title + " answered in a coding that Frontdesk cannot look into; the answer was dropped"}
+			}
+		}
 	}
 	h := w.Header()
 	for name, values := range resp.Header {
@@ -29,6 +40,7 @@ func (p *Proxy) relay(w http.ResponseWriter, resp *http.Response, up *catalog.Up
 	// A cookie of the API is a credential of the person: it stays on this side.
 	h.Del("Set-Cookie")
 	h.Del("Alt-Svc")
+	h.Del("Accept-Ranges") // ranges are answered whole
 	for _, name := range []string{"Location", "Content-Location"} {
 		if v := h.Get(name); v != "" {
 			h.Set(name, rt.rewrite(v, up))
@@ -37,15 +49,23 @@ func (p *Proxy) relay(w http.ResponseWriter, resp *http.Response, up *catalog.Up
 	for i, v := range h["Link"] {
 		h["Link"][i] = linkTarget.ReplaceAllStringFunc(v, func(m string) string { return "<" + rt.rewrite(m[1:len(m)-1], up) + ">" })
 	}
+	announced := make(map[string]bool, len(resp.Trailer))
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)
+		announced[name] = true
 	}
 	w.WriteHeader(resp.StatusCode)
-	if err := stream(w, resp.Body); err != nil {
+	if resp.ContentLength < 0 && resp.Body != http.NoBody && len(early) == 0 {
+		_ = http.NewResponseController(w).Flush() // who streams may wait for the head; if it fails, so does the first write
+	}
+	if err := stream(w, io.MultiReader(bytes.NewReader(early), resp.Body)); err != nil {
 		// The head is out: the only honest end is a broken one.
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off: " + cut(err)}, errBroken
 	}
 	for name, values := range resp.Trailer {
+		if !announced[name] {
+			name = http.TrailerPrefix + name
+		}
 		h[name] = values
 	}
 	o := broker.Outcome{Result: audit.ResultOK}

@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -44,8 +43,8 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 	if !slices.Contains(methods, r.Method) {
 		return &statusError{http.StatusMethodNotAllowed, "method_not_allowed", "this method cannot pass egress"}
 	}
-	if r.Header.Get("Upgrade") != "" {
-		return &statusError{http.StatusNotImplemented, "upgrade_refused", "connections cannot be upgraded through egress"}
+	if err := checkUpgrade(r); err != nil {
+		return err
 	}
 	for _, v := range r.Header.Values("Via") {
 		if strings.Contains(v, p.Hop) {
@@ -62,93 +61,6 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 	return nil
 }
 
-// takeTicket finds the one transaction token, in one of the places where servers put their credential, and takes it and
-// everything else that could be a credential off the request. A token anywhere else, or twice, is refused, so that it
-// never leaves toward an upstream.
-func takeTicket(r *http.Request, ups []*catalog.Upstream) (string, error) {
-	places := []string{"Authorization"}
-	for _, up := range ups {
-		places = append(places, up.Provider.Injection.Name)
-		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
-			places = append(places, k.Injection.Name)
-		}
-	}
-	slices.Sort(places)
-	var found []string
-	for _, name := range slices.Compact(places) {
-		if name == "" {
-			continue
-		}
-		for _, v := range r.Header.Values(name) {
-			found = append(found, credentialOf(v)...)
-		}
-		r.Header.Del(name)
-	}
-	for _, name := range []string{"Cookie", "Proxy-Authorization", "X-Api-Key"} {
-		r.Header.Del(name)
-	}
-	if len(found) != 1 {
-		return "", errTicket
-	}
-	if leaksTicket(r, found[0]) {
-		return "", errTicket
-	}
-	return found[0], credentialsInQuery(r)
-}
-
-var errTicket = fault.New(fault.Unauthenticated, "send the transaction token of this call once, where the API's credential would stand", nil)
-
-// credentialOf reads the ways in which servers write a credential: a scheme and a value, Basic with the value as user or
-// password, or the bare value.
-func credentialOf(v string) []string {
-	scheme, rest, ok := strings.Cut(v, " ")
-	if !ok {
-		return []string{v}
-	}
-	if !strings.EqualFold(scheme, "basic") {
-		return []string{rest}
-	}
-	pair, err := base64.StdEncoding.DecodeString(rest)
-	if err != nil {
-		return nil
-	}
-	user, password, _ := strings.Cut(string(pair), ":")
-	if strings.Count(password, ".") == 2 {
-		return []string{password}
-	}
-	return []string{user}
-}
-
-// leaksTicket reports whether the token stands in a second place, whole or as a part.
-func leaksTicket(r *http.Request, ticket string) bool {
-	if ticket == "" || strings.Contains(r.RequestURI, ticket) {
-		return true
-	}
-	if q, err := url.QueryUnescape(r.RequestURI); err == nil && strings.Contains(q, ticket) {
-		return true
-	}
-	for _, values := range r.Header {
-		for _, v := range values {
-			if strings.Contains(v, ticket) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// queryCredentials are parameters under which APIs take credentials: exactly one credential reaches an upstream, ours.
-var queryCredentials = []string{"access_token", "oauth_token", "api_key", "apikey", "key_id", "auth_token", "private_token", "_method"}
-
-func credentialsInQuery(r *http.Request) error {
-	for name := range r.URL.Query() {
-		if slices.Contains(queryCredentials, strings.ToLower(name)) {
-			return badRequest("query parameter " + strconv.Quote(name) + " cannot pass egress: it could be a second credential, or another method")
-		}
-	}
-	return nil
-}
-
 // hopByHop headers belong to one connection (RFC 9110 section 7.6.1).
 var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
 
@@ -157,6 +69,8 @@ var removed = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Fo
 	"Proxy", "Baggage", "X-Original-Url", "X-Rewrite-Url", "X-Host", "X-Forwarded-Prefix", "X-Forwarded-Port", "X-Client-Ip", "True-Client-Ip"}
 
 func (p *Proxy) outgoing(r *http.Request, up *catalog.Upstream, target *url.URL) *http.Request {
+	trailers := slices.ContainsFunc(r.Header.Values("Te"), func(v string) bool { return strings.Contains(strings.ToLower(v), "trailers") })
+	upgrade := isUpgrade(r)
 	out := (&http.Request{Method: r.Method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: r.Header.Clone(), Body: r.Body, ContentLength: r.ContentLength, Trailer: r.Trailer}).WithContext(r.Context())
 	if r.ContentLength == 0 {
@@ -175,6 +89,17 @@ func (p *Proxy) outgoing(r *http.Request, up *catalog.Upstream, target *url.URL)
 	}
 	if out.Header.Get("User-Agent") == "" {
 		out.Header.Set("User-Agent", "frontdesk")
+	}
+	if trailers {
+		out.Header.Set("Te", "trailers") // gRPC looks for it
+	}
+	if out.Header.Get("Grpc-Accept-Encoding") != "" {
+		out.Header.Set("Grpc-Accept-Encoding", "identity")
+	}
+	if upgrade {
+		out.Header.Set("Connection", "Upgrade")
+		out.Header.Set("Upgrade", "websocket")
+		out.Header.Del("Sec-Websocket-Extensions") // compressed frames could not be cleaned
 	}
 	// The answer has to be read to be cleaned.
 	out.Header.Set("Accept-Encoding", "identity")

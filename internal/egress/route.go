@@ -175,23 +175,30 @@ func (rt route) target(up *catalog.Upstream) (*url.URL, error) {
 	if strings.Contains(strings.ToLower(rt.path), "%2f") && !up.Provider.EncodedSlash {
 		return nil, badRequest("the path holds an encoded slash")
 	}
+	for _, a := range up.Aliases {
+		if rt.origin == catalog.Canonical(a.From) || rt.origin == "" && rt.host == a.From.Host {
+			return rt.at(a.To, strings.TrimSuffix(a.To.EscapedPath(), "/")+rt.path)
+		}
+	}
 	for i, o := range up.Origins {
 		raw, ok := rt.under(o, i == 0)
 		if !ok {
 			continue
 		}
-		u := *o
-		decoded, err := url.PathUnescape(raw)
-		if err != nil {
-			return nil, badRequest("the path is not well formed")
-		}
-		u.Path, u.RawPath, u.RawQuery = decoded, raw, rt.query
-		return &u, nil
+		return rt.at(o, raw)
 	}
 	if rt.origin != "" {
 		return nil, fault.New(fault.Denied, "this path does not lie under the upstream's base URL", nil)
 	}
 	return nil, fault.New(fault.Denied, "this host is not one of the upstream's", nil)
+}
+
+func (rt route) at(o *url.URL, path string) (*url.URL, error) {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return nil, badRequest("the path is not well formed")
+	}
+	return &url.URL{Scheme: o.Scheme, Host: o.Host, Path: decoded, RawPath: path, RawQuery: rt.query}, nil
 }
 
 // under returns the path at an origin of the upstream, if the route leads there. At the base URL the origin's own path goes

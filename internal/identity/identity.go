@@ -136,6 +136,14 @@ type Ticket struct {
 	Expires time.Time
 }
 
+// OpaqueTickets keeps tickets whose text says nothing, by the SHA-256 of their text, for all replicas.
+type OpaqueTickets interface {
+	// PutTicket stores a ticket. One that is there already keeps the later of both ends.
+	PutTicket(ctx context.Context, hash [32]byte, t Ticket) error
+	// OpaqueTicket returns the ticket, ended or not; fault.NotFound where there is none.
+	OpaqueTicket(ctx context.Context, hash [32]byte) (Ticket, error)
+}
+
 // TicketMAC computes the MAC of transaction tokens; the key never leaves it.
 type TicketMAC interface {
 	// MAC returns HMAC-SHA256 of data under the key kid; kid "" means the current key, whose id is returned.

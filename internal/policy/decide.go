@@ -32,6 +32,16 @@ func (s *Set) Decide(r Request) Decision { return s.decide(r, full) }
 // Visible reports whether the caller may see the thing that r names: whether Decide could say yes for some arguments.
 func (s *Set) Visible(r Request) bool { return s.decide(r, withoutArgs).Allow }
 
+// VisibleOf asks Visible of many tools.
+func (s *Set) VisibleOf(r Request, tools []string) []bool {
+	see := make([]bool, len(tools))
+	for i, n := range tools {
+		r.Tool = n
+		see[i] = s.Visible(r)
+	}
+	return see
+}
+
 // Reaches reports whether any policy could let the caller call anything at the server: whether it exists for him.
 func (s *Set) Reaches(c *identity.Caller, server string) bool {
 	if c.Principal() == "" {

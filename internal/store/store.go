@@ -215,6 +215,7 @@ func (db *DB) clean(ctx context.Context) error {
 	}{
 		{"DELETE FROM flows WHERE expires < $1", now.Add(-time.Hour)},
 		{"DELETE FROM codes WHERE expires < $1", now.Add(-day)},
+		{"DELETE FROM tickets WHERE expires < $1", now},
 		{"DELETE FROM families WHERE ends < $1", now.Add(-day)},
 		{"DELETE FROM grants WHERE expires < $1", now.Add(-30 * day)},
 		{"DELETE FROM consents WHERE given < $1", now.Add(-365 * day)},

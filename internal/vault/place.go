@@ -3,6 +3,7 @@ package vault
 import (
 	"encoding/base64"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -35,9 +36,12 @@ func Place(in catalog.Injection, s secret.Text) (Placer, [][]byte) {
 		return header("Authorization", "Basic "+pair), append(marks, []byte(pair))
 	case "query":
 		return func(r *http.Request) error {
-			q := r.URL.Query()
-			q.Set(name, value)
-			r.URL.RawQuery = q.Encode()
+			// Behind what is there: the rest of the query stays as policy saw it.
+			pair := url.QueryEscape(name) + "=" + url.QueryEscape(value)
+			if r.URL.RawQuery != "" {
+				pair = r.URL.RawQuery + "&" + pair
+			}
+			r.URL.RawQuery = pair
 			return nil
 		}, marks
 	}

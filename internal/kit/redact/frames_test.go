@@ -73,7 +73,7 @@ func unframe(t *testing.T, b []byte) (heads []byte, data, control string) {
 func TestFrames(t *testing.T) {
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 4))
-		text := strings.Repeat("x", rnd.IntN(200)) + canary + strings.Repeat("y", 1+rnd.IntN(70_000*rnd.IntN(2)+1)) + canary + "z"
+		text := strings.Repeat("x", rnd.IntN(200)) + canary + strings.Repeat("y", 4+rnd.IntN(70_000*rnd.IntN(2)+1)) + canary + "z"
 		var stream []byte
 		for first := byte(1); ; first = 0 {
 			if rnd.IntN(3) == 0 {

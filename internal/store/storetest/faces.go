@@ -187,3 +187,19 @@ func sessions(t *testing.T, a, b *store.DB) {
 		t.Errorf("%d sessions were idle, want %d", len(taken.n), 2*many-5)
 	}
 }
+
+func tickets(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	k := identity.Ticket{Tenant: ours, Kind: identity.TicketSession, Txn: "0000000000000001.7", Server: "issues", Expires: day}
+	hash := [32]byte{1, 2, 0xff}
+	_, err := a.OpaqueTicket(ctx, hash)
+	wantKind(t, err, fault.NotFound)
+	ok(t, a.PutTicket(ctx, hash, k))
+	same(t, must(b.OpaqueTicket(ctx, hash))(t), k)
+	later, earlier := k, k
+	later.Expires, earlier.Expires = day.Add(time.Hour), day.Add(-time.Hour)
+	ok(t, b.PutTicket(ctx, hash, later))
+	ok(t, a.PutTicket(ctx, hash, earlier)) // it is good for as long as it was ever said to be
+	same(t, must(a.OpaqueTicket(ctx, hash))(t), later)
+	race(a, b, func(i int, db *store.DB) { ok(t, db.PutTicket(ctx, [32]byte{byte(i % 4)}, k)) })
+}

@@ -36,7 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"use", use},
 		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"grants", grants},
-		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions},
+		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions}, {"tickets", tickets},
 		{"tenants", tenants}, {"odd texts", oddTexts}, {"callers who left", callersWhoLeft},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -176,6 +176,7 @@ var elsewhere = map[string]string{
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore",
+	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
 }
 

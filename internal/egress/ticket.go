@@ -1,0 +1,217 @@
+package egress
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/redact"
+)
+
+const (
+	minTicket = 22      // no keycard is shorter
+	maxForm   = 1 << 20 // bytes of a form that is read to find a keycard in it
+)
+
+var errTicket = fault.New(fault.Unauthenticated, "send the keycard of this call once, where the API's credential would stand", nil)
+
+// takeTicket finds the one transaction token, in one of the places where servers put their credential, and takes it and
+// everything else that could be a credential off the request. A token anywhere else, or twice, is refused, so that it
+// never leaves toward an upstream.
+func takeTicket(r *http.Request, rt *route) (string, error) {
+	places := placesOf(rt.upstreams)
+	found := fromHeaders(r.Header, places.Headers)
+	values := cutPairs(&rt.query, places.Query)
+	if len(places.Form) > 0 && isForm(r.Header) {
+		form, err := fromForm(r, places.Form)
+		if err != nil {
+			return "", err
+		}
+		values = append(values, form...)
+	}
+	found = append(found, values...)
+	if len(found) != 1 || len(found[0]) < minTicket || leaksTicket(r, rt, found[0]) {
+		return "", errTicket
+	}
+	return found[0], checkNoCredential(rt.query)
+}
+
+// placesOf joins the places of all upstreams that may be meant.
+func placesOf(ups []*catalog.Upstream) catalog.TokenPlaces {
+	p := catalog.TokenPlaces{Headers: []string{"Authorization"}}
+	for _, up := range ups {
+		in := up.Provider.Egress.TokenIn
+		p.Headers, p.Query, p.Form = append(p.Headers, in.Headers...), append(p.Query, in.Query...), append(p.Form, in.Form...)
+		injections := []catalog.Injection{up.Provider.Injection}
+		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
+			injections = append(injections, *k.Injection)
+		}
+		for _, i := range injections {
+			switch {
+			case i.Name == "":
+			case i.Kind == "query":
+				p.Query = append(p.Query, i.Name)
+			default:
+				p.Headers = append(p.Headers, i.Name)
+			}
+		}
+	}
+	return p
+}
+
+func fromHeaders(h http.Header, places []string) (found []string) {
+	for _, name := range places {
+		for _, v := range h.Values(name) {
+			found = append(found, credentialOf(v)...)
+		}
+		h.Del(name)
+	}
+	for _, name := range []string{"Cookie", "Proxy-Authorization", "X-Api-Key"} {
+		h.Del(name)
+	}
+	return found
+}
+
+// credentialOf reads the ways in which servers write a credential: a scheme and a value, Basic with the value as user or
+// password, or the bare value.
+func credentialOf(v string) []string {
+	scheme, rest, ok := strings.Cut(v, " ")
+	if !ok {
+		return []string{v}
+	}
+	if !strings.EqualFold(scheme, "basic") {
+		return []string{strings.TrimSpace(rest)}
+	}
+	pair, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil {
+		return []string{""} // something stands there, and it is no keycard
+	}
+	user, password, _ := strings.Cut(string(pair), ":")
+	if couldBeTicket(password) || !couldBeTicket(user) {
+		return []string{password}
+	}
+	return []string{user}
+}
+
+// couldBeTicket tells a keycard from the names and fillers that stand beside it in Basic.
+func couldBeTicket(s string) bool {
+	return len(s) >= minTicket && !strings.ContainsFunc(s, func(c rune) bool { return c >= 0x80 || !unreserved(byte(c)) })
+}
+
+// cutPairs takes the named parameters out of a query or form and returns their values; what is left stays as it was written.
+func cutPairs(query *string, names []string) (found []string) {
+	if *query == "" || len(names) == 0 {
+		return nil
+	}
+	var left []string
+	for pair := range strings.SplitSeq(*query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		value, verr := url.QueryUnescape(value)
+		if err != nil || verr != nil || !slices.Contains(names, name) {
+			left = append(left, pair)
+			continue
+		}
+		found = append(found, value)
+	}
+	*query = strings.Join(left, "&")
+	return found
+}
+
+func isForm(h http.Header) bool {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && kind == "application/x-www-form-urlencoded" && h.Get("Content-Encoding") == ""
+}
+
+// fromForm reads a form whole, since its keycard may be its last field.
+func fromForm(r *http.Request, names []string) ([]string, error) {
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
+	if err != nil {
+		return nil, badRequest("the form could not be read")
+	}
+	if len(b) > maxForm {
+		return nil, &statusError{http.StatusRequestEntityTooLarge, "too_large", "a form with a token in it may have 1 MiB at most; send the token in a header"}
+	}
+	form := string(b)
+	found := cutPairs(&form, names)
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader([]byte(form))), int64(len(form))
+	r.Header.Set("Content-Length", strconv.Itoa(len(form)))
+	return found, nil
+}
+
+// leaksTicket reports whether the token stands in a second place, whole or as a part.
+func leaksTicket(r *http.Request, rt *route, ticket string) bool {
+	for _, s := range []string{rt.path, rt.query} {
+		if plain, err := url.QueryUnescape(s); strings.Contains(s, ticket) || err == nil && strings.Contains(plain, ticket) {
+			return true
+		}
+	}
+	for _, values := range r.Header {
+		for _, v := range values {
+			if strings.Contains(v, ticket) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// guard is for what a server sends behind the head, as it passes: where its keycard stands in there, in whatever form, the
+// request ends.
+func guard(ticket string) *redact.Redactor {
+	return redact.New([][]byte{[]byte(ticket)}).Telling(func(int) error { return errTicket })
+}
+
+// guarded lets the request's body pass as long as it is without the keycard.
+func guarded(r *http.Request, ticket string) io.ReadCloser {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r.Body
+	}
+	return &guardedBody{guard(ticket).Reader(r.Body), r.Body, r, ticket}
+}
+
+type guardedBody struct {
+	io.Reader
+	io.Closer
+	of     *http.Request
+	ticket string
+}
+
+func (b *guardedBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF { // now the trailer is there
+		for name, values := range b.of.Trailer {
+			if strings.Contains(strings.Join(values, " "), b.ticket) || slices.Contains(notInTrailers, name) {
+				return n, errTicket
+			}
+		}
+	}
+	return n, err
+}
+
+// notInTrailers would be credentials, or speak of the connection.
+var notInTrailers = append([]string{"Authorization", "Cookie", "Proxy-Authorization", "X-Api-Key", "Host", "Content-Length"}, hopByHop...)
+
+// queryCredentials are parameters under which APIs take credentials: exactly one credential reaches an upstream, ours.
+var queryCredentials = []string{"access_token", "oauth_token", "api_key", "apikey", "key_id", "auth_token", "private_token", "_method"}
+
+func checkNoCredential(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return badRequest("the query can be read in more than one way")
+	}
+	for name := range values {
+		if slices.Contains(queryCredentials, strings.ToLower(name)) {
+			return badRequest("query parameter " + strconv.Quote(name) + " cannot pass egress: it could be a second credential, or another method")
+		}
+	}
+	return nil
+}
