@@ -54,7 +54,9 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 // may pass is for the upstream's entry in the config to say.
 func (l *lease) leaked(hits int) error {
 	l.broker.Leaked(l.record, hits)
-	l.leak.Do(func() { l.leakErr = l.broker.Log.Event(context.Background(), l.record.Leak(l.entry.Call, l.broker.Now())) })
+	l.leak.Do(func() {
+		l.leakErr = l.broker.Log.Event(context.Background(), l.record.Leak(l.entry.Call, l.broker.Now()))
+	})
 	if l.act.Upstream != nil && l.act.Upstream.CutLeaks {
 		return fault.New(fault.Unavailable, "the answer held a credential and was cut off", l.leakErr)
 	}
