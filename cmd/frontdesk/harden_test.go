@@ -13,7 +13,7 @@ func TestA171_A173_harden(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1 << 20, Max: unix.RLIM_INFINITY}); err != nil {
 		t.Log("core files are off already: ", err)
 	}
-	if err := harden(false); err != nil {
+	if err := harden(); err != nil {
 		t.Fatal(err)
 	}
 	var limit unix.Rlimit

@@ -236,15 +236,3 @@ func (c *Config) requiring(measure string) (names []string) {
 	slices.Sort(names)
 	return names
 }
-
-// hosts reports whether the config has a server that we run.
-func (c *Config) hosts() bool {
-	for _, org := range c.tenants() {
-		for _, s := range org.Servers {
-			if len(s.Command) > 0 {
-				return true
-			}
-		}
-	}
-	return false
-}

@@ -51,7 +51,7 @@ func serveCommand() *cobra.Command {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-		if err := harden(cfg.hosts()); err != nil {
+		if err := harden(); err != nil {
 			return err
 		}
 		d, err := newDesk(c.Context(), path, dataDir, cfg, log)

@@ -153,8 +153,20 @@ var spawner = sync.OnceValue(func() chan<- func() {
 
 func spawn(c *exec.Cmd) error {
 	done := make(chan error, 1)
-	spawner() <- func() { done <- c.Start() }
+	spawner() <- func() { done <- dumpable(c.Start) }
 	return <-done
+}
+
+// dumpable runs f while others of our account could look into our memory: a child shares it until its exec, and the users of
+// its namespace can only be mapped in that state. It is milliseconds, and the state before comes back.
+func dumpable(f func() error) error {
+	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || v == 1 {
+		return f()
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return errors.Join(f(), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
 // reap waits for the process alone: the pipes are their readers' to end, or Wait would cut off the last lines.

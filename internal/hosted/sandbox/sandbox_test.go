@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -163,6 +165,20 @@ func TestWhatIsRequired(t *testing.T) {
 	}
 	if c.Report.Held(Landlock) && !strings.Contains(out, "Permission denied") {
 		t.Errorf("Landlock is said to stand, but does not: %q", out)
+	}
+}
+
+// TestClosedMemory: a process whose memory is closed to others builds sandboxes all the same, and is closed again after that.
+func TestClosedMemory(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }()
+	if out, c := run(t, bounds(), "echo up"); out != "up\n" || !c.Report.Held(Network) {
+		t.Errorf("got %q %v", out, c.Report)
+	}
+	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || v != 0 {
+		t.Errorf("memory stays open: %d %v", v, err)
 	}
 }
 
