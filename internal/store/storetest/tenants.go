@@ -31,13 +31,14 @@ type things struct {
 	session gateway.Session
 	intent  audit.Row
 	ending  vault.Ending
+	consent issuer.Consented
 }
 
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending]()}
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented]()}
 	s.code.Used = time.Time{}
 	var err error
 	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
@@ -47,7 +48,7 @@ func stock(t *testing.T, db *store.DB) things {
 	_, err = db.OpenRequest(ctx, s.request)
 	ok(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending)} {
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent)} {
 		ok(t, err)
 	}
 	return s
@@ -147,6 +148,9 @@ var byTenant = map[string]strange{
 	"TouchClient": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return nil, db.TouchClient(ctx, theirs, s.client.ID, day)
 	},
+	"Consented": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Consented(ctx, theirs, s.consent.User, s.consent.Client, s.consent.Resource)
+	},
 	"UseCode": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.UseCode(ctx, theirs, s.code.Hash, day)
 	},
@@ -174,7 +178,7 @@ var elsewhere = map[string]string{
 	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
 	"Chain": "for operators", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
-	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
+	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
