@@ -283,7 +283,11 @@ func (r *run) audit(ctx context.Context) {
 		Where, What                  string
 	}
 	for end := time.Now().Add(90 * time.Second); ctx.Err() == nil; time.Sleep(time.Second) {
-		out, err := r.s.Desk().Run("audit", "verify", "--json")
+		args := []string{"audit", "verify", "--json"}
+		if len(r.s.Desks) > 1 {
+			args = append(args, "--database", "env:FRONTDESK_TEST_DATABASE")
+		}
+		out, err := r.s.Desk().Run(args...)
 		if jerr := json.Unmarshal([]byte(out), &report); jerr != nil || err != nil {
 			r.t.Fatalf("the chain does not verify: %v\n%s", err, out)
 		}
