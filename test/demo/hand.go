@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net"
 	"net/http"
+	"regexp"
 	"sync"
 	"time"
 
@@ -20,8 +21,8 @@ var agentPage = template.Must(template.New("").Parse(`<!doctype html><html lang=
 <h1>An employee's agent</h1>
 <p>It knows one MCP server, <code>{{.Server}}</code>, and nothing else. Sign in as <strong>alice</strong> (at the tracker: <strong>octo-alice</strong>), password <strong>let-me-in</strong>.</p>
 <form method="post">{{range .Tools}}<button name="tool" value="{{.}}">{{.}}</button>{{end}}</form>
-{{if .Link}}<p><strong>The agent opens your browser:</strong> <a href="{{.Link}}" target="_blank">sign in here</a></p>{{end}}
-{{if .Busy}}<p>waiting …</p>{{end}}
+{{if .Link}}<p><strong>The agent opens your browser:</strong> <a href="{{.Link}}" target="_blank">sign in here</a>, let it in, and come back</p>{{end}}
+{{if .Busy}}<p>The agent waits for you …</p>{{end}}
 {{range .Said}}<pre>{{.}}</pre>{{end}}
 <p>Afterwards look at <a href="{{.Portal}}/portal/" target="_blank">what is connected</a> and <a href="{{.Portal}}/portal/activity" target="_blank">what was done in your name</a>; disconnect, and let the agent try again.</p>
 </body></html>`))
@@ -34,7 +35,15 @@ type chat struct {
 	Tools  []string
 	Link   string
 	Busy   bool
-	Said   []string
+	Said   []template.HTML
+}
+
+// address finds what a chat window would let its person click.
+var address = regexp.MustCompile(`https?://[^\s<>"&]+`)
+
+// shown is what a tool said, with its links alive.
+func shown(said string) template.HTML {
+	return template.HTML(address.ReplaceAllString(template.HTMLEscapeString(said), `<a href="$0" target="_blank">$0</a>`))
 }
 
 // byHand serves the agent's page until the person has seen enough.
@@ -94,5 +103,5 @@ func (c *chat) call(tool string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.Busy, c.Link = false, ""
-	c.Said = append([]string{said}, c.Said...)
+	c.Said = append([]template.HTML{shown(said)}, c.Said...)
 }
