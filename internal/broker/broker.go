@@ -129,7 +129,7 @@ type Notary interface {
 	Record(ctx context.Context, r audit.Record) error
 }
 
-// Broker is the pipeline in one process. All fields but Hosts and Observe are required.
+// Broker is the pipeline in one process. All fields but Hosts are required.
 type Broker struct {
 	Policies *policy.Policies
 	Log      Log

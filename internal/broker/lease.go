@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"sync"
-	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker/booking"
@@ -87,14 +86,8 @@ func (l *lease) Close(ctx context.Context, o Outcome) {
 			r.Obtained, r.Connection = string(l.credential.Method), string(l.credential.Connection)
 		}
 		l.broker.Log.End(context.WithoutCancel(ctx), l.entry.Call, r)
-		l.broker.observe(l.act.Kind, o.Result, r.Time.Sub(l.record.Time))
+		l.broker.Observe(l.act.Kind, o.Result, r.Time.Sub(l.record.Time))
 	})
-}
-
-func (b *Broker) observe(k Kind, r audit.Result, took time.Duration) {
-	if b.Observe != nil {
-		b.Observe(k, r, took)
-	}
 }
 
 // note tells the call, for which an API request was refused, what a person must do.

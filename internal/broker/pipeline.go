@@ -141,6 +141,6 @@ func (b *Broker) refuse(ctx context.Context, a Act, r audit.Record, err error) e
 	if werr := b.Log.Event(ctx, r); werr != nil {
 		return errors.Join(fault.New(fault.Unavailable, "the audit log cannot be written, so nothing was done; try again later", werr), err)
 	}
-	b.observe(a.Kind, o.Result, b.Now().Sub(r.Time))
+	b.Observe(a.Kind, o.Result, b.Now().Sub(r.Time))
 	return b.note(a, err)
 }
