@@ -56,10 +56,7 @@ func (l *lease) leaked(hits int) error {
 	l.leak.Do(func() {
 		l.leakErr = l.broker.Log.Event(context.Background(), l.record.Leak(l.entry.Call, l.broker.Now()))
 	})
-	if l.act.Upstream != nil && l.act.Upstream.CutLeaks {
-		return fault.New(fault.Unavailable, "the answer held a credential and was cut off", l.leakErr)
-	}
-	return l.leakErr
+	return l.act.Upstream.Leaked(l.leakErr)
 }
 
 // Valid implements Lease.

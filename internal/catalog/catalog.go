@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // ServerName names an MCP server within a tenant: lower-case letters, digits and hyphens, at most 32.
@@ -81,6 +82,15 @@ type Upstream struct {
 	Risk      string     // accept_risk: the operator's reason, "" where nothing needs one
 	WebSocket bool       // connections may be upgraded to WebSockets
 	CutLeaks  bool       // on_leak: an answer that holds the credential is cut off there, not only cleaned
+}
+
+// Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).
+// Nil is the vendor's own server, whose answers go on.
+func (u *Upstream) Leaked(err error) error {
+	if u != nil && u.CutLeaks {
+		return fault.New(fault.Unavailable, "the answer held a credential and was cut off", err)
+	}
+	return err
 }
 
 // Alias is a host that servers call, and where their requests are sent instead, paths and all.
