@@ -78,7 +78,7 @@ func TestInitStartsEveryProvider(t *testing.T) {
 		t.Setenv(secretVariable(p), "s")
 		text := starter(p)
 		for name, body := range map[string]string{"idp.secret": "s", "empty.yaml": text,
-			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+fillIn, "client_id: x", "tenant: "+fillIn, "tenant: acme", "region: "+fillIn, "region: eu-central-1",
+			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+fillIn, "client_id: x", "tenant: "+fillIn, "tenant: acme", "cloud_id: "+fillIn, "cloud_id: 11223344-a1b2-4c3d-9e8f-001122334455", "region: "+fillIn, "region: eu-central-1",
 				"role_arn: "+fillIn, "role_arn: arn:aws:iam::123456789012:role/agents", "installation_id: \""+fillIn, "installation_id: \"42").Replace(text), fillIn, cmpOr(fill[id], "acme"))} {
 			if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
 				t.Fatal(err)
