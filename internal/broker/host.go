@@ -30,12 +30,7 @@ func (l host) process(ctx context.Context) (*hosted.Card, error) {
 		return nil, err
 	}
 	opened := door.(*lease) // what Open makes
-	return &hosted.Card{Act: opened.entry.Call, Keycard: opened.credential.Token, Expires: opened.credential.Expires, Valid: func() bool { return l.broker.holds(opened.entry.Call) },
+	valid := func() bool { return l.broker.calls.Holds(opened.entry.Call, l.broker.Access.Alive) }
+	return &hosted.Card{Act: opened.entry.Call, Keycard: opened.credential.Token, Expires: opened.credential.Expires, Valid: valid,
 		Close: func(r audit.Result, detail string) { opened.Close(context.Background(), Outcome{r, detail}) }}, nil
-}
-
-// holds reports whether an act is open and its caller's access has not ended.
-func (b *Broker) holds(id audit.CallID) bool {
-	e := b.calls.Get(id)
-	return e != nil && b.Access.Alive(e.Caller)
 }

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 // desk is what stands around Hosts: a catalogue, an egress that says who asks it, and acts that can be ended.
 type desk struct {
 	*Hosts
-	t       *testing.T
+	t       testing.TB
 	clock   atomic.Int64 // seconds ahead
 	opened  atomic.Int32
 	invalid sync.Map // acts whose user's access has ended
@@ -66,7 +66,7 @@ type desk struct {
 	server  *catalog.Server
 }
 
-func newDesk(t *testing.T, change func(*catalog.Program), args ...string) *desk {
+func newDesk(t testing.TB, change func(*catalog.Program), args ...string) *desk {
 	t.Helper()
 	d := &desk{t: t, server: &catalog.Server{Tenant: identity.DefaultTenant, Name: "own", Title: "Own", CallLimit: 20 * time.Second, Needs: []catalog.Need{{Upstream: "tracker"}},
 		Program: &catalog.Program{Argv: append([]string{program}, args...), Env: map[string]string{"TRACKER_TOKEN": "{keycard}", "TRACKER_URL": "{egress:tracker}"}, Read: []string{program},

@@ -88,6 +88,12 @@ func (b *Book) Get(id audit.CallID) *Entry {
 	return b.open[id]
 }
 
+// Holds reports whether an act is open here for a caller whose access has not ended.
+func (b *Book) Holds(id audit.CallID, alive func(*identity.Caller) bool) bool {
+	e := b.Get(id)
+	return e != nil && alive(e.Caller)
+}
+
 // InSession is the call that a session's request belongs to: the only open one, else the session itself.
 func (b *Book) InSession(session audit.CallID) audit.CallID {
 	b.mu.RLock()
