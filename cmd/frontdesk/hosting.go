@@ -80,6 +80,11 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 	if arg := s.Command[0]; strings.Contains(arg, "/") && !filepath.IsAbs(arg) {
 		k.wrong(at, "the program of command needs an absolute path, or a name that is found in "+sandbox.SearchPath, "")
 	}
+	for i, arg := range s.Command {
+		if filepath.IsAbs(arg) && !sandbox.Readable(filepath.Clean(arg), p.Read) {
+			k.wrong(strings.TrimSuffix(at, "sandbox")+"command["+strconv.Itoa(i)+"]", arg+" lies where the sandbox lets nothing be read", "sandbox: {read: ["+filepath.Dir(arg)+"]}")
+		}
+	}
 	for i, m := range s.Sandbox.Require {
 		if !sandbox.Known(sandbox.Measure(m)) {
 			k.wrong(at+".require["+strconv.Itoa(i)+"]", fmt.Sprintf("there is no sandbox measure %q", m), "measures are "+measures(sandbox.Measures))

@@ -195,7 +195,7 @@ func (b *builder) fence() error {
 		rules = append(rules, landlock.RODirs("/"), landlock.ConnectTCP(port))
 	} else {
 		rules = append(rules, landlock.ROFiles("/dev/random", "/dev/urandom").IgnoreIfMissing(), landlock.RODirs("/proc").IgnoreIfMissing())
-		for _, path := range slices.Concat(system, b.Setup.Read) {
+		for _, path := range slices.Concat(System, b.Setup.Read) {
 			if info, err := os.Stat(path); err == nil && info.IsDir() {
 				rules = append(rules, landlock.RODirs(path))
 			} else if err == nil {

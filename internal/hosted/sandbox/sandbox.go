@@ -76,6 +76,21 @@ func (r Report) Missing(required []Measure) error {
 	return fmt.Errorf("this machine lacks what `sandbox: {require: ...}` asks for: %s", strings.Join(l, ", "))
 }
 
+// Readable reports whether a program may read a path: one of the system's, or one at or below what is let.
+func Readable(path string, read []string) bool {
+	return slices.ContainsFunc(slices.Concat(System, read), func(dir string) bool {
+		return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	})
+}
+
+// System is what programs need of the machine, and may always read: programs, libraries, certificates, time zones. Whatever
+// else lies under /etc stays outside.
+var System = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+	"/etc/localtime", "/etc/mime.types", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki"}
+
+// SearchPath is where programs without a path are looked for.
+const SearchPath = "/usr/local/bin:/usr/bin:/bin"
+
 // Known reports whether there is such a measure.
 func Known(m Measure) bool { return slices.Contains(Measures, m) }
 

@@ -12,16 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SearchPath is where programs without a path are looked for.
-const SearchPath = "/usr/local/bin:/usr/bin:/bin"
-
 // port of address.
 const port = 3128
-
-// system is what programs need of the machine: programs, libraries, certificates, time zones. Whatever else lies under /etc
-// stays outside.
-var system = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
-	"/etc/localtime", "/etc/mime.types", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki"}
 
 // devices that do nothing but answer.
 var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
@@ -45,7 +37,7 @@ func (b *builder) tree() error {
 	if err := unix.Mount("tmpfs", "/new", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
 		return err
 	}
-	for _, path := range slices.Concat(system, devices) {
+	for _, path := range slices.Concat(System, devices) {
 		if err := b.bring(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
