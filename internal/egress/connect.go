@@ -102,8 +102,8 @@ func join(a, b net.Conn, idle time.Duration) {
 	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
 		go func() {
 			_, err := io.Copy(way[0], &watched{way[1], func() { quiet.Reset(idle) }})
-			if half, ok := way[0].(interface{ CloseWrite() error }); ok && err == nil {
-				err = half.CloseWrite()
+			if err == nil {
+				err = closeWrite(way[0])
 			}
 			done <- err
 		}()

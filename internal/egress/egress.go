@@ -124,6 +124,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 		outcome, err = p.switchOver(ctx, w, resp, ticket)
 		return err
 	}
+	rt.last = isUpgrade(r) // nobody knows what the client sends next on a connection that it thought to upgrade
 	outcome, err = p.relay(w, resp, up, rt)
 	return err
 }
@@ -160,6 +161,9 @@ func session(h *broker.Holding) audit.CallID {
 // passes the message on passes on a sentence that an agent can act on.
 func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, code := http.StatusInternalServerError, "internal"
+	if isUpgrade(r) {
+		w.Header().Set("Connection", "close")
+	}
 	if _, ok := errors.AsType[*catalog.Needed](err); ok {
 		writeJSON(w, http.StatusForbidden, "connection_needed", "the user has to connect first; Frontdesk asks for it when this tool call ends")
 		return

@@ -53,6 +53,16 @@ func (c *doored) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// CloseWrite ends one direction, where the connection can.
+func (c *doored) CloseWrite() error { return closeWrite(c.Conn) }
+
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // intake is the listener of the one HTTP server behind all doors.
 type intake struct {
 	conns chan net.Conn
@@ -221,8 +231,11 @@ func (p *Proxy) greet(c *doored) (net.Conn, error) {
 		if err := t.Handshake(); err != nil {
 			return nil, err
 		}
-		served = t
+		if served = t; t.ConnectionState().NegotiatedProtocol == "h2" {
+			return served, c.SetDeadline(time.Time{})
+		}
 	}
+	served = &gate{Conn: served}
 	return served, c.SetDeadline(time.Time{})
 }
 

@@ -17,7 +17,7 @@ func canonicalPath(raw string) (string, error) {
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
 		if c != '%' {
-			if c <= 0x20 || c >= 0x7f || strings.IndexByte(`\"<>^{|}`+"`", c) >= 0 || c == '#' {
+			if c <= 0x20 || c >= 0x7f || strings.IndexByte(`\"<>^{|}`+"`", c) >= 0 || c == '#' || c == '?' {
 				return "", badRequest("the path holds a character that must be percent-encoded")
 			}
 			out.WriteByte(c)

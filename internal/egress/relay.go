@@ -49,6 +49,9 @@ func (p *Proxy) relay(w http.ResponseWriter, resp *http.Response, up *catalog.Up
 	for i, v := range h["Link"] {
 		h["Link"][i] = linkTarget.ReplaceAllStringFunc(v, func(m string) string { return "<" + rt.rewrite(m[1:len(m)-1], up) + ">" })
 	}
+	if rt.last {
+		h.Set("Connection", "close")
+	}
 	announced := make(map[string]bool, len(resp.Trailer))
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)

@@ -40,6 +40,9 @@ var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS
 var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
 func (p *Proxy) checkRequest(r *http.Request) error {
+	if r.Method == refusedMethod {
+		return &statusError{http.StatusBadRequest, "invalid_request", r.Header.Get("X-Why")}
+	}
 	if !slices.Contains(methods, r.Method) {
 		return &statusError{http.StatusMethodNotAllowed, "method_not_allowed", "this method cannot pass egress"}
 	}

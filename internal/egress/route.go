@@ -20,6 +20,7 @@ type route struct {
 	host      string              // at the base URL: what stands after @; "" = the upstream's first origin
 	path      string              // canonical, with its leading slash
 	query     string
+	last      bool   // the connection ends with this answer
 	prefix    string // of the egress path, for rewriting Location; "" at a proxy, whose client knows the API's own addresses
 }
 

@@ -187,6 +187,9 @@ type guardedBody struct {
 
 func (b *guardedBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF && fault.KindOf(err) == fault.Internal {
+		err = fault.New(fault.Invalid, "the request's body broke off, or is not well formed", err)
+	}
 	if err == io.EOF { // now the trailer is there
 		for name, values := range b.of.Trailer {
 			if strings.Contains(strings.Join(values, " "), b.ticket) || slices.Contains(notInTrailers, name) {

@@ -1,0 +1,12 @@
+package egress
+
+import "net"
+
+// What tests look at from outside.
+var (
+	OriginOf      = originOf
+	CanonicalPath = canonicalPath
+)
+
+// Gate is what the HTTP server would read of a connection.
+func Gate(c net.Conn) net.Conn { return &gate{Conn: c} }
