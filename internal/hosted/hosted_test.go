@@ -513,6 +513,11 @@ func TestSessions(t *testing.T) {
 	if err != nil || !bytes.Contains(e.Data, []byte("list_changed")) {
 		t.Errorf("the stream says %s, %v", e.Data, err)
 	}
+	d.clock.Add(2 * 3600) // a session whose stream is open is not forgotten, however long nothing is said
+	d.look()
+	if len(d.streams) != 1 {
+		t.Errorf("%d streams, want the open one", len(d.streams))
+	}
 	if resp, err := d.ask(ctx, "alice", http.MethodDelete, s, ""); err != nil || resp.StatusCode != http.StatusNoContent {
 		t.Errorf("%v %v", resp, err)
 	}

@@ -63,8 +63,12 @@ func (h *Hosts) find(a Ask, k key, d dialect) (p *process, fresh bool, err error
 	if err := h.room(k.owner); err != nil {
 		return nil, false, err
 	}
+	uid, err := h.freeUID()
+	if err != nil {
+		return nil, false, err
+	}
 	p = &process{hosts: h, key: k, dialect: d, server: a.Server, log: h.logOf(k.owner), ready: make(chan struct{}), gone: make(chan struct{}), calls: map[int64]*call{}, asked: map[string]bool{},
-		sessions: map[string]*outbox{}, uid: h.freeUID(), started: now}
+		sessions: map[string]*outbox{}, uid: uid, started: now}
 	h.procs[k] = p
 	p.use(now)
 	return p, true, nil
@@ -130,15 +134,15 @@ func (h *Hosts) logOf(o owner) *ring {
 	return r
 }
 
-// freeUID is a user id that no other process here has; 0, the caller's own, where all are taken.
-func (h *Hosts) freeUID() int {
+// freeUID is a user id that no other process here has. Where all are taken there is none: 0 would be our own.
+func (h *Hosts) freeUID() (int, error) {
 	for uid := firstUID; uid <= lastUID; uid++ {
 		if !h.uids[uid] {
 			h.uids[uid] = true
-			return uid
+			return uid, nil
 		}
 	}
-	return 0
+	return 0, fault.Later("no further server can be started here: all user ids are taken; try again later", 5*time.Second, nil)
 }
 
 // ended is told by a process that it is over. What it was not asked to is counted, so that a server that cannot live is

@@ -218,9 +218,10 @@ func (h *Hosts) leave(a Ask) (*http.Response, error) {
 type outbox struct {
 	queue *queue
 
-	mu     sync.Mutex
-	cancel context.CancelFunc // of the stream that reads; nil without one
-	seen   time.Time
+	mu      sync.Mutex
+	cancel  context.CancelFunc // of the newest stream that reads; nil before the first
+	streams int
+	seen    time.Time // when the last one ended
 }
 
 const (
@@ -250,16 +251,18 @@ func (o *outbox) attach(cancel context.CancelFunc) {
 		o.cancel()
 	}
 	o.cancel = cancel
+	o.streams++
 }
 
 func (o *outbox) detach(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.streams--
 	o.seen = now
 }
 
 func (o *outbox) forgotten(now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return now.Sub(o.seen) > outboxLife
+	return o.streams == 0 && now.Sub(o.seen) > outboxLife
 }

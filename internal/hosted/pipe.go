@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"bytes"
+	"maps"
 	"strconv"
 
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
@@ -96,6 +97,9 @@ func (p *process) knows(session string) {
 	o := p.hosts.outbox(p.key.principal + " " + session)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.sessions[session] == nil {
+		maps.DeleteFunc(p.sessions, func(_ string, o *outbox) bool { return o.forgotten(p.hosts.Now()) })
+	}
 	p.sessions[session] = o
 }
 
@@ -148,6 +152,9 @@ func (p *process) answered(m *mcp.Message) {
 	}
 }
 
+// maxAsked is how many questions of a server may wait for its client.
+const maxAsked = 100
+
 // asks is a request of the server: ours to answer, or the client's where there is one that can be asked.
 func (p *process) asks(m *mcp.Message) {
 	if m.Method == "ping" {
@@ -156,9 +163,12 @@ func (p *process) asks(m *mcp.Message) {
 	}
 	if p.key.session != "" {
 		p.mu.Lock()
-		p.asked[string(m.IDBytes())] = true
+		may := len(p.asked) < maxAsked
+		if may {
+			p.asked[string(m.IDBytes())] = true
+		}
 		p.mu.Unlock()
-		if p.toCall(m.Raw) || p.toSessions(m.Raw) {
+		if may && (p.toCall(m.Raw) || p.toSessions(m.Raw)) {
 			return
 		}
 	}
