@@ -182,3 +182,38 @@ func (db *DB) Unused(ctx context.Context, t identity.Tenant, since time.Time, li
 	return connectionTable.all(ctx, db.read, `WHERE tenant = $1 AND status NOT IN ('revoking', 'revoked') AND upstream NOT LIKE 'idp:%' AND created < $2 AND last_used < $2
 		ORDER BY last_used, created LIMIT $3`, t, micros(since), limit)
 }
+
+var _ vault.Resealing = (*DB)(nil)
+
+// SealedUnder implements vault.Resealing.
+func (db *DB) SealedUnder(ctx context.Context, t identity.Tenant) (map[string]int, error) {
+	type count struct {
+		head []byte
+		n    int
+	}
+	l, err := list(ctx, db.read, func(c *count) []any { return []any{&c.head, &c.n} },
+		"SELECT substr(access, 1, 6), count(*) FROM connections WHERE tenant = $1 AND length(access) > 0 GROUP BY 1", t)
+	m := map[string]int{}
+	for _, c := range l {
+		m[string(c.head)] = c.n
+	}
+	return m, err
+}
+
+// SealedElse implements vault.Resealing.
+func (db *DB) SealedElse(ctx context.Context, t identity.Tenant, prefix string, after vault.ConnectionID, limit int) ([]vault.Connection, error) {
+	return connectionTable.all(ctx, db.read, "WHERE tenant = $1 AND id > $2 AND length(access) > 0 AND substr(access, 1, 6) <> $3 ORDER BY id LIMIT $4", t, after, []byte(prefix), limit)
+}
+
+// Reseal implements vault.Resealing.
+func (db *DB) Reseal(ctx context.Context, c vault.Connection, was vault.Sealed) (bool, error) {
+	n, err := exec(ctx, db.write, `UPDATE connections SET access = $6, refresh = $7, previous = $8, identity = $9
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND access = $5`,
+		c.Tenant, c.ID, c.Generation, c.Version, was.Access, (*blob)(&c.Access), (*blob)(&c.Sealed.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity))
+	return n == 1, err
+}
+
+// DropKeys implements vault.Resealing.
+func (db *DB) DropKeys(ctx context.Context, t identity.Tenant, purpose string, upTo int64) (int64, error) {
+	return exec(ctx, db.write, "DELETE FROM keys WHERE tenant = $1 AND purpose = $2 AND generation <= $3", t, purpose, upTo)
+}

@@ -55,6 +55,9 @@ func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]
 	var l []opened
 	for _, k := range keys {
 		plain, err := r.wrap.Unwrap(ctx, k.Sealed, k.context())
+		if fault.KindOf(err) == fault.Unavailable {
+			return nil, err
+		}
 		if err != nil {
 			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: this process has another key file than the one that wrote it", err)
 		}
@@ -102,11 +105,45 @@ func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, gen
 	return r.store.AddKey(ctx, k)
 }
 
+var purposes = []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority}
+
+// Rewrap wraps anew what another provider than the current one had wrapped, and returns how many keys that were. from opens
+// what either wrapped, to is the current one. It may be broken off at any point, and begun again.
+func Rewrap(ctx context.Context, store KeyStore, from, to Wrapper, tenants []identity.Tenant) (int, error) {
+	n := 0
+	for _, t := range append([]identity.Tenant{""}, tenants...) {
+		for _, purpose := range purposes {
+			keys, err := store.Keys(ctx, t, purpose)
+			if err != nil {
+				return n, err
+			}
+			for _, k := range keys {
+				if _, err := to.Unwrap(ctx, k.Sealed, k.context()); err == nil {
+					continue
+				}
+				plain, err := from.Unwrap(ctx, k.Sealed, k.context())
+				if err != nil {
+					return n, err
+				}
+				if k.Sealed, err = to.Wrap(ctx, plain, k.context()); err != nil {
+					return n, err
+				}
+				clear(plain)
+				if err := store.UpdateKey(ctx, k); err != nil {
+					return n, err
+				}
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
 // Check opens one key of each kind that is there, so that a process with the wrong key file does not start.
 func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
 	r := keyring{store, wrap, time.Now}
 	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority} {
+		for _, purpose := range purposes {
 			if _, err := r.all(ctx, t, purpose); err != nil {
 				return err
 			}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/xchacha20poly1305"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -32,8 +31,8 @@ type Vault struct {
 	Now   func() time.Time
 
 	mu    sync.RWMutex
-	aeads map[identity.Tenant]tink.AEAD // guarded by mu
-	names map[nameKey][16]byte          // guarded by mu
+	keys  map[identity.Tenant]dataKeys // guarded by mu
+	names map[nameKey][16]byte         // guarded by mu
 }
 
 type nameKey struct {
@@ -244,38 +243,6 @@ func (v *Vault) name(ctx context.Context, n nameKey) ([16]byte, error) {
 	v.names[n] = id
 	return id, nil
 }
-
-const purposeTenant = "tenant"
-
-// tenant returns the tenant's data key, made when first needed; of two replicas that make one at once, one wins.
-func (v *Vault) tenant(ctx context.Context, t identity.Tenant) (tink.AEAD, error) {
-	v.mu.RLock()
-	a := v.aeads[t]
-	v.mu.RUnlock()
-	if a != nil {
-		return a, nil
-	}
-	plain, err := v.keyring().current(ctx, t, purposeTenant, newDataKey)
-	if err != nil {
-		return nil, err
-	}
-	h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(plain.secret)))
-	if err != nil {
-		return nil, err
-	}
-	if a, err = aead.New(h); err != nil {
-		return nil, err
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.aeads == nil {
-		v.aeads = map[identity.Tenant]tink.AEAD{}
-	}
-	v.aeads[t] = a
-	return a, nil
-}
-
-func (v *Vault) keyring() keyring { return keyring{v.Keys, v.Wrap, v.Now} }
 
 // newDataKey makes a keyset of XChaCha20-Poly1305: its nonces are long enough to be random for ever.
 func newDataKey(string) (plain, public []byte, err error) {

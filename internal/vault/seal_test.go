@@ -65,7 +65,7 @@ func (w plainWrap) Unwrap(_ context.Context, wrapped, context []byte) ([]byte, e
 	if !ok {
 		return nil, errors.New("another key, or another place")
 	}
-	return plain, nil
+	return slices.Clone(plain), nil
 }
 
 func testVault() *Vault {

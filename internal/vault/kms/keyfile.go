@@ -1,6 +1,3 @@
-// Package kms holds key providers: what wraps the vault's keysets. Here is the key file; services come beside it.
-//
-// Whoever reads the file and the database reads every credential: keep them apart in backups.
 package kms
 
 import (
@@ -18,7 +15,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// KeyFile wraps with a key in a file that only its owner may read.
+// KeyFile wraps with a key in a file that only its owner may read. Whoever reads it and the database reads every credential:
+// keep them apart in backups.
 type KeyFile struct{ aead tink.AEAD }
 
 // OpenKeyFile reads the key file, and makes it if there is none and create is set: a lost key file must not be replaced in

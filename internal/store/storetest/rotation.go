@@ -1,0 +1,167 @@
+package storetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/kms"
+)
+
+// dial is a clock that is set by hand, safe for concurrent use.
+type dial struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (d *dial) Now() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+func (d *dial) add(by time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now = d.now.Add(by)
+}
+
+// replicas are two vaults over one store, as in two processes, and the rotation that each runs.
+func replicas(t *testing.T, a, b *store.DB, wrap vault.Wrapper, clock *dial) [2]*vault.Rotation {
+	var l [2]*vault.Rotation
+	for i, db := range []*store.DB{a, b} {
+		l[i] = &vault.Rotation{Vault: &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock.Now}, Rows: db, Tenants: func() []identity.Tenant { return []identity.Tenant{ours} }, Log: slog.New(slog.DiscardHandler)}
+	}
+	return l
+}
+
+// dataKeysRotated: a data key is replaced while two replicas seal and open; no row is lost, a refresh that comes between wins,
+// the old key is dropped only when nothing needs it, and what it sealed opens no more.
+func dataKeysRotated(t *testing.T, a, b *store.DB) {
+	ctx, clock := t.Context(), &dial{now: day}
+	wrap := must(kms.OpenKeyFile(filepath.Join(t.TempDir(), "k"), true))(t)
+	r := replicas(t, a, b, wrap, clock)
+	const rows = 250 // more than two batches
+	for i := range rows {
+		c := vault.Connection{Tenant: ours, User: identity.UserID(fmt.Sprintf("u%d", i)), Upstream: "tracker", Status: vault.Active, Created: day}
+		must(r[0].Vault.Connect(ctx, c, vault.Secrets{Access: secret.New(fmt.Sprint("a", i)), Refresh: secret.New(fmt.Sprint("r", i)), Identity: secret.New(fmt.Sprint("i", i))}))(t)
+	}
+	opens := func(v *vault.Vault, want int) {
+		t.Helper()
+		for i := range rows {
+			l := must(v.Connections(ctx, ours, identity.UserID(fmt.Sprintf("u%d", i)), "tracker"))(t)
+			s, err := v.Open(ctx, l[0])
+			if i >= want {
+				if !errors.Is(err, vault.ErrSealed) {
+					t.Fatalf("row %d opens with a key that is gone: %v", i, err)
+				}
+			} else if err != nil || s.Access.Expose() != fmt.Sprint("a", i) || s.Refresh.Expose() != fmt.Sprint("r", i) || s.Identity.Expose() != fmt.Sprint("i", i) {
+				t.Fatalf("row %d: %v", i, err)
+			}
+		}
+	}
+	opens(r[1].Vault, rows)
+
+	// Two operators ask at once: one new key.
+	race(a, b, func(i int, _ *store.DB) { ok(t, r[i%2].Rotate(ctx, ours)) })
+	states := must(r[0].States(ctx, ours))(t)
+	if len(states) != 2 || !states[0].Seals || states[0].Rows != rows || states[1].Rows != 0 {
+		t.Fatalf("after the rotation: %+v", states)
+	}
+	if n := must(r[0].Reseal(ctx, ours))(t); n != 0 {
+		t.Errorf("%d rows were sealed with a key that is not in use yet", n)
+	}
+	wantKind(t, second(r[0].Retire(ctx, ours)), fault.Conflict)
+
+	clock.add(4 * time.Minute)
+	// A refresh that read its row before stores its result with the new key; the row is not sealed over by an older one.
+	before := must(r[0].Vault.Connections(ctx, ours, "u7", "tracker"))(t)[0]
+	after := before
+	after.Version++
+	ok(t, r[1].Vault.Seal(ctx, &after, vault.Secrets{Access: secret.New("a7"), Refresh: secret.New("r7"), Identity: secret.New("i7")}))
+	if !must(a.Settle(ctx, after, before.Version))(t) {
+		t.Fatal("the refresh could not be stored")
+	}
+	stale := before
+	ok(t, r[0].Vault.Seal(ctx, &stale, vault.Secrets{Access: secret.New("stale")}))
+	if must(b.Reseal(ctx, stale, before.Sealed))(t) {
+		t.Fatal("an older credential was sealed over a newer one")
+	}
+
+	// Both replicas seal anew at once, and are broken off: what one has done counts.
+	var sum [2]int
+	race(a, b, func(i int, _ *store.DB) {
+		if i < 2 {
+			n, err := r[i].Reseal(ctx, ours)
+			if err != nil {
+				t.Error(err)
+			}
+			sum[i] = n
+		}
+	})
+	if sum[0]+sum[1] != rows-1 {
+		t.Errorf("%v rows were sealed anew, want %d in all", sum, rows-1)
+	}
+	opens(r[0].Vault, rows)
+	opens(r[1].Vault, rows)
+	if states = must(r[1].States(ctx, ours))(t); states[0].Rows != 0 || states[1].Rows != rows || !states[1].Seals {
+		t.Fatalf("after sealing anew: %+v", states)
+	}
+	wantKind(t, second(r[0].Retire(ctx, ours)), fault.Conflict) // flows and endings of the last day
+	clock.add(26 * time.Hour)
+	if n := must(r[0].Retire(ctx, ours))(t); n != 1 {
+		t.Errorf("%d keys were dropped", n)
+	}
+	opens(r[1].Vault, rows)
+	moved := must(r[0].Vault.Connections(ctx, ours, "u9", "tracker"))(t)[0]
+	moved.Access = before.Access
+	if _, err := r[0].Vault.Open(ctx, moved); !errors.Is(err, vault.ErrSealed) {
+		t.Errorf("what a dropped key sealed: %v", err)
+	}
+
+	// Shredded: nothing opens, on the other replica within a minute.
+	must(r[0].Shred(ctx, ours))(t)
+	opens(r[0].Vault, 0)
+	clock.add(2 * time.Minute)
+	opens(r[1].Vault, 0)
+}
+
+// keysWrappedAnew: the wrapping key changes under a chain of both, and the old one opens nothing afterwards.
+func keysWrappedAnew(t *testing.T, a, b *store.DB) {
+	ctx, clock, dir := t.Context(), &dial{now: day}, t.TempDir()
+	old, next := must(kms.OpenKeyFile(filepath.Join(dir, "old"), true))(t), must(kms.OpenKeyFile(filepath.Join(dir, "new"), true))(t)
+	r := replicas(t, a, b, old, clock)
+	c := vault.Connection{Tenant: ours, User: "alice", Upstream: "tracker", Status: vault.Active, Created: day}
+	c = must(r[0].Vault.Connect(ctx, c, vault.Secrets{Access: secret.New("token")}))(t)
+	must((&vault.Signer{Keys: a, Wrap: old, Now: clock.Now}).JWKS(ctx, ours))(t)
+	if err := vault.Check(ctx, a, next, []identity.Tenant{ours}); err == nil {
+		t.Fatal("the new key opens what the old one wrapped")
+	}
+	chain := kms.Chain{next, old}
+	if n := must(vault.Rewrap(ctx, a, chain, next, []identity.Tenant{ours}))(t); n != 3 { // data key, and the two that sign
+		t.Errorf("%d keys were wrapped anew", n)
+	}
+	if n := must(vault.Rewrap(ctx, b, chain, next, []identity.Tenant{ours}))(t); n != 0 {
+		t.Errorf("%d keys were wrapped anew once more", n)
+	}
+	ok(t, vault.Check(ctx, b, next, []identity.Tenant{ours}))
+	if err := vault.Check(ctx, b, old, []identity.Tenant{ours}); err == nil {
+		t.Error("the old key still opens")
+	}
+	s := must((&vault.Vault{Store: b, Keys: b, Wrap: next, Now: clock.Now}).Open(ctx, c))(t)
+	if !bytes.Equal([]byte(s.Access.Expose()), []byte("token")) {
+		t.Error("another credential came out")
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -1,0 +1,284 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+const (
+	purposeTenant = "tenant"
+
+	// dataKeyAhead is how long a new data key is there before it seals: longer than any replica takes to read it, so that
+	// all open what one of them sealed with it.
+	dataKeyAhead = 2*keysFresh + 30*time.Second
+)
+
+// dataKey is one generation of a tenant's data key.
+type dataKey struct {
+	tink.AEAD
+	Key
+	prefix string // with which everything begins that it sealed: format ‖ 0x01 ‖ key id
+}
+
+// dataKeys are a tenant's: one seals, all open. It is a tink.AEAD.
+type dataKeys struct {
+	seals dataKey
+	all   []dataKey
+	read  time.Time
+}
+
+// Encrypt implements tink.AEAD.
+func (d dataKeys) Encrypt(plain, aad []byte) ([]byte, error) { return d.seals.AEAD.Encrypt(plain, aad) }
+
+// Decrypt implements tink.AEAD.
+func (d dataKeys) Decrypt(sealed, aad []byte) ([]byte, error) {
+	for _, k := range d.all {
+		if bytes.HasPrefix(sealed, []byte(k.prefix[1:])) {
+			return k.AEAD.Decrypt(sealed, aad)
+		}
+	}
+	return nil, errors.New("vault: sealed with an unknown key")
+}
+
+// tenant returns the tenant's data keys, made when first needed; of two replicas that make one at once, one wins. They are read
+// again every minute, so that a new one is known before it is used, and one that is gone is forgotten.
+func (v *Vault) tenant(ctx context.Context, t identity.Tenant) (dataKeys, error) {
+	v.mu.RLock()
+	d, ok := v.keys[t]
+	v.mu.RUnlock()
+	if ok && v.Now().Sub(d.read) < keysFresh {
+		return d, nil
+	}
+	fresh, err := v.dataKeys(ctx, t)
+	if fault.KindOf(err) == fault.Unavailable && ok {
+		return d, nil // the database, or the key provider beyond its own patience, is away: what opened a minute ago still does
+	}
+	if err != nil {
+		return dataKeys{}, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.keys == nil {
+		v.keys = map[identity.Tenant]dataKeys{}
+	}
+	v.keys[t] = fresh
+	return fresh, nil
+}
+
+func (v *Vault) dataKeys(ctx context.Context, t identity.Tenant) (dataKeys, error) {
+	ring := keyring{v.Keys, v.Wrap, v.Now}
+	current, err := ring.current(ctx, t, purposeTenant, newDataKey)
+	if err != nil {
+		return dataKeys{}, err
+	}
+	all, err := ring.all(ctx, t, purposeTenant)
+	if err != nil {
+		return dataKeys{}, err
+	}
+	d := dataKeys{read: v.Now()}
+	for _, k := range all {
+		h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(k.secret)))
+		if err != nil {
+			return dataKeys{}, err
+		}
+		clear(k.secret)
+		primary, err := h.Primary()
+		if err != nil {
+			return dataKeys{}, err
+		}
+		a, err := aead.New(h)
+		if err != nil {
+			return dataKeys{}, err
+		}
+		one := dataKey{AEAD: a, Key: k.Key, prefix: string(binary.BigEndian.AppendUint32([]byte{format, 1}, primary.KeyID()))}
+		d.all = append(d.all, one)
+		if k.Generation == current.Generation {
+			d.seals = one
+		}
+	}
+	return d, nil
+}
+
+// Resealing is what the rotation of data keys needs of the store.
+type Resealing interface {
+	// SealedUnder counts connections by the first bytes of their sealed access token: format, and the key's own prefix.
+	SealedUnder(ctx context.Context, t identity.Tenant) (map[string]int, error)
+	// SealedElse lists connections after an id whose sealed access token begins otherwise, at most limit, by id.
+	SealedElse(ctx context.Context, t identity.Tenant, prefix string, after ConnectionID, limit int) ([]Connection, error)
+	// Reseal replaces what is sealed, if generation, version and the sealed access token are still those of was; false if not.
+	Reseal(ctx context.Context, c Connection, was Sealed) (bool, error)
+	// DropKeys removes the keys of a purpose up to and with a generation; it returns how many.
+	DropKeys(ctx context.Context, t identity.Tenant, purpose string, upTo int64) (int64, error)
+}
+
+// Rotation changes data keys while calls go on: a new key is added and read by all, then seals; what the old one sealed is sealed
+// anew, row by row; then the old one can be dropped. Each step can be broken off anywhere and begun again by any process.
+// All fields are required.
+type Rotation struct {
+	Vault   *Vault
+	Rows    Resealing
+	Tenants func() []identity.Tenant
+	Log     *slog.Logger
+}
+
+// KeyState is one data key, as operators see it.
+type KeyState struct {
+	Tenant     identity.Tenant `json:"tenant"`
+	ID         string          `json:"id"`
+	Generation int64           `json:"generation"`
+	Created    time.Time       `json:"created"`
+	From       time.Time       `json:"from"`  // seals from then on
+	Seals      bool            `json:"seals"` // now
+	Rows       int             `json:"rows"`  // connections that it sealed
+}
+
+// States lists a tenant's data keys, oldest first.
+func (r *Rotation) States(ctx context.Context, t identity.Tenant) ([]KeyState, error) {
+	d, err := r.Vault.dataKeys(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := r.Rows.SealedUnder(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	var l []KeyState
+	for _, k := range d.all {
+		l = append(l, KeyState{Tenant: t, ID: k.ID, Generation: k.Generation, Created: k.Created, From: k.NotBefore, Seals: k.Generation == d.seals.Generation, Rows: rows[k.prefix]})
+	}
+	return l, nil
+}
+
+// Rotate adds a new data key. One that is still on its way is not followed by another.
+func (r *Rotation) Rotate(ctx context.Context, t identity.Tenant) error {
+	d, err := r.Vault.dataKeys(ctx, t)
+	if err != nil {
+		return err
+	}
+	newest, now := d.all[len(d.all)-1], r.Vault.Now()
+	if now.Before(newest.NotBefore) {
+		return nil
+	}
+	err = keyring{r.Vault.Keys, r.Vault.Wrap, r.Vault.Now}.add(ctx, t, purposeTenant, newest.Generation+1, now.Add(dataKeyAhead), newDataKey)
+	if fault.KindOf(err) == fault.Conflict {
+		return nil // another replica was asked at the same moment
+	}
+	return err
+}
+
+// Retire drops the keys before the one that seals, once nothing is sealed with them any more; fault.Conflict while something is.
+// What an older backup holds cannot be opened afterwards.
+func (r *Rotation) Retire(ctx context.Context, t identity.Tenant) (int64, error) {
+	states, err := r.States(ctx, t)
+	if err != nil {
+		return 0, err
+	}
+	var upTo int64
+	for _, k := range states {
+		switch {
+		case k.Seals && r.Vault.Now().Sub(k.From) < retireAfter:
+			return 0, fault.New(fault.Conflict, "the new key is in use for too short a time: sign-ins under way and endings that vendors have not confirmed are sealed with the old one for up to a day", nil)
+		case k.Seals && upTo > 0:
+			return r.Rows.DropKeys(ctx, t, purposeTenant, upTo)
+		case k.Seals:
+			return 0, nil
+		case k.Rows > 0:
+			return 0, fault.New(fault.Conflict, "connections are still sealed with an old key; they are being sealed anew, ask again later", nil)
+		}
+		upTo = k.Generation
+	}
+	return 0, nil
+}
+
+// retireAfter is longer than anything lives that is sealed with a data key but is no connection.
+const retireAfter = 25 * time.Hour
+
+// Shred drops all data keys of a tenant: nothing that they sealed opens again, here or on any replica within two minutes. Backups
+// that were made before hold the wrapped keys: they are shredded with the key that wraps them, or with the backup.
+func (r *Rotation) Shred(ctx context.Context, t identity.Tenant) (int64, error) {
+	keys, err := r.Vault.Keys.Keys(ctx, t, purposeTenant)
+	if err != nil || len(keys) == 0 {
+		return 0, err
+	}
+	n, err := r.Rows.DropKeys(ctx, t, purposeTenant, keys[len(keys)-1].Generation)
+	r.Vault.mu.Lock()
+	defer r.Vault.mu.Unlock()
+	delete(r.Vault.keys, t)
+	return n, err
+}
+
+const (
+	resealEvery = time.Minute
+	resealBatch = 100
+)
+
+// Run seals anew what an older key sealed, until ctx ends.
+func (r *Rotation) Run(ctx context.Context) error {
+	tick := time.NewTicker(resealEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, t := range r.Tenants() {
+			n, err := r.Reseal(ctx, t)
+			if n > 0 {
+				r.Log.Info("connections were sealed with the new data key", "tenant", t, "connections", n)
+			}
+			if err != nil && ctx.Err() == nil {
+				r.Log.Warn("connections could not be sealed with the new data key; trying again", "tenant", t, "error", err)
+			}
+		}
+	}
+}
+
+// Reseal seals anew everything of a tenant that the current key did not seal, and returns how much that was. A row that changes
+// meanwhile is left: it was sealed with the current key then. One that does not open is left too, and says so when it is used.
+func (r *Rotation) Reseal(ctx context.Context, t identity.Tenant) (int, error) {
+	d, err := r.Vault.tenant(ctx, t)
+	if err != nil || len(d.all) < 2 {
+		return 0, err
+	}
+	n := 0
+	for after := ConnectionID(""); ; {
+		rows, err := r.Rows.SealedElse(ctx, t, d.seals.prefix, after, resealBatch)
+		if err != nil || len(rows) == 0 {
+			return n, err
+		}
+		for _, c := range rows {
+			after = c.ID
+			secrets, err := r.Vault.Open(ctx, c)
+			if errors.Is(err, ErrSealed) {
+				continue
+			}
+			if err != nil {
+				return n, err
+			}
+			was := c.Sealed
+			if err := r.Vault.Seal(ctx, &c, secrets); err != nil {
+				return n, err
+			}
+			ok, err := r.Rows.Reseal(ctx, c, was)
+			if err != nil {
+				return n, err
+			}
+			if ok {
+				n++
+			}
+		}
+	}
+}
