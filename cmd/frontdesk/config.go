@@ -70,8 +70,10 @@ type Ops struct {
 }
 
 type Keys struct {
-	Vault string `yaml:"vault" doc:"key file that wraps the vault's keys; default data_dir/vault.key"`
-	Faces string `yaml:"faces" doc:"key file of cookies and pages; default data_dir/faces.key"`
+	Vault    string       `yaml:"vault" doc:"key file that wraps the vault's keys; default data_dir/vault.key"`
+	Service  *KeyService  `yaml:"service" doc:"service that wraps them instead of the file"`
+	Previous *PreviousKey `yaml:"previous" doc:"what wrapped them until now, while that changes: at the start everything is wrapped anew"`
+	Faces    string       `yaml:"faces" doc:"key file of cookies and pages; default data_dir/faces.key"`
 }
 
 type Outbound struct {

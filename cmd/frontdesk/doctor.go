@@ -110,6 +110,8 @@ func running(c *cobra.Command) []finding {
 // exposure says in a line which part of a deployment holds what: a row of the table in docs/security.md.
 func (c *Config) exposure() string {
 	switch {
+	case c.Keys.Service != nil:
+		return "the database opens nothing without " + c.keyPlace() + "; who takes over this process may ask it, on record there, until its right is taken away"
 	case c.Database.IsZero() && strings.HasPrefix(c.Keys.Vault, filepath.Clean(c.DataDir)+string(filepath.Separator)):
 		return "key file and database lie together in " + c.DataDir + ": who reads both opens every credential; keep them apart in backups"
 	case c.Database.IsZero():

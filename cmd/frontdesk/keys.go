@@ -18,7 +18,7 @@ const (
 )
 
 func keysCommand() *cobra.Command {
-	c := &cobra.Command{Use: "keys", Short: "make key files for several replicas, or put them where a replica reads them"}
+	c := &cobra.Command{Use: "keys", Short: "make key files, and rotate what they wrap"}
 	c.AddCommand(&cobra.Command{Use: "make DIR", Short: "make vault.key and faces.key in DIR; what is there already stays", Args: cobra.ExactArgs(1),
 		Example: "  frontdesk keys make . && kubectl create secret generic frontdesk-keys --from-file=vault.key --from-file=faces.key",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,6 +44,7 @@ func keysCommand() *cobra.Command {
 				}
 				return openKeys(args[1], false)
 			}})
+	c.AddCommand(dataKeyCommands()...)
 	return c
 }
 

@@ -122,7 +122,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	defer stopRooms()
 	failed := make(chan error, len(servers)+8)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.rotation.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -332,7 +332,7 @@ func (d *desk) announce(out io.Writer, cfg *Config) {
 	for _, t := range slices.Sorted(maps.Keys(cfg.tenants())) {
 		fmt.Fprintf(out, "  issuer    %s\n", cfg.at(t))
 	}
-	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.Keys.Vault)
+	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.keyPlace())
 	fmt.Fprintf(out, "  exposure  %s  (docs/security.md)\n", cfg.exposure())
 	for _, line := range cfg.summary() {
 		fmt.Fprintf(out, "  %s\n", line)

@@ -42,7 +42,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/portal"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
-	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
 // desk is the whole program as a value: this file is its wiring diagram, from the ground up.
@@ -77,6 +76,7 @@ type desk struct {
 	tracer   *tracer // nil where the config names no traces
 
 	federation *federation.Federation
+	rotation   *vault.Rotation
 
 	keys   *web.Keys
 	public atomic.Pointer[http.Handler]
@@ -137,7 +137,10 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	wrap, err := kms.OpenKeyFile(cfg.Keys.Vault, len(fresh) == 0)
+	if d.door, err = outbound.New(outbound.Config{Named: cfg.origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
+		return err
+	}
+	wrap, all, err := cfg.wrappers(ctx, d.door, len(fresh) == 0, d.now)
 	if err != nil {
 		return err
 	}
@@ -145,16 +148,17 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 	for t := range cfg.tenants() {
 		tenants = append(tenants, t)
 	}
+	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
+		return err
+	}
 	if err := vault.Check(ctx, d.db, wrap, tenants); err != nil {
 		return err
 	}
 	if d.keys, err = web.OpenKeys(cfg.Keys.Faces); err != nil {
 		return err
 	}
-	if d.door, err = outbound.New(outbound.Config{Named: cfg.origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
-		return err
-	}
 	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
+	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Tenants: d.tenants, Log: d.log}
 	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
 	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	d.audit, err = audit.New(d.db, d.db, d.now, d.log)
@@ -209,7 +213,7 @@ func (d *desk) join(cfg *Config) error {
 		d.egress.Tunnel = d.door.Tunnel
 	}
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(), Policies: &d.policies, Catalog: &d.catalog,
-		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }
 
@@ -238,6 +242,17 @@ func placeID(dir string) (string, error) {
 		return "", fmt.Errorf("%s does not hold 16 hex digits; remove it, and a new one is made", path)
 	}
 	return id, nil
+}
+
+// tenants are those of the current config.
+func (d *desk) tenants() []identity.Tenant {
+	var l []identity.Tenant
+	if cfg := d.config.Load(); cfg != nil {
+		for t := range cfg.tenants() {
+			l = append(l, t)
+		}
+	}
+	return l
 }
 
 // prefix of a tenant's paths.
@@ -374,6 +389,9 @@ func (c *Config) origins() []string {
 	}
 	if c.Telemetry.Traces != nil {
 		add(c.Telemetry.Traces.String())
+	}
+	for _, raw := range append(c.Keys.Service.urls(), previousService(c.Keys.Previous).urls()...) {
+		add(raw)
 	}
 	for t, org := range c.tenants() {
 		if org.IDP != nil {

@@ -41,6 +41,7 @@ type API struct {
 	Reload      func(ctx context.Context) (string, error)
 	Status      func(ctx context.Context) map[string]string
 	Hosted      Hosted
+	Keys        Keys
 	Authority   func() []byte // PEM of egress's certification authority
 	Slog        *slog.Logger
 	Now         func() time.Time
@@ -74,6 +75,14 @@ type Hosted interface {
 	Logs(t identity.Tenant, server catalog.ServerName, principal string) []hosted.Log
 }
 
+// Keys are the vault's data keys (vault.Rotation).
+type Keys interface {
+	States(ctx context.Context, t identity.Tenant) ([]vault.KeyState, error)
+	Rotate(ctx context.Context, t identity.Tenant) error
+	Retire(ctx context.Context, t identity.Tenant) (int64, error)
+	Shred(ctx context.Context, t identity.Tenant) (int64, error)
+}
+
 // Handler returns the routes.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -84,6 +93,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("GET /connections", a.at(a.connections))
 	mux.HandleFunc("POST /connections/{id}/revoke", a.at(a.revoke))
 	mux.HandleFunc("GET /audit", a.at(a.audit))
+	mux.HandleFunc("GET /keys", a.at(func(r *http.Request) (any, error) { return a.Keys.States(r.Context(), tenant(r)) }))
+	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))
 	mux.HandleFunc("GET /servers", a.at(a.servers))
 	mux.HandleFunc("GET /servers/{name}/logs", a.at(a.serverLogs))
 	return mux
@@ -357,4 +368,29 @@ func Decode(resp *http.Response, into any) error {
 		return errors.New("the server answered with status " + resp.Status)
 	}
 	return json.Unmarshal(body, into)
+}
+
+// keys changes data keys. Each change is on record.
+func (a *API) keys(r *http.Request) (any, error) {
+	ctx, t, verb := r.Context(), tenant(r), r.PathValue("verb")
+	var n int64
+	var err error
+	switch verb {
+	case "rotate":
+		if err = a.Keys.Rotate(ctx, t); err == nil {
+			var l []vault.KeyState
+			l, err = a.Keys.States(ctx, t)
+			n = int64(len(l))
+		}
+	case "retire":
+		n, err = a.Keys.Retire(ctx, t)
+	case "shred":
+		n, err = a.Keys.Shred(ctx, t)
+	default:
+		return nil, fault.New(fault.NotFound, "keys can be rotated, retired and shredded", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return map[string]int64{"keys": n}, a.Events.Record(ctx, audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, Action: "keys." + verb, Result: audit.ResultOK})
 }

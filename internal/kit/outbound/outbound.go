@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -185,6 +187,11 @@ func (c *Client) Do(r *http.Request) (*http.Response, error) {
 // Library wraps the client for a library that insists on the standard one. Nothing is followed, as everywhere here.
 func (c *Client) Library() *http.Client {
 	return &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// Into lets a library that takes its HTTP client from a context (golang.org/x/oauth2) use this one.
+func (c *Client) Into(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2.HTTPClient, c.Library())
 }
 
 // admit judges a request by what it says of itself, and returns the transport whose dialer judges addresses.

@@ -164,6 +164,20 @@ var byTenant = map[string]strange{
 	"DropFamilies": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.DropFamilies(ctx, theirs, s.family.User, "", s.family.ID)
 	},
+	"SealedUnder": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		m, err := db.SealedUnder(ctx, theirs)
+		return len(m), err
+	},
+	"SealedElse": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.SealedElse(ctx, theirs, "another", "", 10)
+	},
+	"Reseal": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		return db.Reseal(ctx, s.conn, s.conn.Sealed)
+	},
+	"DropKeys": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.DropKeys(ctx, theirs, s.key.Purpose, s.key.Generation)
+	},
 	"Session": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Session(ctx, theirs, s.session.ID)
 	},
