@@ -32,6 +32,7 @@ var over = map[string]struct {
 	"struct cmd/frontdesk.desk":        {40, "the wiring: every part of the program once"},
 	"struct internal/catalog.Provider": {18, "the facts of a vendor, a field each, as a person reviews them"},
 	"struct internal/catalog.Server":   {18, "what the config says of a server"},
+	"struct internal/admin.API":        {18, "what operators may look into, a field each"},
 	"struct internal/audit.Record":     {22, "one line of the log"},
 	"struct internal/connect.Desk":     {18, "what the room stands on, a field each, and what it remembers"},
 	"struct internal/gateway.Gateway":  {26, "the same"},

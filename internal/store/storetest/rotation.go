@@ -45,31 +45,40 @@ func replicas(t *testing.T, a, b *store.DB, wrap vault.Wrapper, clock *dial) [2]
 	return l
 }
 
+const rows = 250 // more than two batches
+
+// fillVault stores a connection for each of many people.
+func fillVault(t *testing.T, v *vault.Vault) {
+	for i := range rows {
+		c := vault.Connection{Tenant: ours, User: identity.UserID(fmt.Sprintf("u%d", i)), Upstream: "tracker", Status: vault.Active, Created: day}
+		must(v.Connect(t.Context(), c, vault.Secrets{Access: secret.New(fmt.Sprint("a", i)), Refresh: secret.New(fmt.Sprint("r", i)), Identity: secret.New(fmt.Sprint("i", i))}))(t)
+	}
+}
+
+// vaultOpens: the first of them open to what was stored, the others not at all.
+func vaultOpens(t *testing.T, v *vault.Vault, want int) {
+	t.Helper()
+	for i := range rows {
+		l := must(v.Connections(t.Context(), ours, identity.UserID(fmt.Sprintf("u%d", i)), "tracker"))(t)
+		s, err := v.Open(t.Context(), l[0])
+		if i >= want {
+			if !errors.Is(err, vault.ErrSealed) {
+				t.Fatalf("row %d opens with a key that is gone: %v", i, err)
+			}
+		} else if err != nil || s.Access.Expose() != fmt.Sprint("a", i) || s.Refresh.Expose() != fmt.Sprint("r", i) || s.Identity.Expose() != fmt.Sprint("i", i) {
+			t.Fatalf("row %d: %v", i, err)
+		}
+	}
+}
+
 // dataKeysRotated: a data key is replaced while two replicas seal and open; no row is lost, a refresh that comes between wins,
 // the old key is dropped only when nothing needs it, and what it sealed opens no more.
 func dataKeysRotated(t *testing.T, a, b *store.DB) {
 	ctx, clock := t.Context(), &dial{now: day}
 	wrap := must(kms.OpenKeyFile(filepath.Join(t.TempDir(), "k"), true))(t)
 	r := replicas(t, a, b, wrap, clock)
-	const rows = 250 // more than two batches
-	for i := range rows {
-		c := vault.Connection{Tenant: ours, User: identity.UserID(fmt.Sprintf("u%d", i)), Upstream: "tracker", Status: vault.Active, Created: day}
-		must(r[0].Vault.Connect(ctx, c, vault.Secrets{Access: secret.New(fmt.Sprint("a", i)), Refresh: secret.New(fmt.Sprint("r", i)), Identity: secret.New(fmt.Sprint("i", i))}))(t)
-	}
-	opens := func(v *vault.Vault, want int) {
-		t.Helper()
-		for i := range rows {
-			l := must(v.Connections(ctx, ours, identity.UserID(fmt.Sprintf("u%d", i)), "tracker"))(t)
-			s, err := v.Open(ctx, l[0])
-			if i >= want {
-				if !errors.Is(err, vault.ErrSealed) {
-					t.Fatalf("row %d opens with a key that is gone: %v", i, err)
-				}
-			} else if err != nil || s.Access.Expose() != fmt.Sprint("a", i) || s.Refresh.Expose() != fmt.Sprint("r", i) || s.Identity.Expose() != fmt.Sprint("i", i) {
-				t.Fatalf("row %d: %v", i, err)
-			}
-		}
-	}
+	fillVault(t, r[0].Vault)
+	opens := func(v *vault.Vault, want int) { t.Helper(); vaultOpens(t, v, want) }
 	opens(r[1].Vault, rows)
 
 	// Two operators ask at once: one new key.
