@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets kms
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ crash: ## kill -9 at random moments under load (KILLS=100)
 
 model: ## random sequences of deaths and faults against the refresh machine (SEQUENCES=500 for each kind of vendor, SEED=1)
 	@go test -count=1 -timeout 120m -v -run TestModel ./internal/exchange/refresh -args -sequences $(or $(SEQUENCES),500) -seed $(or $(SEED),1)
+
+kms: ## wrap keys with AWS KMS as moto plays it (fetched from PyPI)
+	@test/tools/kms.sh
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

@@ -90,6 +90,14 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 	}
 	try("database", c.Database)
+	for at, s := range map[string]*KeyService{"keys.service": c.Keys.Service, "keys.previous.service": previousService(c.Keys.Previous)} {
+		if s != nil && s.Azure != nil {
+			try(at+".azure.client_secret", s.Azure.ClientSecret)
+		}
+		if s != nil && s.Transit != nil {
+			try(at+".transit.token", s.Transit.Token)
+		}
+	}
 	for at, f := range map[string]conf.Secret{"tls.cert": cmpOrZero(c.TLS).Cert, "tls.key": cmpOrZero(c.TLS).Key} {
 		if f.IsFile() {
 			try(at, f)

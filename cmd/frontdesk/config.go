@@ -237,6 +237,7 @@ func (c *Config) check() conf.Problems {
 		k.public()
 		k.egress()
 	}
+	k.keyring()
 	if err := new(slog.Level).UnmarshalText([]byte(cmpOr(c.Telemetry.LogLevel, "info"))); err != nil {
 		k.wrong("telemetry.log_level", "there is no log level "+c.Telemetry.LogLevel, "the levels are debug, info, warn and error")
 	}

@@ -188,12 +188,12 @@ func (r *Rotation) Retire(ctx context.Context, t identity.Tenant) (int64, error)
 	var upTo int64
 	for _, k := range states {
 		switch {
+		case k.Seals && upTo == 0:
+			return 0, nil
 		case k.Seals && r.Vault.Now().Sub(k.From) < retireAfter:
 			return 0, fault.New(fault.Conflict, "the new key is in use for too short a time: sign-ins under way and endings that vendors have not confirmed are sealed with the old one for up to a day", nil)
-		case k.Seals && upTo > 0:
-			return r.Rows.DropKeys(ctx, t, purposeTenant, upTo)
 		case k.Seals:
-			return 0, nil
+			return r.Rows.DropKeys(ctx, t, purposeTenant, upTo)
 		case k.Rows > 0:
 			return 0, fault.New(fault.Conflict, "connections are still sealed with an old key; they are being sealed anew, ask again later", nil)
 		}
