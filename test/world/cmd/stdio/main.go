@@ -17,8 +17,6 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-type none struct{}
-
 type text struct {
 	Text string `json:"text"`
 }
