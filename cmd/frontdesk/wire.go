@@ -133,20 +133,20 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 	if d.db, err = store.Open(ctx, s); err != nil {
 		return err
 	}
-	fresh, err := d.db.Keys(ctx, "", "ticket")
+	var tenants []identity.Tenant
+	for t := range cfg.tenants() {
+		tenants = append(tenants, t)
+	}
+	fresh, err := vault.Fresh(ctx, d.db, tenants)
 	if err != nil {
 		return err
 	}
 	if d.door, err = outbound.New(outbound.Config{Named: cfg.origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
 		return err
 	}
-	wrap, all, err := cfg.wrappers(ctx, d.door, len(fresh) == 0, d.now)
+	wrap, all, err := cfg.wrappers(ctx, d.door, fresh, d.now)
 	if err != nil {
 		return err
-	}
-	var tenants []identity.Tenant
-	for t := range cfg.tenants() {
-		tenants = append(tenants, t)
 	}
 	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
 		return err

@@ -139,6 +139,18 @@ func Rewrap(ctx context.Context, store KeyStore, from, to Wrapper, tenants []ide
 	return n, nil
 }
 
+// Fresh reports whether there is no key at all yet: only then may a key file be made.
+func Fresh(ctx context.Context, store KeyStore, tenants []identity.Tenant) (bool, error) {
+	for _, t := range append([]identity.Tenant{""}, tenants...) {
+		for _, purpose := range purposes {
+			if l, err := store.Keys(ctx, t, purpose); err != nil || len(l) > 0 {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
 // Check opens one key of each kind that is there, so that a process with the wrong key file does not start.
 func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
 	r := keyring{store, wrap, time.Now}
