@@ -72,7 +72,7 @@ var removed = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Fo
 	"Proxy", "Baggage", "X-Original-Url", "X-Rewrite-Url", "X-Host", "X-Forwarded-Prefix", "X-Forwarded-Port", "X-Client-Ip", "True-Client-Ip"}
 
 func (p *Proxy) outgoing(r *http.Request, up *catalog.Upstream, target *url.URL) *http.Request {
-	trailers := slices.ContainsFunc(r.Header.Values("Te"), func(v string) bool { return strings.Contains(strings.ToLower(v), "trailers") })
+	trailers := strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") && slices.ContainsFunc(r.Header.Values("Te"), func(v string) bool { return strings.Contains(strings.ToLower(v), "trailers") })
 	upgrade := isUpgrade(r)
 	out := (&http.Request{Method: r.Method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: r.Header.Clone(), Body: r.Body, ContentLength: r.ContentLength, Trailer: r.Trailer}).WithContext(r.Context())
