@@ -24,6 +24,7 @@ type metrics struct {
 	reloads   *prometheus.CounterVec
 	loaded    prometheus.Gauge
 	leaks     *prometheus.CounterVec
+	refused   *prometheus.CounterVec
 }
 
 type act struct {
@@ -47,10 +48,11 @@ func newMetrics() *metrics {
 	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "frontdesk_audit_commit_seconds", Help: "How long an intent waits until it is durable.", Buckets: buckets[:12]})
 	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_reloads_total", Help: "Reloads of the config, by whether it was applied or refused."}, []string{"result"})
 	m.loaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "frontdesk_config_loaded_timestamp_seconds", Help: "When the config that runs was applied."})
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_egress_refused_total", Help: "Requests that egress answered itself, by the error of the answer; handshake: connections that ended before a request."}, []string{"error"})
 	m.leaks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_leaks_total", Help: "Places in answers where the credential of the request stood and was taken out, by upstream of the config."}, []string{"upstream"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "frontdesk_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, k := range kinds {
 		for _, r := range results {
 			m.acts[act{k, r}] = acts.WithLabelValues(string(k), string(r))
@@ -76,6 +78,9 @@ func (m *metrics) observe(k broker.Kind, r audit.Result, took time.Duration) {
 		h.Observe(took.Seconds())
 	}
 }
+
+// refusedAtEgress counts what egress answered itself. The codes are egress's own words.
+func (m *metrics) refusedAtEgress(code string) { m.refused.WithLabelValues(code).Inc() }
 
 // leaked counts places where an upstream said a credential back. The vendor's own MCP server has no upstream's name here.
 func (m *metrics) leaked(r audit.Record, hits int) {

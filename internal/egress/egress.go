@@ -38,6 +38,9 @@ type Proxy struct {
 	// Trace reads the trace that a request carries; nil where nothing is traced.
 	Trace func(r *http.Request) context.Context
 
+	// Refused counts, by the code of the answer, what did not get as far as the broker's record or was refused there; may be nil.
+	Refused func(code string)
+
 	start  sync.Once
 	server *http.Server
 	in     *intake
@@ -170,6 +173,7 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if k, ok := errors.AsType[*statusError](err); ok {
 		w.Header().Set("Connection", "close")
+		p.refused(k.code)
 		writeJSON(w, k.status, k.code, k.msg)
 		return
 	}
@@ -196,5 +200,12 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		p.Log.Error("egress", "method", r.Method, "error", err)
 	}
+	p.refused(code)
 	writeJSON(w, status, code, fault.Message(err))
+}
+
+func (p *Proxy) refused(code string) {
+	if p.Refused != nil {
+		p.Refused(code)
+	}
 }

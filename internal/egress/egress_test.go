@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -443,7 +444,8 @@ func TestPlainHTTPInATunnel(t *testing.T) {
 }
 
 func TestProxyRefuses(t *testing.T) {
-	s := newStage(t)
+	var counted atomic.Int64
+	s := newStage(t, func(s *stage) { s.Refused = func(string) { counted.Add(1) } })
 	elsewhere := newAPI(t, nil)
 	for _, tc := range []struct{ name, line, want string }{
 		{"A-098 a stranger's host", "GET " + elsewhere.url + "/echo HTTP/1.1\r\nHost: " + elsewhere.host, "403 "},
@@ -475,6 +477,9 @@ func TestProxyRefuses(t *testing.T) {
 	}
 	if n := len(s.plain.seen()) + len(s.secure.seen()) + len(elsewhere.seen()); n > 0 || len(s.door.opened()) > 0 {
 		t.Errorf("%d requests went out", n)
+	}
+	if counted.Load() < 11 {
+		t.Errorf("%d refusals were counted, want one for each", counted.Load())
 	}
 }
 

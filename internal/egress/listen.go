@@ -194,6 +194,7 @@ func (p *Proxy) meet(c *doored) {
 	p.in.release(c.Conn)
 	if err != nil {
 		p.Log.Debug("egress: a connection was refused", "door", c.door.authority, "error", err)
+		p.refused("handshake")
 		_ = c.Close() // there is nobody to tell
 		return
 	}
