@@ -77,7 +77,10 @@ func explainCommand() *cobra.Command {
 func explanation(e *admin.Explanation, q admin.Question) string {
 	var b strings.Builder
 	verdict := "yes"
-	if !e.Allow {
+	switch {
+	case e.Refused != "":
+		verdict = "no: " + e.Refused
+	case !e.Allow:
 		verdict = "no: " + e.Reason
 	}
 	fmt.Fprintf(&b, "May %s call %s at %s?  %s\n", cmpOr(q.User, q.Service), q.Tool, q.Server, verdict)

@@ -164,6 +164,7 @@ type Explanation struct {
 	Errors    []string                      `json:"errors,omitempty"`
 	Visible   bool                          `json:"visible"` // the tool is listed for this caller
 	Missing   []catalog.Missing             `json:"missing,omitempty"`
+	Refused   string                        `json:"refused,omitempty"` // why the call would be refused although policy allows it, in a sentence
 	Upstreams map[string][]exchange.Verdict `json:"upstreams"`
 	Caller    string                        `json:"caller"`
 }
@@ -199,6 +200,11 @@ func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server,
 		return args, nil
 	}}
 	answer, err := a.Door.Ready(ctx, c, act)
+	refused := ""
+	switch fault.KindOf(err) {
+	case fault.Denied, fault.Unauthenticated, fault.Unavailable: // what a call would be told
+		refused, err = fault.Message(err), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +213,7 @@ func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server,
 		return nil, err
 	}
 	e := &Explanation{Allow: answer.Decision.Allow, Reason: answer.Decision.Reason, Policies: answer.Decision.Policies, Errors: answer.Decision.Errors,
-		Visible: seen[0], Missing: answer.Missing, Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}
+		Visible: seen[0], Missing: answer.Missing, Refused: refused, Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}
 	for _, n := range s.Needs {
 		if up := a.Catalog.Upstream(q.Tenant, n.Upstream); up != nil {
 			e.Upstreams[string(n.Upstream)] = a.Explain.Explain(ctx, c, up, n.Wants(up))

@@ -93,8 +93,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestExplainIsTheLiveCode asks the commands of a running server.
-func TestExplainIsTheLiveCode(t *testing.T) {
+// TestCommandsOfARunningServer asks each of them what a person would.
+func TestCommandsOfARunningServer(t *testing.T) {
 	s := start(t, stage.Options{})
 	ctx := within(t)
 	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("issues"), Name: "a", Era: world.Era2025November, Browser: s.Person("alice", "Connect Tracker", "Done")})
