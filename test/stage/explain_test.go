@@ -43,7 +43,7 @@ type probe struct {
 
 var (
 	anyTool    = []string{"whoami", "whoami", "whoami", "list_issues", "create_issue", "delete_issue", "echo", "no_such_tool"}
-	anyServer  = []string{"desk", "vendor", "mixed", "robot", "plain", "partly"}
+	anyServer  = []string{"desk", "vendor", "mixed", "mixed", "mixed", "robot", "plain", "partly"}
 	anyGroup   = []string{"engineering", "sales", "ops", "contractors"}
 	anyClient  = []string{"first", "first", "second", "third"}
 	anyUser    = []string{"alice", "alice", "bob", "bob", "carol", "new-1", "new-2", "new-3", "robot"}
