@@ -166,7 +166,7 @@ type Account struct {
 type Injection struct {
 	Kind   string `yaml:"kind" doc:"header (default), basic, query"`
 	Name   string `yaml:"name" doc:"header or query parameter; default Authorization"`
-	Format string `yaml:"format" doc:"default \"Bearer {token}\""`
+	Format string `yaml:"format" doc:"default \"Bearer {token}\"; of basic \"{token}:\""`
 }
 
 // Endpoint spells the vendor's token endpoint for kit/oauth, without our registration there.

@@ -17,6 +17,9 @@ type Placer func(*http.Request) error
 // kind of place puts it nowhere: the config has refused it long before.
 func Place(in catalog.Injection, s secret.Text) (Placer, [][]byte) {
 	format, name := in.Format, in.Name
+	if format == "" && in.Kind == "basic" {
+		format = "{token}:" // the credential as user, the form that most vendors of keys take
+	}
 	if format == "" {
 		format = "Bearer {token}"
 	}

@@ -90,7 +90,9 @@ func dataKeysRotated(t *testing.T, a, b *store.DB) {
 	if n := must(r[0].Reseal(ctx, ours))(t); n != 0 {
 		t.Errorf("%d rows were sealed with a key that is not in use yet", n)
 	}
-	wantKind(t, second(r[0].Retire(ctx, ours)), fault.Conflict)
+	if n := must(r[0].Retire(ctx, ours))(t); n != 0 {
+		t.Errorf("%d keys were dropped before another one seals", n)
+	}
 
 	clock.add(4 * time.Minute)
 	// A refresh that read its row before stores its result with the new key; the row is not sealed over by an older one.
