@@ -142,18 +142,8 @@ func connectionsCommand() *cobra.Command {
 	if err := list.MarkFlagRequired("user"); err != nil {
 		panic(err) // a flag that does not exist: a slip in the line above
 	}
-	revoke := &cobra.Command{Use: "revoke ID", Short: "end a connection here, and at the vendor where it lets us", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		var said map[string]string
-		if err := ask(c, http.MethodPost, "/connections/"+url.PathEscape(args[0])+"/revoke?tenant="+url.QueryEscape(tenant), nil, &said); err != nil {
-			return err
-		}
-		sentence := map[string]string{"confirmed": "ended here, and the vendor confirmed", "here": "ended here; the vendor offers no way, end it there by hand",
-			"trying": "ended here; the vendor has not answered yet and is asked again"}[said["ended"]]
-		_, err := fmt.Fprintln(c.OutOrStdout(), sentence)
-		return err
-	}}
 	c.PersistentFlags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
-	c.AddCommand(list, revoke)
+	c.AddCommand(list, revokeCommand(&tenant), endingsCommand(&tenant))
 	return c
 }
 

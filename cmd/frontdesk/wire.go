@@ -26,6 +26,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/egress"
+	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/exchange/federation"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
@@ -66,6 +67,7 @@ type desk struct {
 	clients  vault.Clients
 	refresh  *refresh.Machine
 	endings  *vault.Endings
+	office   *ending.Office
 	exchange *exchange.Exchange
 	connect  *connect.Desk
 	hosts    *hosted.Hosts
@@ -198,6 +200,7 @@ func (d *desk) join(cfg *Config) error {
 	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
+	d.office = &ending.Office{Store: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener) { _ = d.egress.Serve(l) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
 		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
@@ -212,7 +215,7 @@ func (d *desk) join(cfg *Config) error {
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}
-	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(), Policies: &d.policies, Catalog: &d.catalog,
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explain: d.exchange, Flows: d.flows(), Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
 		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }

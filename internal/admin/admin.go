@@ -23,7 +23,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -34,7 +33,6 @@ type API struct {
 	Door        broker.Door
 	Explain     Explainer
 	Flows       broker.Flows
-	Policies    *policy.Policies
 	Catalog     *catalog.Catalog
 	Log         LogReader
 	Events      broker.Notary
@@ -45,6 +43,7 @@ type API struct {
 	Authority   func() []byte // PEM of egress's certification authority
 	Slog        *slog.Logger
 	Now         func() time.Time
+	Ends
 }
 
 // People finds users by what an operator knows of them.
@@ -92,6 +91,9 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /explain", a.at(a.explain))
 	mux.HandleFunc("GET /connections", a.at(a.connections))
 	mux.HandleFunc("POST /connections/{id}/revoke", a.at(a.revoke))
+	mux.HandleFunc("POST /connections/revoke", a.at(a.revokeAll))
+	mux.HandleFunc("POST /access/end", a.at(a.endAccess))
+	mux.HandleFunc("GET /endings", a.at(a.endings))
 	mux.HandleFunc("GET /audit", a.at(a.audit))
 	mux.HandleFunc("GET /keys", a.at(func(r *http.Request) (any, error) { return a.Keys.States(r.Context(), tenant(r)) }))
 	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))

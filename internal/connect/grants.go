@@ -60,9 +60,12 @@ func (c *grantCache) put(k userKey, g []Grant, stamp uint64, until time.Time) {
 func (d *Desk) Forget(t identity.Tenant, u identity.UserID) {
 	d.grants.mu.Lock()
 	defer d.grants.mu.Unlock()
+	if d.grants.moved++; u == identity.Everybody {
+		d.grants.young, d.grants.old = nil, nil
+		return
+	}
 	delete(d.grants.young, userKey{t, u})
 	delete(d.grants.old, userKey{t, u})
-	d.grants.moved++
 }
 
 // granted reports whether the person said yes to this client at this server for these scopes, and the yes still holds. A

@@ -57,6 +57,7 @@ type cache struct {
 	young, old map[owner]map[key]held
 	stamps     map[owner]uint64 // how often the owner was forgotten lately; guards against storing what was obtained before that
 	forgotten  uint64
+	cleared    uint64 // the same, of everybody
 }
 
 func (c *cache) look(k key) (held, bool) {
@@ -91,13 +92,15 @@ func (c *cache) ready(k key, now time.Time) catalog.MethodKind {
 func (c *cache) stamp(k key) uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.stamps[k.owner]
+	return c.stampOf(k.owner)
 }
+
+func (c *cache) stampOf(o owner) uint64 { return max(c.stamps[o], c.cleared) }
 
 func (c *cache) put(k key, stamp uint64, cred *Credential, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stamps[k.owner] != stamp {
+	if c.stampOf(k.owner) != stamp {
 		return // the user was forgotten meanwhile: this credential may be of a connection that has ended
 	}
 	h := c.slot(k.owner)[k]
@@ -126,9 +129,15 @@ func (c *cache) slot(o owner) map[key]held {
 	return m
 }
 
+// forget drops what is kept of a principal; of identity.Everybody all, whichever tenant's: it is rare, and cheap to fetch anew.
 func (c *cache) forget(t identity.Tenant, principal string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if principal == identity.Everybody {
+		c.forgotten++
+		c.young, c.old, c.stamps, c.cleared = nil, nil, nil, c.forgotten
+		return
+	}
 	o := owner{t, principal}
 	delete(c.young, o)
 	delete(c.old, o)

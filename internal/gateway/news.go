@@ -192,6 +192,6 @@ func (g *Gateway) announce(whom func(s *clientStream) bool) {
 // nothing before.
 func connected(e identity.Epoch) func(s *clientStream) bool {
 	return func(s *clientStream) bool {
-		return s.server.Deliver == catalog.DeliverHeader && s.caller.Tenant == e.Tenant && string(s.caller.User) == e.ID
+		return s.server.Deliver == catalog.DeliverHeader && s.caller.Tenant == e.Tenant && (string(s.caller.User) == e.ID || e.ID == identity.Everybody)
 	}
 }

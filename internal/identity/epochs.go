@@ -45,7 +45,7 @@ func (e *Epochs) Alive(c *Caller) bool {
 	if len(e.ends) == 0 {
 		return true
 	}
-	return e.after(c, EpochUser, c.Principal()) && e.after(c, EpochClient, string(c.Client)) && !e.ended(c.Tenant, EpochFamily, c.Family)
+	return e.after(c, EpochUser, c.Principal()) && e.after(c, EpochUser, Everybody) && e.after(c, EpochClient, string(c.Client)) && !e.ended(c.Tenant, EpochFamily, c.Family)
 }
 
 // ended is for what never begins again: whatever was issued for it after its end is dead too. Two who redeem one code at
@@ -71,7 +71,12 @@ func (e *Epochs) Session(t Tenant, u UserID, id string, started time.Time) bool 
 
 // End makes an end, or a change, known everywhere: in the store first, then here.
 func (e *Epochs) End(ctx context.Context, t Tenant, k EpochKind, id string) error {
-	ep, err := e.Store.Advance(ctx, Epoch{Tenant: t, Kind: k, ID: id, NotBefore: e.Now()})
+	return e.EndAt(ctx, t, k, id, e.Now())
+}
+
+// EndAt is End as of a time that has passed: what was issued after it goes on.
+func (e *Epochs) EndAt(ctx context.Context, t Tenant, k EpochKind, id string, at time.Time) error {
+	ep, err := e.Store.Advance(ctx, Epoch{Tenant: t, Kind: k, ID: id, NotBefore: at})
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,16 @@ type User struct {
 	Name    string // for display; never identifies
 	Email   string // for display; never identifies
 	Groups  []string
+	Gone    Gone
 }
+
+// Gone says that the company has let somebody go: nothing lets him in, however fresh it is. The zero value is that he is here.
+type Gone string
+
+const (
+	Disabled Gone = "disabled" // until the company takes it back
+	Deleted  Gone = "deleted"
+)
 
 // Caller is who is asking, as proven by one inbound access token. Its zero value is nobody.
 type Caller struct {
@@ -61,6 +70,7 @@ type Authentication struct {
 	ACR  string
 	AMR  []string
 	Time time.Time
+	SID  string `json:"-"` // the IdP's name of this sign-in, where it gives one (OpenID Connect Back-Channel Logout, section 2.1)
 }
 
 // Principal is the id under which a caller is found in policies and records: the user's id, or "service:" and its subject.
@@ -101,6 +111,9 @@ const (
 	EpochSession EpochKind = "session" // one browser's sign-in ended
 	EpochAccess  EpochKind = "access"  // connections or grants of the user changed: forget what is cached, nothing dies
 )
+
+// Everybody, as the id of a user's epoch, is every principal of the tenant.
+const Everybody = "*"
 
 // Epoch is one revocation, or one reason to forget what is cached. Every replica sees it within a second.
 type Epoch struct {

@@ -115,6 +115,11 @@ func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Clien
 	if err := s.Grants.PutFamily(ctx, f); err != nil {
 		return nil, err
 	}
+	asked := f
+	if asked.HomeAt = c.Expires.Add(-codeLife); s.revoked(asked) { // ended since the code was made
+		_, err := s.Grants.DropFamilies(ctx, t, f.User, f.Client, f.ID)
+		return nil, firstOf(err, errGrant)
+	}
 	if err := s.Clients.Store.TouchClient(ctx, t, client.ID, now); err != nil && fault.KindOf(err) != fault.NotFound {
 		return nil, err
 	}

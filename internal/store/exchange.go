@@ -16,6 +16,9 @@ var (
 	_ refresh.Rows  = (*DB)(nil)
 )
 
+// living is true of a row that nobody has ended: no late step brings one back.
+const living = " AND status NOT IN ('revoking', 'revoked')"
+
 const noLease = "phase = 'idle', attempt = '', lease_owner = '', lease_until = 0"
 
 // Claim implements refresh.Steps. That a request may have left is known by the phase alone, which a claim overwrites: so it
@@ -50,7 +53,7 @@ func (db *DB) claim(ctx context.Context, q querier, c vault.Connection, l refres
 			status = CASE WHEN phase = 'sent' THEN 'uncertain' ELSE status END,
 			recoveries = CASE WHEN phase = 'sent' THEN recoveries + 1 ELSE recoveries END,
 			phase = 'claimed', attempt = $5, lease_owner = $6, lease_until = `+db.now+` + $7, lease_epoch = lease_epoch + 1
-		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now,
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now+living,
 		c.Tenant, c.ID, c.Generation, c.Version, l.Attempt, l.Owner, l.Time.Microseconds())
 	if err != nil || len(rows) == 0 {
 		return vault.Connection{}, false, err
@@ -77,7 +80,7 @@ func (db *DB) Sent(ctx context.Context, c vault.Connection) (bool, error) {
 func (db *DB) Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error) {
 	n, err := exec(ctx, db.write, `UPDATE connections SET version = version + 1, `+noLease+`, status = $5, reason = $6, scopes = $7, expires = $8, renewed = $9, refreshes = $10,
 			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17
-		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`,
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living,
 		c.Tenant, c.ID, c.Generation, fromVersion, c.Status, c.Reason, (*texts)(&c.Scopes), (*when)(&c.Expires), (*when)(&c.Renewed), c.Refreshes,
 		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity))
 	return n == 1, err

@@ -22,9 +22,9 @@ var (
 
 var userTable = table[identity.User]{
 	name: "users", none: "there is no such user",
-	columns: "tenant, id, idp, subject, name, email, groups",
+	columns: "tenant, id, idp, subject, name, email, gone, groups",
 	fields: func(u *identity.User) []any {
-		return []any{&u.Tenant, &u.ID, &u.IDP, &u.Subject, &u.Name, &u.Email, (*texts)(&u.Groups)}
+		return []any{&u.Tenant, &u.ID, &u.IDP, &u.Subject, &u.Name, &u.Email, &u.Gone, (*texts)(&u.Groups)}
 	},
 }
 

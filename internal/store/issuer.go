@@ -72,10 +72,10 @@ func (db *DB) Consented(ctx context.Context, t identity.Tenant, u identity.UserI
 
 var codeTable = table[issuer.Code]{
 	name: "codes", none: "there is no such code",
-	columns: "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used",
+	columns: "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used, sid",
 	fields: func(c *issuer.Code) []any {
 		return []any{&c.Tenant, (*blob)(&c.Hash), &c.Family, &c.Client, &c.User, &c.Redirect, &c.Challenge, &c.Resource, (*texts)(&c.Scopes), &record{&c.Auth}, &c.IDP,
-			(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used)}
+			(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used), &c.Auth.SID}
 	},
 }
 
@@ -99,10 +99,10 @@ func (db *DB) UseCode(ctx context.Context, t identity.Tenant, hash []byte, at ti
 
 var familyTable = table[issuer.Family]{
 	name: "families", none: "there is no such sign-in",
-	columns: "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at",
+	columns: "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at, sid",
 	fields: func(f *issuer.Family) []any {
 		return []any{&f.Tenant, &f.ID, &f.Client, &f.User, &f.Resource, (*texts)(&f.Scopes), &record{&f.Auth}, &f.IDP, (*when)(&f.Created), (*when)(&f.Ends), (*when)(&f.Rotated),
-			(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt)}
+			(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt), &f.Auth.SID}
 	},
 }
 

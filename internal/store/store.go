@@ -215,11 +215,13 @@ func (db *DB) clean(ctx context.Context) error {
 	}{
 		{"DELETE FROM flows WHERE expires < $1", now.Add(-time.Hour)},
 		{"DELETE FROM codes WHERE expires < $1", now.Add(-day)},
+		{"DELETE FROM messages WHERE expires < $1", now},
 		{"DELETE FROM tickets WHERE expires < $1", now},
 		{"DELETE FROM families WHERE ends < $1", now.Add(-day)},
 		{"DELETE FROM grants WHERE expires < $1", now.Add(-30 * day)},
 		{"DELETE FROM consents WHERE given < $1", now.Add(-365 * day)},
 		{"DELETE FROM connect_requests WHERE expires < $1", now.Add(-30 * day)},
+		{"DELETE FROM endings WHERE given_up > 0 AND given_up < $1", now.Add(-30 * day)},
 		{"DELETE FROM epochs WHERE kind = 'access' AND not_before < $1", now.Add(-time.Hour)},
 		{"DELETE FROM epochs WHERE not_before < $1", now.Add(-30 * day)},
 	} {

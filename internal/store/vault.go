@@ -33,7 +33,7 @@ var connectionTable = table[vault.Connection]{
 
 // Connections implements vault.Store, oldest first.
 func (db *DB) Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error) {
-	where, args := "WHERE tenant = $1 AND user_id = $2 AND status <> 'revoked'", []any{t, u}
+	where, args := "WHERE tenant = $1 AND user_id = $2 AND status NOT IN ('revoking', 'revoked')", []any{t, u}
 	if up != "" {
 		where, args = where+" AND upstream = $3", append(args, up)
 	}
@@ -76,7 +76,7 @@ func (db *DB) CountConnections(ctx context.Context, s vault.Status) (int, error)
 // Update implements vault.Store.
 func (db *DB) Update(ctx context.Context, c vault.Connection) error {
 	n, err := exec(ctx, db.write, `UPDATE connections SET status = $5, reason = $6, label = $7, scopes = $8, last_used = $9
-		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`, c.Tenant, c.ID, c.Generation, c.Version, c.Status, c.Reason, c.Label, (*texts)(&c.Scopes), (*when)(&c.LastUsed))
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living, c.Tenant, c.ID, c.Generation, c.Version, c.Status, c.Reason, c.Label, (*texts)(&c.Scopes), (*when)(&c.LastUsed))
 	if err != nil || n > 0 {
 		return err
 	}
@@ -143,9 +143,9 @@ func (db *DB) NameID(ctx context.Context, t identity.Tenant, kind, name string) 
 
 var endingTable = table[vault.Ending]{
 	name: "endings", none: "there is no such ending",
-	columns: "tenant, id, user_id, upstream, method, connection, created, next, tries, sealed",
+	columns: "tenant, id, user_id, upstream, method, connection, created, next, tries, sealed, given_up, why",
 	fields: func(e *vault.Ending) []any {
-		return []any{&e.Tenant, &e.ID, &e.User, &e.Upstream, &e.Method, &e.Connection, (*when)(&e.Created), (*when)(&e.Next), &e.Tries, (*blob)(&e.Sealed)}
+		return []any{&e.Tenant, &e.ID, &e.User, &e.Upstream, &e.Method, &e.Connection, (*when)(&e.Created), (*when)(&e.Next), &e.Tries, (*blob)(&e.Sealed), (*when)(&e.GivenUp), &e.Why}
 	},
 }
 
@@ -156,13 +156,23 @@ func (db *DB) AddEnding(ctx context.Context, e vault.Ending) error {
 
 // DueEndings implements vault.EndingStore.
 func (db *DB) DueEndings(ctx context.Context, now time.Time, limit int) ([]vault.Ending, error) {
-	return endingTable.all(ctx, db.read, "WHERE next <= $1 ORDER BY next, id LIMIT $2", micros(now), limit)
+	return endingTable.all(ctx, db.read, "WHERE next <= $1 AND given_up = 0 ORDER BY next, id LIMIT $2", micros(now), limit)
 }
 
 // TryEnding implements vault.EndingStore.
 func (db *DB) TryEnding(ctx context.Context, e vault.Ending, next time.Time) (bool, error) {
 	n, err := exec(ctx, db.write, "UPDATE endings SET next = $4, tries = tries + 1 WHERE tenant = $1 AND id = $2 AND tries = $3", e.Tenant, e.ID, e.Tries, micros(next))
 	return n == 1, err
+}
+
+// FailEnding implements vault.EndingStore.
+func (db *DB) FailEnding(ctx context.Context, e vault.Ending) error {
+	if e.GivenUp.IsZero() {
+		_, err := exec(ctx, db.write, "UPDATE endings SET why = $3 "+byID, e.Tenant, e.ID, e.Why)
+		return err
+	}
+	_, err := exec(ctx, db.write, "UPDATE endings SET why = $3, given_up = $4, sealed = $5 "+byID, e.Tenant, e.ID, e.Why, micros(e.GivenUp), []byte{})
+	return err
 }
 
 // RemoveEnding implements vault.EndingStore; one that is gone already is no error.

@@ -5,10 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -38,15 +39,24 @@ type Ending struct {
 	Next       time.Time // not tried before
 	Tries      int
 	Sealed     []byte
+	GivenUp    time.Time // zero: it is still tried. Afterwards nothing is sealed in it
+	Why        string    // of the last try that failed, for operators
 }
 
-// EndingStore keeps endings until they are confirmed or given up.
+// EndingStore keeps endings until they are confirmed; those that were given up for a month, to be looked at.
 type EndingStore interface {
 	AddEnding(ctx context.Context, e Ending) error
+	EndingQueue
+}
+
+// EndingQueue is what is left to do.
+type EndingQueue interface {
 	// DueEndings lists those of all tenants whose Next has come, the oldest first.
 	DueEndings(ctx context.Context, now time.Time, limit int) ([]Ending, error)
 	// TryEnding moves Next on and counts a try, if Tries is still e.Tries: of two processes one gets true.
 	TryEnding(ctx context.Context, e Ending, next time.Time) (bool, error)
+	// FailEnding keeps e's Why, and with GivenUp that nothing more is tried: what was sealed is gone then.
+	FailEnding(ctx context.Context, e Ending) error
 	RemoveEnding(ctx context.Context, t identity.Tenant, id string) error
 }
 
@@ -67,7 +77,8 @@ const (
 	endFirst   = 15 * time.Second
 	endTries   = 12 // the last one some 17 hours after the first
 	endEvery   = 5 * time.Second
-	endBatch   = 50
+	endBatch   = 500
+	endAtOnce  = 4 // at one upstream: vendors count how often they are asked
 )
 
 // toEnd is what is sealed.
@@ -75,29 +86,15 @@ type toEnd struct{ Token, Hint string }
 
 // End asks the vendor to end a credential, and promises to go on asking. The refresh token comes first: with it the grant ends.
 func (e *Endings) End(ctx context.Context, up *catalog.Upstream, c Connection, s Secrets) (Ended, error) {
-	if up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" || c.Method == catalog.APIKey {
-		return EndedHere, nil
-	}
-	token := toEnd{s.Refresh.Expose(), "refresh_token"}
-	if s.Refresh.IsZero() {
-		token = toEnd{s.Access.Expose(), "access_token"}
-	}
+	token := tokenOf(up, c, s)
 	if token.Token == "" {
 		return EndedHere, nil
 	}
-	id := make([]byte, 16)
-	if _, err := io.ReadFull(rand.Reader, id); err != nil {
-		return "", err
-	}
-	now := e.Now()
-	row := Ending{Tenant: c.Tenant, ID: hex.EncodeToString(id), User: c.User, Upstream: c.Upstream, Method: c.Method, Connection: c.ID, Created: now, Next: now.Add(endFirst), Tries: 1}
-	plain, err := json.Marshal(token)
+	row, err := e.row(ctx, c, token)
 	if err != nil {
 		return "", err
 	}
-	if row.Sealed, err = e.Vault.SealFlow(ctx, row.Tenant, row.flow(), plain); err != nil {
-		return "", err
-	}
+	row.Tries, row.Next = 1, row.Created.Add(endFirst)
 	if err := e.Store.AddEnding(ctx, row); err != nil { // before it is tried, so that a crash forgets nothing
 		return "", err
 	}
@@ -106,6 +103,58 @@ func (e *Endings) End(ctx context.Context, up *catalog.Upstream, c Connection, s
 		return EndedTrying, nil
 	}
 	return EndedConfirmed, e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
+}
+
+// Prepare makes the ending of a credential without asking anybody: one that Run asks for at once, or, with false, one that
+// is given up from the start, because its vendor offers no way or is not configured any more (a nil up).
+func (e *Endings) Prepare(ctx context.Context, up *catalog.Upstream, c Connection, s Secrets) (Ending, bool, error) {
+	token := toEnd{}
+	if up != nil {
+		token = tokenOf(up, c, s)
+	}
+	if token.Token != "" {
+		row, err := e.row(ctx, c, token)
+		return row, true, err
+	}
+	row, err := newEnding(c, e.Now())
+	row.GivenUp, row.Why = row.Created, "the vendor offers no way to end it from here"
+	switch {
+	case up == nil:
+		row.Why = "the upstream is not configured any more"
+	case s.Access.IsZero() && s.Refresh.IsZero():
+		row.Why = "the stored credential does not open"
+	}
+	return row, false, err
+}
+
+// tokenOf is what the vendor can be asked to end; nothing where it offers no way.
+func tokenOf(up *catalog.Upstream, c Connection, s Secrets) toEnd {
+	switch {
+	case up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" || c.Method == catalog.APIKey:
+		return toEnd{}
+	case s.Refresh.IsZero():
+		return toEnd{s.Access.Expose(), "access_token"}
+	}
+	return toEnd{s.Refresh.Expose(), "refresh_token"}
+}
+
+func newEnding(c Connection, now time.Time) (Ending, error) {
+	id := make([]byte, 16)
+	_, err := io.ReadFull(rand.Reader, id)
+	return Ending{Tenant: c.Tenant, ID: hex.EncodeToString(id), User: c.User, Upstream: c.Upstream, Method: c.Method, Connection: c.ID, Created: now, Next: now}, err
+}
+
+func (e *Endings) row(ctx context.Context, c Connection, token toEnd) (Ending, error) {
+	row, err := newEnding(c, e.Now())
+	if err != nil {
+		return Ending{}, err
+	}
+	plain, err := json.Marshal(token)
+	if err != nil {
+		return Ending{}, err
+	}
+	row.Sealed, err = e.Vault.SealFlow(ctx, row.Tenant, row.flow(), plain)
+	return row, err
 }
 
 func (e Ending) flow() string { return "ending/" + e.ID }
@@ -143,15 +192,36 @@ func (e *Endings) Run(ctx context.Context) error {
 	}
 }
 
-// Round is one look of Run.
+// Round is one look of Run: it ends when nothing is due any more. Upstreams do not wait for each other, and none is asked for
+// many at once.
 func (e *Endings) Round(ctx context.Context) error {
-	due, err := e.Store.DueEndings(ctx, e.Now(), endBatch)
-	for _, row := range due {
-		if err = errors.Join(err, e.again(ctx, row)); err != nil {
-			break
+	for {
+		due, err := e.Store.DueEndings(ctx, e.Now(), endBatch)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		var all errgroup.Group
+		lanes := map[catalog.UpstreamName]*errgroup.Group{}
+		for _, row := range due {
+			if lanes[row.Upstream] == nil {
+				lanes[row.Upstream] = new(errgroup.Group)
+				lanes[row.Upstream].SetLimit(endAtOnce)
+			}
+		}
+		for up, lane := range lanes {
+			all.Go(func() error {
+				for _, row := range due {
+					if row.Upstream == up {
+						lane.Go(func() error { return e.again(ctx, row) })
+					}
+				}
+				return lane.Wait()
+			})
+		}
+		if err := all.Wait(); err != nil || len(due) < endBatch || ctx.Err() != nil {
+			return err
 		}
 	}
-	return err
 }
 
 func (e *Endings) again(ctx context.Context, row Ending) error {
@@ -177,11 +247,14 @@ func (e *Endings) again(ctx context.Context, row Ending) error {
 		return e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
 	case row.Tries+1 >= endTries:
 		return e.giveUp(ctx, row, err)
+	default:
+		row.Why = fault.Message(err)
+		return e.Store.FailEnding(ctx, row)
 	}
-	return nil
 }
 
 func (e *Endings) giveUp(ctx context.Context, row Ending, why error) error {
 	e.Log.Error("a vendor never confirmed that a connection ended; end it there by hand", "upstream", row.Upstream, "connection", row.Connection, "user", row.User, "error", why)
-	return e.Store.RemoveEnding(ctx, row.Tenant, row.ID)
+	row.GivenUp, row.Why = e.Now(), fault.Message(why)
+	return e.Store.FailEnding(ctx, row)
 }

@@ -91,7 +91,7 @@ type Secrets struct {
 
 // Store keeps connections. Every statement names its tenant; another tenant's row is fault.NotFound.
 type Store interface {
-	// Connections lists a user's connections that are not Revoked, of one upstream or all ("").
+	// Connections lists a user's connections that are neither Revoking nor Revoked, of one upstream or all ("").
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]Connection, error)
 	Connection(ctx context.Context, t identity.Tenant, id ConnectionID) (Connection, error)
 	// Connect stores a fresh connection. With prior set, it replaces that one in the same transaction (ID and Generation

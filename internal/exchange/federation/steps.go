@@ -31,6 +31,7 @@ type steps struct {
 	mu         sync.Mutex
 	young, old map[owner]map[[32]byte]step
 	turns      map[owner]int // how often an owner was forgotten lately: what was asked for before that is not kept
+	cleared    int           // the same, of everybody
 	flights    singleflight.Group
 }
 
@@ -93,15 +94,15 @@ func (s *steps) look(o owner, key [32]byte) (step, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k, ok := s.young[o][key]; ok {
-		return k, s.turns[o]
+		return k, s.turns[o] + s.cleared
 	}
-	return s.old[o][key], s.turns[o]
+	return s.old[o][key], s.turns[o] + s.cleared
 }
 
 func (s *steps) keep(o owner, key [32]byte, k step, turn int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.turns[o] != turn {
+	if s.turns[o]+s.cleared != turn {
 		return
 	}
 	if s.young == nil || len(s.young) >= maxOwners {
@@ -122,6 +123,11 @@ const maxSteps = 256
 func (s *steps) forget(t identity.Tenant, principal string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if principal == identity.Everybody {
+		s.cleared++
+		s.young, s.old = nil, nil
+		return
+	}
 	o := owner{t, principal}
 	delete(s.young, o)
 	delete(s.old, o)

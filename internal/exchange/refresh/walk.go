@@ -215,7 +215,7 @@ func (w *walk) store(ctx context.Context, c vault.Connection, from int64) (bool,
 // anew, or renewed by a recovery, it is left alone: to end it could end its siblings too.
 func (m *Machine) discard(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) {
 	row, err := m.Rows.Connection(ctx, c.Tenant, c.ID)
-	if err != nil || row.Generation == c.Generation || row.Status != vault.Revoked && row.Status != vault.Revoking {
+	if err != nil || row.Status != vault.Revoked && row.Status != vault.Revoking {
 		return
 	}
 	if _, err := m.Endings.End(ctx, up, c, s); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -39,7 +40,7 @@ func stock(t *testing.T, db *store.DB) things {
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
 		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented]()}
-	s.code.Used = time.Time{}
+	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error
 	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
 		t.Fatal(err)
@@ -97,6 +98,36 @@ var byTenant = map[string]strange{
 	"TryEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		s.ending.Tenant = theirs
 		return db.TryEnding(ctx, s.ending, day)
+	},
+	"FailEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.ending.Tenant, s.ending.GivenUp = theirs, day
+		return []int{}, db.FailEnding(ctx, s.ending)
+	},
+	"Endings": func(ctx context.Context, db *store.DB, s things) (any, error) { return db.Endings(ctx, theirs, 10) },
+	"EndingCounts": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.EndingCounts(ctx, theirs)
+	},
+	"MarkRevoking": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.MarkRevoking(ctx, theirs, ending.Whose{All: true}, "why", 10)
+	},
+	"Retire": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		return db.Retire(ctx, []ending.Retired{{Connection: s.conn}})
+	},
+	"DropAccess": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.DropAccess(ctx, theirs, ending.Whose{All: true}, day.Add(24*time.Hour))
+	},
+	"DropSignIn": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.DropSignIn(ctx, theirs, s.family.IDP, s.family.Auth.SID)
+	},
+	"UserBySubject": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.UserBySubject(ctx, theirs, s.user.IDP, s.user.Subject)
+	},
+	"UsersByEmail": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.UsersByEmail(ctx, theirs, s.user.IDP, s.user.Email)
+	},
+	"SetGone": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return nil, db.SetGone(ctx, theirs, s.user.ID, identity.Deleted)
 	},
 	"Sent": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		held, _, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
@@ -193,7 +224,7 @@ var elsewhere = map[string]string{
 	"Chain": "for operators", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
-	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore",
+	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
 }

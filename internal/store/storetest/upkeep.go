@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/store"
@@ -148,6 +149,7 @@ func endings(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	first, second := filled[vault.Ending](), filled[vault.Ending]()
 	first.ID, first.Next, second.ID, second.Next = "e1", day, "e2", day.Add(time.Hour)
+	first.GivenUp, second.GivenUp = time.Time{}, time.Time{}
 	ok(t, a.AddEnding(ctx, second))
 	ok(t, a.AddEnding(ctx, first))
 	same(t, must(b.DueEndings(ctx, day.Add(-time.Second), 10))(t), nil)
@@ -169,6 +171,16 @@ func endings(t *testing.T, a, b *store.DB) {
 	ok(t, b.RemoveEnding(ctx, ours, "e2"))
 	ok(t, b.RemoveEnding(ctx, ours, "e2"))
 	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
+
+	first.Why = "it is away"
+	ok(t, b.FailEnding(ctx, first))
+	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
+	first.GivenUp, first.Why = day, "it never answered"
+	ok(t, b.FailEnding(ctx, first))
+	first.Sealed = nil // with the hope goes the token
+	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), nil)
+	same(t, must(a.Endings(ctx, ours, 10))(t), []vault.Ending{first})
+	same(t, must(a.EndingCounts(ctx, ours))(t), ending.Progress{GivenUp: 1})
 }
 
 // use: the last use only moves on, and who has not been used since is found.

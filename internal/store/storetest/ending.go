@@ -1,0 +1,211 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/ending"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/issuer"
+	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// endsOfMany: of each kind exactly those are marked, bit by bit, their grants with them; home credentials and other tenants stay.
+func endsOfMany(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	put := func(tenant identity.Tenant, id string, u identity.UserID, up catalog.UpstreamName) {
+		c := fresh(id)
+		c.Tenant, c.ID, c.User, c.Upstream = tenant, vault.ConnectionID(id), u, up
+		ok(t, a.Connect(ctx, c, 0))
+	}
+	grant := func(tenant identity.Tenant, u identity.UserID, client identity.ClientID, s catalog.ServerName, up catalog.UpstreamName) {
+		ok(t, a.PutGrant(ctx, connect.Grant{Tenant: tenant, User: u, Client: client, Server: s, Upstream: up, Created: day, Expires: day.Add(time.Hour)}))
+	}
+	for _, c := range []struct {
+		name   string
+		whose  ending.Whose
+		marked int
+		alice  int // her grants that stay, of three
+	}{
+		{"user", ending.Whose{User: "alice"}, 2, 0},
+		{"client", ending.Whose{Client: "cursor"}, 2, 1},
+		{"server", ending.Whose{Server: "wiki"}, 1, 2},
+		{"upstream", ending.Whose{Upstream: "tracker"}, 2, 1},
+		{"all", ending.Whose{All: true}, 3, 0},
+		{"nobody", ending.Whose{}, 0, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tenant, other := identity.Tenant("t-"+c.name), identity.Tenant("o-"+c.name)
+			for _, x := range []identity.Tenant{tenant, other} {
+				put(x, "a1", "alice", "tracker")
+				put(x, "a2", "alice", "wiki")
+				put(x, "a3", "alice", "idp:login")
+				put(x, "b1", "bob", "tracker")
+				grant(x, "alice", "cursor", "issues", "tracker")
+				grant(x, "alice", "claude", "issues", "tracker")
+				grant(x, "alice", "claude", "wiki", "wiki")
+				grant(x, "bob", "cursor", "issues", "tracker")
+			}
+			n := 0
+			for range 10 {
+				m := must(b.MarkRevoking(ctx, tenant, c.whose, "why", 1))(t)
+				if n += m; m == 0 {
+					break
+				}
+			}
+			if c.name == "client" {
+				c.alice = 1 // the other client's grant leads to a connection that has ended
+			}
+			if grants := must(a.Grants(ctx, tenant, "alice"))(t); n != c.marked || len(grants) != c.alice {
+				t.Errorf("%d marked and %d grants left, want %d and %d", n, len(grants), c.marked, c.alice)
+			}
+			if p := must(a.EndingCounts(ctx, tenant))(t); p.Marked != c.marked {
+				t.Errorf("the count says %+v", p)
+			}
+			if l := must(a.Connections(ctx, tenant, "alice", "idp:login"))(t); len(l) != 1 {
+				t.Error("the home credential ended with the connections")
+			}
+			if l, g := must(a.Connections(ctx, other, "alice", ""))(t), must(a.Grants(ctx, other, "alice"))(t); len(l) != 3 || len(g) != 3 {
+				t.Error("another tenant's ended too")
+			}
+		})
+	}
+}
+
+// lateSteps: what was begun before a connection was marked changes nothing of it afterwards.
+func lateSteps(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := fresh("c1")
+	c.Upstream = "tracker"
+	ok(t, a.Connect(ctx, c, 0))
+	held, won, err := a.Claim(ctx, c, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
+	if !won || err != nil {
+		t.Fatal(won, err)
+	}
+	if n := must(b.MarkRevoking(ctx, ours, ending.Whose{All: true}, "why", 10))(t); n != 1 {
+		t.Fatalf("%d marked", n)
+	}
+	next := held
+	next.Version, next.Status = held.Version+1, vault.Active
+	for what, moved := range map[string]bool{"sent": step(t, must(a.Sent(ctx, held))(t), nil), "fail": must(a.Fail(ctx, held))(t), "settle": must(a.Settle(ctx, next, held.Version))(t)} {
+		if moved {
+			t.Errorf("%s moved a connection that has ended", what)
+		}
+	}
+	if _, won, err := a.Claim(ctx, c, refresh.Lease{Attempt: "again", Owner: "me", Time: leaseTime}); won || err != nil {
+		t.Error("a connection that has ended was claimed", err)
+	}
+	if err := a.Update(ctx, held); err == nil {
+		t.Error("a late mark brought a connection back")
+	}
+	l := must(b.Revoking(ctx, 10))(t)
+	if len(l) != 1 || l[0].Status != vault.Revoking || string(l[0].Access) != string(c.Access) {
+		t.Errorf("marked are %+v", l)
+	}
+}
+
+// retiredRaced: each marked connection is retired once, with its ending, and then holds nothing.
+func retiredRaced(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	var l []ending.Retired
+	for i := range 8 {
+		c := fresh(fmt.Sprint("c", i))
+		c.User = identity.UserID(fmt.Sprint("u", i))
+		ok(t, a.Connect(ctx, c, 0))
+		l = append(l, ending.Retired{Connection: c})
+	}
+	must(a.MarkRevoking(ctx, ours, ending.Whose{All: true}, "why", 100))(t)
+	var n tally[vault.ConnectionID]
+	race(a, b, func(i int, db *store.DB) {
+		mine := make([]ending.Retired, len(l))
+		for j, r := range l {
+			e := filled[vault.Ending]()
+			e.ID, e.Connection, e.GivenUp = fmt.Sprint(i, "/", j), r.ID, time.Time{}
+			mine[j] = ending.Retired{Connection: r.Connection, Ending: &e}
+		}
+		won, err := db.Retire(ctx, mine)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, r := range won {
+			n.add(r.ID)
+		}
+	})
+	for _, r := range l {
+		c := must(b.Connection(ctx, ours, r.ID))(t)
+		if n.n[r.ID] != 1 || c.Status != vault.Revoked || c.Refreshes || len(c.Access)+len(c.Refresh)+len(c.Previous)+len(c.Identity) != 0 {
+			t.Errorf("%s was retired %d times, and is %+v", r.ID, n.n[r.ID], c)
+		}
+	}
+	same(t, must(a.EndingCounts(ctx, ours))(t), ending.Progress{Waiting: len(l)})
+}
+
+// accessDropped: what began later stays.
+func accessDropped(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	family := func(id string, u identity.UserID, c identity.ClientID, sid string, at time.Time) {
+		f := filled[issuer.Family]()
+		f.ID, f.User, f.Client, f.Created, f.IDP, f.Auth.SID = id, u, c, at, "login", sid
+		ok(t, a.PutFamily(ctx, f))
+	}
+	later := day.Add(time.Minute)
+	family("f1", "alice", "cursor", "s1", day)
+	family("f2", "alice", "claude", "s2", later)
+	family("f3", "bob", "cursor", "s3", day)
+	family("f4", "bob", "claude", "s4", day)
+	home := fresh("home")
+	home.User, home.Upstream, home.Created = "alice", "idp:login", day
+	ok(t, a.Connect(ctx, home, 0))
+	same(t, must(b.DropAccess(ctx, ours, ending.Whose{User: "alice"}, day))(t), []string{"f1"})
+	if l := must(a.Connections(ctx, ours, "alice", ""))(t); len(l) != 0 {
+		t.Error("the home credential goes on")
+	}
+	same(t, must(b.DropAccess(ctx, ours, ending.Whose{Client: "cursor"}, later))(t), []string{"f3"})
+	same(t, must(b.DropSignIn(ctx, ours, "other", "s4"))(t), nil)
+	same(t, must(b.DropSignIn(ctx, ours, "login", "s4"))(t), []string{"f4"})
+	same(t, must(b.DropAccess(ctx, ours, ending.Whose{All: true}, later))(t), []string{"f2"})
+	for _, w := range []ending.Whose{{}, {Server: "issues"}, {Upstream: "tracker"}} {
+		if _, err := b.DropAccess(ctx, ours, w, later); err == nil {
+			t.Errorf("access %+v was dropped", w)
+		}
+	}
+}
+
+// messages: one counts once, whoever asks.
+func messages(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	var n tally[bool]
+	race(a, b, func(_ int, db *store.DB) {
+		first, err := db.PutMessage(ctx, ours, []byte("m"), day)
+		if err != nil {
+			t.Error(err)
+		}
+		n.add(first)
+	})
+	if n.n[true] != 1 {
+		t.Errorf("one message was the first %d times", n.n[true])
+	}
+	same(t, must(b.KnownMessage(ctx, ours, []byte("m")))(t), true)
+	same(t, must(b.KnownMessage(ctx, theirs, []byte("m")))(t), false)
+	same(t, must(b.PutMessage(ctx, theirs, []byte("m"), day))(t), true)
+}
+
+// gone: a mark stays, whatever a later sign-in says of the person.
+func gone(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	u := must(a.EnsureUser(ctx, identity.User{Tenant: ours, IDP: "login", Subject: "s", Email: "Alice@acme.test"}))(t)
+	ok(t, b.SetGone(ctx, ours, u.ID, identity.Disabled))
+	u.Gone = identity.Disabled
+	same(t, must(a.EnsureUser(ctx, identity.User{Tenant: ours, IDP: "login", Subject: "s"}))(t), u)
+	u.Name = "Alice"
+	same(t, must(a.EnsureUser(ctx, identity.User{Tenant: ours, IDP: "login", Subject: "s", Name: "Alice"}))(t), u)
+	same(t, must(b.UserBySubject(ctx, ours, "login", "s"))(t), u)
+	same(t, must(b.UsersByEmail(ctx, ours, "login", "alice@ACME.test"))(t), []identity.User{u})
+	same(t, must(b.UsersByEmail(ctx, ours, "other", "alice@acme.test"))(t), nil)
+	same(t, must(b.UsersByEmail(ctx, ours, "login", ""))(t), nil)
+}
