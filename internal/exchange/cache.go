@@ -22,7 +22,8 @@ type key struct {
 	upstream catalog.UpstreamName
 	up       *catalog.Upstream // a reload makes new ones
 	scopes   string
-	proof    string // of a token of the company's IdP: which one, since federation may have gone out from it
+	client   identity.ClientID // the agent: a delegation names it
+	proof    string            // of a token of the company's IdP: which one, since federation may have gone out from it
 }
 
 type owner struct {
@@ -31,7 +32,7 @@ type owner struct {
 }
 
 func keyOf(c *identity.Caller, up *catalog.Upstream, scopes []string) key {
-	k := key{owner: owner{c.Tenant, c.Principal()}, upstream: up.Name, up: up}
+	k := key{owner: owner{c.Tenant, c.Principal()}, upstream: up.Name, up: up, client: c.Client}
 	if !c.Local {
 		k.proof = c.Proof()
 	}

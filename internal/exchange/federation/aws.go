@@ -50,12 +50,12 @@ func (m *aws) Obtain(ctx context.Context, r exchange.Request) (*exchange.Credent
 	if err != nil {
 		return nil, err
 	}
-	sub, key := subject{}, keyOf("aws_web_identity", s.Role, s.Policy, s.STS, s.Audience)
+	sub, key := subject{}, keyOf("aws_web_identity", entry(r))
 	if s.Subject != catalog.SubjectSelf {
 		if sub, err = m.of(ctx, r.Caller, s.Subject); err != nil {
 			return nil, err
 		}
-		key = keyOf("aws_web_identity", s.Role, s.Policy, s.STS, sub.mark())
+		key = keyOf("aws_web_identity", entry(r), sub.mark())
 	}
 	keys, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (awsKeys, time.Time, error) {
 		token := sub.token

@@ -671,3 +671,75 @@ func TestStepsAreShared(t *testing.T) {
 		t.Errorf("%d exchanges were made", n)
 	}
 }
+
+// TestADelegationIsTheAgentsOwn: a token that names an agent as actor is never given to another agent of the same person.
+func TestADelegationIsTheAgentsOwn(t *testing.T) {
+	b := newBench(t)
+	b.signedIn(time.Hour)
+	b.on("POST /x/token", func(w http.ResponseWriter, r *http.Request) {
+		forms := b.forms("POST /x/token")
+		parts := strings.Split(forms[len(forms)-1].Get("actor_token"), ".")
+		payload, _ := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
+		var actor struct{ Sub string }
+		_ = json.Unmarshal(payload, &actor)
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "act-" + actor.Sub, "token_type": "Bearer", "issued_token_type": oauth.TokenTypeAccess, "expires_in": 900})
+	})
+	m := catalog.Method{Kind: catalog.TokenExchange, Client: "desk", Settings: &catalog.Exchange{Endpoint: b.other.URL + "/x/token", Subject: catalog.SubjectAccess, Actor: true}}
+	x := &exchange.Exchange{Methods: b.f.Methods(), Now: b.f.Now}
+	up := b.request(b.alice(), m).Upstream
+	for _, agent := range []identity.ClientID{"agent-1", "agent-2", "agent-1"} {
+		c := b.alice()
+		c.Client = agent
+		cred, err := x.Obtain(t.Context(), c, up, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := httptest.NewRequest(http.MethodGet, "https://api.example.com/", nil)
+		if err := cred.Place(q); err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Header.Get("Authorization"); got != "Bearer act-"+string(agent) {
+			t.Errorf("%s acts with %q", agent, got)
+		}
+	}
+}
+
+// TestAReloadNarrows: what the config said before is not in what is obtained afterwards, whichever setting it was.
+func TestAReloadNarrows(t *testing.T) {
+	b := newBench(t)
+	b.signedIn(time.Hour)
+	answers := 0
+	b.on("POST /x/token", func(w http.ResponseWriter, _ *http.Request) {
+		answers++
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": fmt.Sprint("token-", answers), "token_type": "Bearer", "issued_token_type": oauth.TokenTypeAccess, "expires_in": 3600})
+	})
+	at := b.other.URL + "/x/token"
+	wide := &catalog.Assertion{Endpoint: at, Person: "subject", Subject: catalog.SubjectSelf, Claims: map[string]string{"role": "admin"}}
+	direct := &catalog.Assertion{Audience: "https://api.example.com", Person: "subject", Subject: catalog.SubjectSelf, Direct: true, Claims: map[string]string{"role": "admin"}}
+	with := func(a catalog.Assertion, change func(*catalog.Assertion)) *catalog.Assertion { change(&a); return &a }
+	tests := map[string][2]catalog.Method{
+		"claims": {{Kind: catalog.JWTBearer, Settings: wide}, {Kind: catalog.JWTBearer, Settings: with(*wide, func(a *catalog.Assertion) { a.Claims = map[string]string{"role": "reader"} })}},
+		"person": {{Kind: catalog.JWTBearer, Settings: wide}, {Kind: catalog.JWTBearer, Settings: with(*wide, func(a *catalog.Assertion) { a.Person = "email" })}},
+		"issuer": {{Kind: catalog.JWTBearer, Settings: wide}, {Kind: catalog.JWTBearer, Settings: with(*wide, func(a *catalog.Assertion) { a.Issuer = "https://other.example.com" })}},
+		"direct": {{Kind: catalog.JWTBearer, Settings: direct}, {Kind: catalog.JWTBearer, Settings: with(*direct, func(a *catalog.Assertion) { a.Claims = nil })}},
+		"client": {{Kind: catalog.TokenExchange, Client: "desk", Settings: &catalog.Exchange{Endpoint: at, Subject: catalog.SubjectAccess}},
+			{Kind: catalog.TokenExchange, Client: "desk-2", Settings: &catalog.Exchange{Endpoint: at, Subject: catalog.SubjectAccess}}},
+		"actor": {{Kind: catalog.TokenExchange, Client: "desk", Settings: &catalog.Exchange{Endpoint: at, Subject: catalog.SubjectAccess}},
+			{Kind: catalog.TokenExchange, Client: "desk", Settings: &catalog.Exchange{Endpoint: at, Subject: catalog.SubjectAccess, Actor: true}}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			before, _, err := b.obtain(b.alice(), test[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			after, _, err := b.obtain(b.alice(), test[1])
+			if err != nil || after == before {
+				t.Errorf("after the reload it still is %q (%v)", after, err)
+			}
+			b.f.Forget("default", string(b.user.ID))
+		})
+	}
+}

@@ -47,7 +47,7 @@ func (m *google) Obtain(ctx context.Context, r exchange.Request) (*exchange.Cred
 		return nil, err
 	}
 	scopes := googleScopes(r, s)
-	key := keyOf("google_workforce", s.Audience, s.Project, s.STS, strings.Join(scopes, " "), sub.mark())
+	key := keyOf("google_workforce", s.Audience, s.Project, s.STS, r.Method.Client, strings.Join(scopes, " "), sub.mark())
 	t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 		t, err := m.federate(ctx, r, s, scopes, sub)
 		return t, first(t.Expires, sub.until), err

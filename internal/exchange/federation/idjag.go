@@ -36,7 +36,7 @@ func (m *idJAG) Obtain(ctx context.Context, r exchange.Request) (*exchange.Crede
 	if err != nil {
 		return nil, err
 	}
-	key := keyOf("id_jag", string(r.Upstream.Name), s.Issuer, s.Resource, r.Method.Client, strings.Join(r.Scopes, " "), sub.mark())
+	key := keyOf("id_jag", string(r.Upstream.Name), entry(r), strings.Join(r.Scopes, " "), sub.mark())
 	t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 		t, err := m.redeem(ctx, r, s, sub)
 		return t, first(t.Expires, sub.until), err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
+	"strconv"
 	"sync"
 	"time"
 
@@ -55,6 +57,15 @@ func keyOf(parts ...string) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
+// entry is the method as the config has it now: after a reload nothing is used that another entry got, a wider one above all.
+func entry(r exchange.Request) string {
+	b, err := json.Marshal(r.Method)
+	if err != nil {
+		panic(err) // settings that are no JSON: a slip in the catalogue
+	}
+	return string(b)
+}
+
 // do returns the step's value, obtaining it if there is none that lives. obtain returns until when it lives; the zero time means
 // that nobody knows, and it is kept for a minute.
 func do[T any](ctx context.Context, f *Federation, r exchange.Request, key [32]byte, obtain func(context.Context) (T, time.Time, error)) (T, time.Time, error) {
@@ -63,7 +74,7 @@ func do[T any](ctx context.Context, f *Federation, r exchange.Request, key [32]b
 	if v, ok := known.value.(T); ok && now.Add(early).Before(known.until) {
 		return v, known.until, nil
 	}
-	ch := f.steps.flights.DoChan(string(o.tenant)+"\x00"+o.principal+"\x00"+string(key[:]), func() (any, error) {
+	ch := f.steps.flights.DoChan(string(o.tenant)+"\x00"+o.principal+"\x00"+string(key[:])+strconv.Itoa(turn), func() (any, error) { // who comes after a change of access joins no flight from before it
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
 		defer cancel()
 		v, until, err := obtain(own)

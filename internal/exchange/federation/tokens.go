@@ -40,7 +40,7 @@ func (m *tokenExchange) Obtain(ctx context.Context, r exchange.Request) (*exchan
 	if err != nil {
 		return nil, err
 	}
-	key := keyOf("token_exchange", string(r.Upstream.Name), e.URL, s.Audience, s.Resource, s.Requested, string(r.Caller.Client), strings.Join(r.Scopes, " "), sub.mark())
+	key := keyOf("token_exchange", string(r.Upstream.Name), e.URL, entry(r), string(r.Caller.Client), strings.Join(r.Scopes, " "), sub.mark())
 	t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 		g := oauth.ExchangeGrant{Subject: sub.token, SubjectType: sub.kind, Requested: s.Requested, Scopes: r.Scopes}
 		if s.Type != "" {
@@ -99,7 +99,7 @@ func (m *jwtBearer) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 	}
 	scopes := strings.Join(r.Scopes, " ")
 	if s.Direct {
-		key := keyOf("jwt_direct", string(r.Upstream.Name), s.Audience, scopes)
+		key := keyOf("jwt_direct", string(r.Upstream.Name), entry(r), scopes)
 		t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 			jwt, err := m.state(ctx, r, s, s.Audience)
 			return oauth.Token{Access: jwt}, m.Now().Add(life(s)).Truncate(time.Second), err
@@ -120,7 +120,7 @@ func (m *jwtBearer) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 			return nil, err
 		}
 	}
-	key := keyOf("jwt_bearer", string(r.Upstream.Name), e.URL, s.Audience, scopes, sub.mark())
+	key := keyOf("jwt_bearer", string(r.Upstream.Name), e.URL, entry(r), scopes, sub.mark())
 	t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 		g := oauth.AssertionGrant{Assertion: sub.token, Scopes: r.Scopes}
 		if s.Subject == catalog.SubjectSelf {
@@ -191,7 +191,7 @@ func (m *entra) Obtain(ctx context.Context, r exchange.Request) (*exchange.Crede
 	if err != nil {
 		return nil, err
 	}
-	key := keyOf("entra_obo", string(r.Upstream.Name), e.URL, r.Method.Client, strings.Join(r.Scopes, " "), sub.mark())
+	key := keyOf("entra_obo", string(r.Upstream.Name), e.URL, entry(r), strings.Join(r.Scopes, " "), sub.mark())
 	t, until, err := do(ctx, m.Federation, r, key, func(ctx context.Context) (oauth.Token, time.Time, error) {
 		t, err := m.OAuth.Assertion(ctx, e, oauth.AssertionGrant{Assertion: sub.token, Scopes: r.Scopes, Extra: map[string]string{"requested_token_use": "on_behalf_of"}})
 		if err != nil {
