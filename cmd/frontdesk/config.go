@@ -148,6 +148,8 @@ type Server struct {
 	CallLimit   *conf.Duration    `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
 	Check       bool              `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
 	Methods     []string          `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
+	ReadOnly    bool              `yaml:"read_only" doc:"its API requests may change nothing: GET, HEAD, OPTIONS, GraphQL queries, and what an upstream's description marks as reading"`
+	Observe     bool              `yaml:"observe" doc:"try policies before they bind: what they would refuse to those whom the server is open to is recorded as would_deny, and passes"`
 	Refuse      []string          `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
 }
 
@@ -506,7 +508,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 		k.wrong(at, "a server's name is 1 to 32 lower-case letters, digits and hyphens", "")
 	}
 	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
-		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods}
+		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods, Observe: s.Observe}
 	k.whereItRuns(at, s, out)
 	k.notOurselves(at, out.URL)
 	if s.CallLimit != nil {

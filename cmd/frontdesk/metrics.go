@@ -25,6 +25,7 @@ type metrics struct {
 	loaded    prometheus.Gauge
 	leaks     *prometheus.CounterVec
 	refused   *prometheus.CounterVec
+	wouldDeny *prometheus.CounterVec
 }
 
 type act struct {
@@ -50,9 +51,10 @@ func newMetrics() *metrics {
 	m.loaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "frontdesk_config_loaded_timestamp_seconds", Help: "When the config that runs was applied."})
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_egress_refused_total", Help: "Requests that egress answered itself, by the error of the answer; handshake: connections that ended before a request."}, []string{"error"})
 	m.leaks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_leaks_total", Help: "Places in answers where the credential of the request stood and was taken out, by upstream of the config."}, []string{"upstream"})
+	m.wouldDeny = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_would_deny_total", Help: "Acts at a server with observe: true that policy would have refused, by server of the config."}, []string{"server"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "frontdesk_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, m.wouldDeny, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, k := range kinds {
 		for _, r := range results {
 			m.acts[act{k, r}] = acts.WithLabelValues(string(k), string(r))
@@ -159,6 +161,9 @@ type timedLog struct {
 
 func (l timedLog) Begin(ctx context.Context, r audit.Record) (audit.CallID, error) {
 	start := l.now()
+	if r.Decision == "would_deny" {
+		l.m.wouldDeny.WithLabelValues(r.Server).Inc()
+	}
 	id, err := l.Log.Begin(ctx, r)
 	l.m.commit.Observe(l.now().Sub(start).Seconds())
 	return id, err

@@ -26,9 +26,16 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 		org := orgs[t]
 		var allows []policy.Allow
 		var sources []policy.Source
+		var readOnly []policy.ReadOnly
 		for name, s := range org.Servers {
 			for i, who := range s.Allow {
 				allows = append(allows, policy.Allow{Server: name, Who: who, From: place(t, "servers."+name+".allow["+strconv.Itoa(i)+"]")})
+			}
+			if s.ReadOnly {
+				readOnly = append(readOnly, policy.ReadOnly{Server: name, From: place(t, "servers."+name+".read_only")})
+			}
+			if s.Observe {
+				c.warnings = append(c.warnings, name+" is only observed: what policy refuses to those whom it is open to passes, and is recorded as would_deny")
 			}
 			if len(s.Allow) == 0 && len(org.Policies) == 0 {
 				c.warnings = append(c.warnings, "nobody can call "+name+": add  allow: [group:NAME]  to "+place(t, "servers."+name)+", or a policy file")
@@ -50,7 +57,7 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 				sources = append(sources, policy.Source{Name: filepath.Base(f), Text: text})
 			}
 		}
-		set, wrong := policy.Load(sources, allows)
+		set, wrong := policy.Compile(policy.Input{Sources: sources, Allows: allows, ReadOnly: readOnly})
 		for _, p := range wrong {
 			if p.Line == 0 {
 				problems = append(problems, c.doc.Problem(p.File, p.Message, p.Help))

@@ -56,11 +56,11 @@ type Record struct {
 	Action   string `json:"action"` // call, session, stream, api, catalogue; of an event its name, as "connection.revoked"
 	Server   string `json:"server,omitzero"`
 	Method   string `json:"method,omitzero"` // MCP method
-	Tool     string `json:"tool,omitzero"`   // tool, prompt or resource
+	Tool     string `json:"tool,omitzero"`   // tool, prompt or resource; of an API request its operation
 	Upstream string `json:"upstream,omitzero"`
 	HTTP     string `json:"http,omitzero"` // method, host and path of an API request, without its query
 
-	Decision   string   `json:"decision,omitzero"` // allow or deny
+	Decision   string   `json:"decision,omitzero"` // allow, deny or would_deny (observe: policy refused, and it passed)
 	Policies   []string `json:"policies,omitzero"` // ids of those that made the decision
 	Connection string   `json:"connection,omitzero"`
 	Obtained   string   `json:"obtained,omitzero"` // the credential method

@@ -38,7 +38,7 @@ type Act struct {
 	Kind   Kind
 	Server *catalog.Server
 	Method string // MCP method; of an API request the HTTP method
-	Name   string // tool, prompt or resource
+	Name   string // tool, prompt or resource; of an API request its operation, where the upstream's description names it
 	// Arguments returns the raw JSON of the named arguments. It is asked only where a policy names some.
 	Arguments func(names []string) (map[string][]byte, error)
 	Session   audit.CallID // the MCP session's own act, where there is one
@@ -46,6 +46,7 @@ type Act struct {
 	Upstream *catalog.Upstream // KindAPI, from here on
 	Host     string
 	Path     string
+	Content  policy.Reader // what policies read beyond that; nil: what they would read is not there, and they err
 	Holding  *Holding
 }
 

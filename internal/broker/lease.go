@@ -97,10 +97,7 @@ func (b *Broker) note(a Act, err error) error {
 
 func (b *Broker) record(c *identity.Caller, a Act, d policy.Decision) audit.Record {
 	r := audit.Record{Time: b.Now(), Tenant: a.Server.Tenant, Action: string(a.Kind), Server: string(a.Server.Name), Method: a.Method, Tool: a.Name,
-		Session: string(a.Session), Decision: "deny", Policies: append(d.Policies, d.Errors...)}
-	if d.Allow {
-		r.Decision = "allow"
-	}
+		Session: string(a.Session), Decision: d.Word(), Policies: append(d.Policies, d.Errors...)}
 	r.By(c)
 	if a.Kind == KindAPI {
 		r.Upstream, r.Parent, r.HTTP, r.Method = string(a.Upstream.Name), a.Holding.Call, a.Method+" "+a.Host+a.Path, ""

@@ -29,7 +29,7 @@ func (b *Broker) Ready(ctx context.Context, c *identity.Caller, a Act) (Answer, 
 
 // Visible implements Door.
 func (b *Broker) Visible(_ context.Context, c *identity.Caller, s *catalog.Server, method string, names []string) ([]bool, error) {
-	r := policy.Request{Caller: c, Action: policy.ActionCall, Server: string(s.Name), Method: method, Now: b.Now()}
+	r := policy.Request{Caller: c, Action: policy.ActionCall, Server: string(s.Name), Method: method, Observe: s.Observe, Now: b.Now()}
 	return b.Policies.Set(c.Tenant).VisibleOf(r, names), nil
 }
 
@@ -70,7 +70,7 @@ func (b *Broker) decide(c *identity.Caller, a Act) (policy.Decision, error) {
 		return policy.Decision{}, fault.New(fault.Unauthenticated, "access of this sign-in has ended; sign in again", nil)
 	}
 	set := b.Policies.Set(c.Tenant)
-	q := policy.Request{Caller: c, Server: string(a.Server.Name), Method: a.Method, Tool: a.Name, Now: b.Now()}
+	q := policy.Request{Caller: c, Server: string(a.Server.Name), Method: a.Method, Tool: a.Name, Observe: a.Server.Observe, Now: b.Now()}
 	switch a.Kind {
 	case KindCall:
 		q.Action = policy.ActionCall
@@ -82,6 +82,7 @@ func (b *Broker) decide(c *identity.Caller, a Act) (policy.Decision, error) {
 		}
 	case KindAPI:
 		q.Action, q.Upstream, q.Host, q.Path, q.InSession = policy.ActionAPI, string(a.Upstream.Name), a.Host, a.Path, a.Holding.InSession()
+		q.Content = a.Content.Read(set.Wants(q))
 	case KindSession, KindStream, KindCatalogue, KindProcess:
 		q.Action = policy.ActionList
 		if set.Reaches(c, q.Server) && len(set.Forbids(q)) == 0 {

@@ -47,6 +47,7 @@ type Server struct {
 	Shape          Shape    // of its keycards, where it checks what its token looks like; zero: they are JWTs
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
 	Methods        []string // MCP requests of clients that pass, beside those of the protocol
+	Observe        bool     // what policy refuses is recorded, and passes
 	Program        *Program // what we run ourselves; nil where the server runs elsewhere
 }
 

@@ -45,6 +45,7 @@ type ProviderEgress struct {
 	WebSocket   bool            `yaml:"websocket" doc:"the API has WebSockets: connections may be upgraded"`
 	Aliases     []ProviderAlias `yaml:"aliases" doc:"hosts that servers call, whose requests are sent elsewhere"`
 	TokenIn     TokenPlaces     `yaml:"token_in" doc:"further places where servers put their token, and so the keycard"`
+	GraphQL     []string        `yaml:"graphql" doc:"paths at which the API takes GraphQL; default /graphql and /api/graphql"`
 	TicketShape string          `yaml:"ticket_shape" doc:"what a keycard looks like for servers that check their token's shape, as ghp_{36}: {n} letters and digits, {dn} digits, {xn} hexadecimal digits"`
 }
 

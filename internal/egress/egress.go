@@ -23,6 +23,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/policy/content"
 )
 
 // Proxy is egress. All fields but Tunnel and Trace are required. It serves any number of listeners (Serve) until Shutdown or Close.
@@ -59,6 +60,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // net/http's own way to drop a connection in the middle of an answer
 	}
 	if err != nil {
+		drain(w, r)
 		p.answer(w, r, err)
 	}
 }
@@ -106,7 +108,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	r.Body = guarded(r, ticket)
 	lease, err := p.Door.Open(r.Context(), holding.Caller, broker.Act{Kind: broker.KindAPI, Server: holding.Server, Method: r.Method, Upstream: up,
-		Host: target.Host, Path: target.EscapedPath(), Session: session(holding), Holding: holding})
+		Host: target.Host, Path: target.EscapedPath(), Session: session(holding), Holding: holding, Content: content.Of(r, target, up, false)})
 	if err != nil {
 		return err
 	}

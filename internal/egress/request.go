@@ -2,6 +2,7 @@ package egress
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -62,6 +63,26 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 		}
 	}
 	return nil
+}
+
+const (
+	maxDrain  = 256 << 10       // bytes of a refused request's body that are read, so that its connection can go on
+	drainTime = 2 * time.Second // and for how long
+)
+
+// drain reads what is left of a refused request's body, or lets its connection end. Left to net/http, a full-duplex connection
+// would break at its next request.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	if r.Header.Get("Expect") == "" {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) // without it, the listener's holds
+		if _, err := io.CopyN(io.Discard, r.Body, maxDrain); err == io.EOF {
+			return
+		}
+	}
+	w.Header().Set("Connection", "close")
 }
 
 // hopByHop headers belong to one connection (RFC 9110 section 7.6.1).

@@ -14,13 +14,16 @@ import (
 // at every call: it is refused when the file is read. (cedar-go's schema validator is experimental and has no
 // positions; a closed schema cannot describe context.args, whose names are the tools'.)
 var (
-	knownTypes   = []string{"User", "Service", "Group", "Server", "Tool", "Prompt", "Resource", "Api", "Upstream", "Action"}
+	knownTypes   = []string{"User", "Service", "Group", "Server", "Tool", "Prompt", "Resource", "Api", "Upstream", "Operation", "Action"}
 	knownActions = []string{string(ActionCall), string(ActionList), string(ActionAPI)}
 	knownNames   = map[string][]string{
 		"principal": {"name", "idp", "subject"},
 		"resource":  {"name", "server", "upstream"},
-		"context":   {"client", "actors", "scopes", "method", "args", "session", "time", "host", "path", "in_session"},
-		"session":   {"acr", "amr", "auth_time"},
+		"context": {"client", "actors", "scopes", "method", "args", "session", "time", "host", "path", "in_session",
+			"query", "body", "graphql", "jsonrpc", "reads", "operation", "segments"},
+		"session": {"acr", "amr", "auth_time"},
+		"graphql": {"operation", "name", "fields"},
+		"jsonrpc": {"method"},
 	}
 )
 
@@ -29,6 +32,9 @@ type check struct {
 	place    Problem // where the policy stands; messages are added
 	problems []Problem
 	args     map[string]bool
+	wants    Wants
+	apiName  string                     // a name that only API requests have and that is read; "" for none
+	known    map[string]map[string]bool // Input.Operations
 }
 
 func (c *check) argNames() []string { return slices.Sorted(maps.Keys(c.args)) }
@@ -73,6 +79,9 @@ func (c *check) entity(u cedar.EntityUID) {
 	if u.Type == "Action" && !slices.Contains(knownActions, string(u.ID)) {
 		c.complain("the actions are "+strings.Join(knownActions, ", "), "unknown action %q", u.ID)
 	}
+	if upstream, _, _ := strings.Cut(string(u.ID), "/"); u.Type == "Operation" && !c.known[upstream][string(u.ID)] {
+		c.complain("an operation is written UPSTREAM/ID, as the upstream's openapi file names it", "no description names an operation %q", u.ID)
+	}
 }
 
 // expression looks at every node. An access is read from the outside in, so that context.args.repo is seen whole.
@@ -80,9 +89,9 @@ func (c *check) expression(n xast.IsNode) {
 	xast.Inspect(xast.NewNode(n), func(n xast.IsNode) bool {
 		switch n := n.(type) {
 		case xast.NodeTypeAccess:
-			return c.access(n.StrOpNode)
+			return c.access(n.StrOpNode, false)
 		case xast.NodeTypeHas:
-			return c.access(n.StrOpNode)
+			return c.access(n.StrOpNode, true)
 		case xast.NodeTypeIs:
 			c.entityType(n.EntityType)
 		case xast.NodeTypeIsIn:
@@ -97,7 +106,7 @@ func (c *check) expression(n xast.IsNode) {
 }
 
 // access reports whether the nodes inside still have to be looked at.
-func (c *check) access(n xast.StrOpNode) bool {
+func (c *check) access(n xast.StrOpNode, has bool) bool {
 	path := pathOf(n)
 	if path == nil {
 		return true
@@ -114,6 +123,8 @@ func (c *check) access(n xast.StrOpNode) bool {
 		return false
 	}
 	switch {
+	case slices.Contains(apiOnly, path[1]):
+		c.api(path, has)
 	case path[1] == "args" && len(path) == 2:
 		c.complain("name the argument: context.args.NAME", "context.args cannot be used whole")
 	case path[1] == "args":

@@ -85,15 +85,23 @@ type matching struct {
 // All makes matching a cedar.PolicyIterator.
 func (m *matching) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for _, e := range m.entries {
+		for e := range m.each() {
 			p := e.policy
 			if m.mode == withoutArgs {
 				p = e.visible
 			}
-			if p == nil || !e.about(m.request.Action) || !e.principal.matches(m.request.Caller) {
-				continue
+			if p != nil && !yield(e.id, p) {
+				return
 			}
-			if !yield(e.id, p) {
+		}
+	}
+}
+
+// each lists the policies whose heads can match.
+func (m *matching) each() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for _, e := range m.entries {
+			if e.about(m.request.Action) && (e.upstream == "" || e.upstream == m.request.Upstream) && e.principal.matches(m.request.Caller) && !yield(e) {
 				return
 			}
 		}
@@ -101,6 +109,15 @@ func (m *matching) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 }
 
 func (s *Set) decide(r Request, m mode) Decision {
+	d := s.strictly(r, m)
+	if !d.Allow && r.Observe && r.Caller != nil && s.Reaches(r.Caller, r.Server) {
+		d.Allow, d.WouldDeny = true, true
+	}
+	return d
+}
+
+// strictly decides without regard to Observe.
+func (s *Set) strictly(r Request, m mode) Decision {
 	if r.Caller == nil || r.Caller.Principal() == "" {
 		return Decision{Reason: "nobody is asking"}
 	}
@@ -118,13 +135,16 @@ func (s *Set) decide(r Request, m mode) Decision {
 		d.Policies = append(d.Policies, string(why.PolicyID))
 	}
 	if !d.Allow {
-		d.Reason = s.reason(r.Server, answer, d)
+		d.Reason = s.reason(r.Server, d)
+		if r.Content != nil && r.Content.Unread != "" && len(d.Errors) > 0 {
+			d.Reason = "policy has to look into this request, and " + r.Content.Unread
+		}
 	}
 	return d
 }
 
 // reason is the sentence for the caller: what a forbid says of itself where it says something.
-func (s *Set) reason(server string, answer cedar.Decision, d Decision) string {
+func (s *Set) reason(server string, d Decision) string {
 	if len(d.Errors) > 0 {
 		return "a policy could not be evaluated, and that is a no; an operator can see which one in the audit log"
 	}
@@ -141,8 +161,8 @@ func (s *Set) reason(server string, answer cedar.Decision, d Decision) string {
 
 // Forbids lists the policies that forbid r, without asking whether any permits it; one that errs counts.
 func (s *Set) Forbids(r Request) []string {
-	d := s.decide(r, full)
-	if d.Allow || (len(d.Policies) == 0 && len(d.Errors) == 0) {
+	d := s.strictly(r, full)
+	if d.Allow || r.Observe || (len(d.Policies) == 0 && len(d.Errors) == 0) {
 		return nil
 	}
 	return append(d.Policies, d.Errors...)

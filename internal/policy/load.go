@@ -40,9 +40,11 @@ type entry struct {
 	forbid    bool
 	reason    string
 	server    string // "" = all
+	upstream  string // "" = all
 	actions   []Action
 	principal principalScope
 	args      []string      // names under context.args that it reads
+	wants     Wants         // of API requests
 	visible   *cedar.Policy // as far as it can be decided without arguments; nil: not at all
 }
 
@@ -62,17 +64,26 @@ func (s principalScope) matches(c *identity.Caller) bool {
 // Load compiles a tenant's policy files and the `allow` lists of its servers. It returns every problem at once; a set
 // with problems must not be used.
 func Load(sources []Source, allows []Allow) (*Set, []Problem) {
-	b := builder{ids: map[cedar.PolicyID]bool{}}
-	for _, a := range allows {
+	return Compile(Input{Sources: sources, Allows: allows})
+}
+
+// Compile is Load with all that there is.
+func Compile(in Input) (*Set, []Problem) {
+	b := builder{ids: map[cedar.PolicyID]bool{}, known: in.Operations}
+	for _, a := range in.Allows {
 		b.allow(a)
 	}
-	for _, s := range sources {
+	for _, r := range in.ReadOnly {
+		b.readOnly(r)
+	}
+	for _, s := range in.Sources {
 		b.source(s)
 	}
 	return b.set(), b.problems
 }
 
 type builder struct {
+	known    map[string]map[string]bool
 	entries  []*entry
 	problems []Problem
 	ids      map[cedar.PolicyID]bool
@@ -104,6 +115,14 @@ func (b *builder) allow(a Allow) {
 	}
 	p = p.ResourceIn(cedar.NewEntityUID("Server", cedar.String(a.Server)))
 	b.add(cedar.PolicyID(a.From), cedar.NewPolicyFromAST(p), a.From)
+}
+
+// readOnly writes what `read_only: true` means.
+func (b *builder) readOnly(r ReadOnly) {
+	p := ast.Annotation("source", cedar.String(r.From)).Annotation("reason", "this server may only read from the API").Forbid().
+		ActionEq(cedar.NewEntityUID("Action", cedar.String(ActionAPI))).ResourceIn(cedar.NewEntityUID("Server", cedar.String(r.Server))).
+		Unless(ast.Context().Access("reads"))
+	b.add(cedar.PolicyID(r.From), cedar.NewPolicyFromAST(p), r.From)
 }
 
 // cedarPlace reads the position out of cedar-go's parse errors, which carry it in text alone.
@@ -142,11 +161,16 @@ func (b *builder) add(id cedar.PolicyID, p *cedar.Policy, file string) {
 	}
 	b.ids[id] = true
 	tree := (*xast.Policy)(p.AST())
-	c := check{place: place}
+	c := check{place: place, known: b.known}
 	c.policy(tree)
+	actions := actionsOf(tree.Action)
+	if c.apiName != "" && !slices.Equal(actions, []Action{ActionAPI}) {
+		c.complain(`write  action == Action::"api"  in the policy's head`, "%s is there in API requests alone, and would be an error at every other call", c.apiName)
+	}
 	b.problems = append(b.problems, c.problems...)
-	e := &entry{id: id, policy: p, forbid: p.Effect() == cedar.Forbid, reason: string(p.Annotations()["reason"]), args: c.argNames()}
-	e.server, e.principal, e.actions = serverOf(tree.Resource), principalOf(tree.Principal), actionsOf(tree.Action)
+	e := &entry{id: id, policy: p, forbid: p.Effect() == cedar.Forbid, reason: string(p.Annotations()["reason"]), args: c.argNames(), wants: c.wants}
+	e.server, e.principal, e.actions = serverOf(tree.Resource), principalOf(tree.Principal), actions
+	e.upstream = upstreamOf(tree.Resource)
 	e.visible = withoutArguments(p, tree, e)
 	b.entries = append(b.entries, e)
 }
@@ -200,16 +224,35 @@ func (s *Set) candidates(server string) []*entry {
 	return s.others
 }
 
-func serverOf(scope xast.IsResourceScopeNode) string {
-	uid := cedar.EntityUID{}
+func resourceOf(scope xast.IsResourceScopeNode) cedar.EntityUID {
 	switch n := scope.(type) {
 	case xast.ScopeTypeEq:
-		uid = n.Entity
+		return n.Entity
 	case xast.ScopeTypeIn:
-		uid = n.Entity
+		return n.Entity
 	case xast.ScopeTypeIsIn:
-		uid = n.Entity
+		return n.Entity
 	}
+	return cedar.EntityUID{}
+}
+
+// upstreamOf is the upstream that a head names, to whose API requests alone it then applies.
+func upstreamOf(scope xast.IsResourceScopeNode) string {
+	uid := resourceOf(scope)
+	first, second, _ := strings.Cut(string(uid.ID), "/")
+	switch uid.Type {
+	case "Upstream":
+		return string(uid.ID)
+	case "Operation":
+		return first
+	case "Api":
+		return second
+	}
+	return ""
+}
+
+func serverOf(scope xast.IsResourceScopeNode) string {
+	uid := resourceOf(scope)
 	switch uid.Type {
 	case "Server":
 		return string(uid.ID)

@@ -25,28 +25,56 @@ type Request struct {
 	Caller    *identity.Caller
 	Action    Action
 	Server    string
-	Tool      string            // ActionCall: the tool, prompt or resource
+	Tool      string            // ActionCall: the tool, prompt or resource; ActionAPI: the operation, as "github/issues.create", "" for none
 	Method    string            // MCP method, or HTTP method for ActionAPI
 	Upstream  string            // ActionAPI
 	Host      string            // ActionAPI: lower case, with the port where it is not the default
 	Path      string            // ActionAPI: as it will be sent, after normalisation
 	Arguments map[string][]byte // raw JSON of those arguments that Arguments() names; absent ones are left out
 	InSession bool              // ActionAPI: booked on the session because no single call was open
+	Content   *Content          // ActionAPI: what Wants asked for; nil where it asked for nothing, or nobody could look
+	Observe   bool              // a no is said and not done, for whoever the server is open to (Reaches)
 	Now       time.Time
 }
 
 // Decision is the answer. The zero Decision is no.
 type Decision struct {
-	Allow    bool
-	Policies []string // ids of the policies that decided: those that permit, or those that forbid
-	Errors   []string // policies that erred, with what they said; any makes the answer no
-	Reason   string   // for the caller: a sentence, of the forbid's @reason where it has one
+	Allow     bool
+	Policies  []string // ids of the policies that decided: those that permit, or those that forbid
+	Errors    []string // policies that erred, with what they said; any makes the answer no
+	Reason    string   // for the caller: a sentence, of the forbid's @reason where it has one
+	WouldDeny bool     // it is a no that is only said (Request.Observe); Allow is set
+}
+
+// Word is the decision as the log spells it.
+func (d Decision) Word() string {
+	switch {
+	case d.WouldDeny:
+		return "would_deny"
+	case d.Allow:
+		return "allow"
+	}
+	return "deny"
 }
 
 // Source is one policy file.
 type Source struct {
 	Name string // file name for messages and ids
 	Text []byte
+}
+
+// Input is all that a tenant's set is made of.
+type Input struct {
+	Sources    []Source
+	Allows     []Allow
+	ReadOnly   []ReadOnly
+	Operations map[string]map[string]bool // upstream -> the operations that its description names, whole ("github/issues.create"); absent: there is none
+}
+
+// ReadOnly is a server whose API requests may change nothing.
+type ReadOnly struct {
+	Server string
+	From   string // where it stands in the config
 }
 
 // Allow is one entry of a server's `allow` list, compiled to Cedar beside the operator's files.

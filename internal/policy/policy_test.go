@@ -3,6 +3,8 @@ package policy_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +135,55 @@ func TestVisible(t *testing.T) {
 	}
 }
 
+// TestObserve: what would be refused is said and passes, for whoever the server is open to.
+func TestObserve(t *testing.T) {
+	s := load(t, `@id("no") @reason("not x") forbid(principal, action, resource == Tool::"issues/x");
+forbid(principal, action, resource == Tool::"issues/broken") when { context.session.acr == "1" };`, engineers("issues"))
+	ask := func(c *identity.Caller, tool string) policy.Decision {
+		r := call(c, tool, nil)
+		r.Observe = true
+		return s.Decide(r)
+	}
+	for tool, word := range map[string]string{"x": "would_deny", "broken": "would_deny", "y": "allow"} {
+		if d := ask(alice, tool); !d.Allow || d.Word() != word {
+			t.Errorf("%s: %+v", tool, d)
+		}
+	}
+	if d := ask(alice, "x"); d.Reason != "not x" || !slices.Equal(d.Policies, []string{"ops.cedar#no"}) {
+		t.Errorf("%+v", d)
+	}
+	for _, c := range []*identity.Caller{carol, robot, nobody, nil} {
+		if d := ask(c, "y"); d.Allow || d.Word() != "deny" {
+			t.Errorf("observing opened the server to %+v: %+v", c, d)
+		}
+	}
+	r := call(alice, "x", nil)
+	if r.Observe = true; !s.Visible(r) {
+		t.Error("what passes is not listed")
+	}
+}
+
+// TestDocsExamples: every policy in the manual loads.
+func TestDocsExamples(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```cedar\n(.*?)```").FindAllSubmatch(text, -1)
+	if len(examples) < 4 {
+		t.Fatal("the manual has lost its examples")
+	}
+	for _, e := range examples {
+		_, problems := policy.Compile(policy.Input{Sources: []policy.Source{{Name: "docs.cedar", Text: e[1]}}, Operations: documented})
+		if len(problems) > 0 {
+			t.Errorf("%s\n%v", e[1], problems)
+		}
+	}
+}
+
+// documented are the operations that the manual's examples name.
+var documented = map[string]map[string]bool{"github": {"github/issues/create": true}}
+
 func TestProblems(t *testing.T) {
 	tests := []struct{ text, want string }{
 		{"permit(principal, action, resource)\n", "ops.cedar:2:1: not a Cedar policy"},
@@ -141,6 +192,12 @@ func TestProblems(t *testing.T) {
 		{`permit(principal, action, resource) when { principal.email == "x" };`, "unknown attribute principal.email"},
 		{`permit(principal in Groups::"x", action, resource);`, "unknown entity type Groups"},
 		{`permit(principal, action == Action::"calls", resource);`, `unknown action "calls"`},
+		{`forbid(principal, action == Action::"api", resource) when { context.body == context.body };`, "context.body cannot be used whole"},
+		{`forbid(principal, action == Action::"api", resource) when { context has graphql };`, "has cannot be asked of context.graphql"},
+		{`forbid(principal, action == Action::"api", resource) when { context.graphql.kind == "x" };`, "unknown attribute context.graphql.kind"},
+		{`forbid(principal, action == Action::"api", resource) when { context.segments.s17 == "x" };`, "unknown attribute context.segments.s17"},
+		{`forbid(principal, action, resource) when { context.reads };`, "context.reads is there in API requests alone"},
+		{`forbid(principal, action == Action::"api", resource in Operation::"github/nothing");`, "no description names an operation"},
 		{`permit(principal, action, resource) when { context.args == context.args };`, "context.args cannot be used whole"},
 		{`@id("a") permit(principal, action, resource); @id("a") permit(principal, action, resource);`, "two policies are called"},
 	}
@@ -171,7 +228,8 @@ func TestThePackLoadsAndSpeaks(t *testing.T) {
 		contractor := &identity.Caller{Tenant: "default", User: "dddd", Groups: []string{"contractors"}}
 		said := ""
 		for _, r := range []policy.Request{call(alice, "delete_issue", nil), call(robot, "create_issue", nil), call(contractor, "list_issues", nil),
-			{Caller: alice, Action: policy.ActionAPI, Server: "issues", Upstream: "github", Method: "POST", Now: noon}} {
+			{Caller: alice, Action: policy.ActionAPI, Server: "issues", Upstream: "github", Method: "POST", Path: "/repos/acme/other/issues", Now: noon,
+				Content: &policy.Content{GraphQL: &policy.GraphQL{Operation: "mutation"}}}} {
 			if d := s.Decide(r); !d.Allow && len(d.Errors) == 0 && d.Reason != "no policy allows it" {
 				said = d.Reason
 			}

@@ -81,7 +81,11 @@ func thing(r *Request) cedar.Entity {
 		e.UID = cedar.NewEntityUID(kind, cedar.String(r.Server+"/"+r.Tool))
 	case ActionAPI:
 		e.UID = cedar.NewEntityUID("Api", cedar.String(r.Server+"/"+r.Upstream))
-		e.Parents = cedar.NewEntityUIDSet(server, cedar.NewEntityUID("Upstream", cedar.String(r.Upstream)))
+		parents := []cedar.EntityUID{server, cedar.NewEntityUID("Upstream", cedar.String(r.Upstream))}
+		if r.Tool != "" {
+			parents = append(parents, cedar.NewEntityUID("Operation", cedar.String(r.Tool)))
+		}
+		e.Parents = cedar.NewEntityUIDSet(parents...)
 		attrs["name"], attrs["upstream"] = cedar.String(r.Upstream), cedar.String(r.Upstream)
 	default:
 		e.UID, e.Parents = server, cedar.EntityUIDSet{}
@@ -106,6 +110,8 @@ func situation(r *Request, args cedar.Record) cedar.Record {
 	}
 	if r.Action == ActionAPI {
 		c["host"], c["path"], c["in_session"] = cedar.String(r.Host), cedar.String(r.Path), cedar.Boolean(r.InSession)
+		c["operation"] = cedar.String(r.Tool)
+		r.Content.into(c)
 	}
 	return cedar.NewRecord(c)
 }

@@ -75,7 +75,7 @@ func beginHostile() (*hostile, error) {
 	hide := `@reason("nobody deletes") forbid(principal, action == Action::"call", resource == Tool::"modern/delete_issue");
 @reason("not that one") forbid(principal, action == Action::"call", resource in Server::"evil") when { context.args has repo && context.args.repo == "secret" };
 @reason("not there") forbid(principal, action == Action::"api", resource) when { context.path like "*forbidden*" };
-`
+` + rules
 	if err := os.WriteFile(filepath.Join(home, "hide.cedar"), []byte(hide), 0o600); err != nil {
 		return nil, err
 	}
@@ -87,7 +87,10 @@ func beginHostile() (*hostile, error) {
 	s, err := stage.New(ctx, hostileDir, stage.Options{
 		Binary: binary,
 		Servers: "  evil: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n" +
-			"  slow: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], call_limit: 2s}\n",
+			"  slow: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], call_limit: 2s}\n" +
+			"  ruled: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n" +
+			"  reader: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], read_only: true}\n" +
+			"  tried: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], read_only: true, observe: true}\n",
 		Upstream: "    hosts: [\"" + api.URL + "\"]\n",
 		Config:   "policies: [hide.cedar]\ntrusted_proxies: [127.0.0.0/8]\n",
 	})
@@ -104,7 +107,7 @@ func beginHostile() (*hostile, error) {
 			return nil, fmt.Errorf("%s is not connected: %v, %w", name, r, err)
 		}
 		*into = a
-		for _, server := range []string{"evil", "slow", "modern", "issues"} {
+		for _, server := range []string{"evil", "slow", "ruled", "reader", "tried", "modern", "issues"} {
 			if err := h.grant(ctx, name, server); err != nil {
 				return nil, err
 			}
@@ -127,7 +130,7 @@ func (h *hostile) grant(ctx context.Context, user, server string) error {
 		return err
 	}
 	defer func() { _ = a.Close() }()
-	if server == "evil" || server == "slow" {
+	if server != "modern" && server != "issues" {
 		body := callBody("whoami", "{}")
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.Desk().MCP(server), strings.NewReader(body))
 		if err != nil {
