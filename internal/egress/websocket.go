@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -70,11 +71,12 @@ func (p *Proxy) switchOver(ctx context.Context, w http.ResponseWriter, resp *htt
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: cut(&writeError{err})}, nil
 	}
 	ended := make(chan error, 2)
-	go func() { _, err := io.Copy(far, guard(ticket).Frames(buffered)); ended <- err }()
-	go func() { _, err := io.Copy(conn, far); ended <- err }()
+	var ways sync.WaitGroup
+	ways.Go(func() { _, err := io.Copy(far, guard(ticket).Frames(buffered)); ended <- err })
+	ways.Go(func() { _, err := io.Copy(conn, far); ended <- err })
 	err = <-ended
 	_, _ = conn.Close(), far.Close()
-	<-ended
+	ways.Wait()
 	if ctx.Err() != nil {
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "access ended, and the connection with it"}, nil
 	}

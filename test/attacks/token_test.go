@@ -23,12 +23,6 @@ import (
 
 var enc = base64.RawURLEncoding
 
-// reheader gives a token another header.
-func reheader(token, header string) string {
-	parts := strings.Split(token, ".")
-	return enc.EncodeToString([]byte(header)) + "." + parts[1] + "." + parts[2]
-}
-
 // isU1 is the answer to a token that is not good here, which says no more than that.
 func isU1(a answer) bool {
 	h := a.Header.Get("WWW-Authenticate")

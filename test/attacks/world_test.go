@@ -3,7 +3,6 @@
 package attacks_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -130,16 +129,6 @@ func callBody(tool, args string) string {
 	return `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"` + tool + `","arguments":` + args + `,` + meta + `}}`
 }
 
-// mcp sends one modern tools/call with a token.
-func (s *scene) mcp(t *testing.T, token, tool, body string, more ...string) answer {
-	t.Helper()
-	h := append([]string{"Content-Type", "application/json", "Accept", "application/json, text/event-stream", "MCP-Protocol-Version", "2026-07-28", "Mcp-Method", "tools/call", "Mcp-Name", tool}, more...)
-	if token != "" {
-		h = append(h, "Authorization", "Bearer "+token)
-	}
-	return send(t, http.MethodPost, s.Desk().MCP("modern"), body, h...)
-}
-
 // noLeak checks that nothing of the tracker's tokens is where it does not belong (oracle O1).
 func (s *scene) noLeak(t *testing.T) {
 	t.Helper()
@@ -155,5 +144,3 @@ func (s *scene) noLeak(t *testing.T) {
 
 // calls counts what the tracker's API saw.
 func (s *scene) calls() int { return len(s.Tracker.Calls()) }
-
-func contains(b []byte, s string) bool { return bytes.Contains(b, []byte(s)) }
