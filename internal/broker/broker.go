@@ -169,6 +169,8 @@ type Credentials interface {
 // People knows what a person must do first (connect.Desk).
 type People interface {
 	Missing(ctx context.Context, c *identity.Caller, s *catalog.Server, needs []catalog.Need) ([]catalog.Missing, error)
+	// Ungranted is what he must still allow before the caller may use what he connected; nil if nothing.
+	Ungranted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) ([]catalog.Missing, error)
 }
 
 // Access knows whose access has ended (identity.Epochs).

@@ -36,13 +36,22 @@ func (d *Desk) Missing(ctx context.Context, c *identity.Caller, s *catalog.Serve
 		if !method.Asks() {
 			continue // nobody connected anything: the operator's configuration and policy are the yes
 		}
-		granted, err := d.granted(ctx, c, s, up, scopes)
+		ungranted, err := d.Ungranted(ctx, c, s, up, scopes)
 		if err != nil {
 			return nil, err
 		}
-		if !granted {
-			all = append(all, catalog.Missing{Upstream: n.Upstream, Scopes: scopes, Why: catalog.WhyGrant})
-		}
+		all = append(all, ungranted...)
 	}
 	return all, nil
+}
+
+// Ungranted is what a person must still allow where a credential turned out to be of something that he connected: nil once this
+// caller may use it through the server. It is asked of the credential at hand, since between Missing and then the first method that
+// can serve may have become another one.
+func (d *Desk) Ungranted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) ([]catalog.Missing, error) {
+	granted, err := d.granted(ctx, c, s, up, scopes)
+	if err != nil || granted {
+		return nil, err
+	}
+	return []catalog.Missing{{Upstream: up.Name, Scopes: scopes, Why: catalog.WhyGrant}}, nil
 }
