@@ -20,7 +20,7 @@ var floors = [][]string{
 	{"internal/identity"},
 	{"internal/catalog", "internal/audit"},
 	{"internal/policy", "internal/policy/pack", "internal/policy/content", "internal/vault", "internal/vault/kms", "internal/hosted/sandbox"},
-	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/hosted", "internal/ending"},
+	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/hosted", "internal/ending", "internal/catalog/rehearsal"},
 	{"internal/broker", "internal/broker/booking"},
 	{"internal/gateway", "internal/egress", "internal/issuer", "internal/portal", "internal/admin"},
 	{"internal/store", "internal/store/storetest"}, // above the faces, so that it can serve them all and only cmd may import it

@@ -71,7 +71,8 @@ func TestInitStartsEveryProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Inputs are hosts mostly; where a vendor's pattern wants more than a name, that.
-	fill := map[string]string{"databricks": "acme.cloud.databricks.com", "workday": "acme.workday.com"}
+	fill := map[string]string{"databricks": "acme.cloud.databricks.com", "workday": "acme.workday.com", "mailchimp": "us19", "quickbooks": `"1234567890"`,
+		"trello": "0123456789abcdef0123456789abcdef", "twilio": "AC0123456789abcdef0123456789abcdef"}
 	for id, p := range all {
 		dir := t.TempDir()
 		t.Chdir(dir)

@@ -180,6 +180,7 @@ func (d *desk) join(cfg *Config) error {
 
 	d.metrics = newMetrics()
 	d.epochs = &identity.Epochs{Store: d.db, Now: d.now, Log: d.log, Changed: d.forget}
+	d.clients.Signer, d.clients.Now = d.signer, d.now
 	d.verifier = &identity.Verifier{Users: d.db, Epochs: d.epochs, Now: d.now}
 	place, err := placeID(cfg.DataDir)
 	if err != nil {
@@ -188,7 +189,8 @@ func (d *desk) join(cfg *Config) error {
 	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
 	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
 		Owner: refresh.Owner{Place: place, Run: hex.EncodeToString(owner)}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Now: d.now}
-	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Log: d.log}
+	d.connect = &connect.Desk{}
+	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
 	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
 	d.federation = &federation.Federation{Subjects: federation.Subjects{Home: home, Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer, OAuth: client,
 		HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now}
@@ -197,7 +199,7 @@ func (d *desk) join(cfg *Config) error {
 	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}
-	d.connect = &connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
+	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
@@ -419,7 +421,9 @@ func (c *Config) origins() []string {
 			add(up.Provider.Account.URL)
 			if o := up.Provider.OAuth; o != nil {
 				add(o.Token)
-				add(o.Revocation)
+				add(o.Refreshing)
+				add(o.Pushed)
+				add(strings.ReplaceAll(o.Revocation, "{client_id}", ""))
 			}
 		}
 	}

@@ -38,7 +38,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	}
 	resp, marks, err := l.credential.Send(out, r)
 	if err != nil {
-		return nil, err
+		return nil, l.broker.note(l.act, err)
 	}
 	if err := redact.New(marks).Telling(l.leaked).Response(resp); err != nil {
 		return nil, fault.New(fault.Unavailable, "the answer was refused: it is partial, or in a coding that is not known here, or it held a credential and may not pass", err)

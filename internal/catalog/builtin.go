@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -39,6 +41,15 @@ func Providers() (map[string]*Provider, error) {
 	return all, nil
 }
 
+// Source is the text of a built-in entry, "" where there is none.
+func Source(id string) string {
+	text, err := providerFiles.ReadFile("providers/" + id + ".yaml")
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
 // Check says what is wrong with a provider's facts, the first thing alone.
 func (p *Provider) Check() error {
 	if p.Name == "" || len(p.Hosts) == 0 {
@@ -63,9 +74,17 @@ func (p *Provider) Check() error {
 			return fmt.Errorf("inputs.%s: its pattern must be a regular expression from ^ to $", name)
 		}
 	}
+	for _, s := range p.Signals {
+		if err := s.check(); err != nil {
+			return err
+		}
+	}
+	if err := p.Account.check(); err != nil {
+		return err
+	}
 	if p.OAuth != nil {
-		if err := p.OAuth.Refresh.check(); err != nil {
-			return fmt.Errorf("oauth.refresh.%w", err)
+		if err := p.OAuth.check(); err != nil {
+			return fmt.Errorf("oauth.%w", err)
 		}
 	}
 	if s := p.Egress.TicketShape; s != "" {
@@ -83,6 +102,55 @@ func (p *Provider) Check() error {
 		default:
 			return fmt.Errorf("injection.kind is %q, want header, basic or query", in.Kind)
 		}
+	}
+	return nil
+}
+
+func (a Account) check() error {
+	switch {
+	case a.Method != "" && a.Method != http.MethodGet && a.Method != http.MethodPost:
+		return fmt.Errorf("account.method is %q, want GET or POST", a.Method)
+	case a.InToken && a.URL != "":
+		return fmt.Errorf("account: the account is read from the token answer or by a call, not both")
+	}
+	return nil
+}
+
+func (o *ProviderOAuth) check() error {
+	switch o.TokenAuth {
+	case "", "basic", "post", "none", "private_key_jwt", "secret_user":
+	default:
+		return fmt.Errorf("token_auth is %q, want basic, post, none, private_key_jwt or secret_user", o.TokenAuth)
+	}
+	for _, c := range o.Confirm {
+		if (c.Param == "") == (c.Pointer == "") || c.Is == "" {
+			return fmt.Errorf("confirm wants param or pointer, and is")
+		}
+	}
+	if err := o.Revoke.check(o.Revocation); err != nil {
+		return fmt.Errorf("revocation.%w", err)
+	}
+	if err := o.Refresh.check(); err != nil {
+		return fmt.Errorf("refresh.%w", err)
+	}
+	return nil
+}
+
+func (r Revoke) check(endpoint string) error {
+	among := func(v string, l ...string) bool { return v == "" || slices.Contains(l, v) }
+	switch {
+	case !among(r.Method, http.MethodPost, http.MethodDelete):
+		return fmt.Errorf("method is %q, want POST or DELETE", r.Method)
+	case !among(r.Auth, "client", "basic", "bearer", "none"):
+		return fmt.Errorf("auth is %q, want client, basic, bearer or none", r.Auth)
+	case !among(r.Body, "form", "json", "none"):
+		return fmt.Errorf("body is %q, want form, json or none", r.Body)
+	case !among(r.Token, "access", "refresh"):
+		return fmt.Errorf("token is %q, want access or refresh", r.Token)
+	case !among(string(r.Shared), string(SharedGrant), string(SharedEverybody)):
+		return fmt.Errorf("shared is %q, want grant or everybody", r.Shared)
+	case strings.Contains(endpoint, "{token}"):
+		return fmt.Errorf("the token would stand in a URL; such a call is not made")
 	}
 	return nil
 }
@@ -110,11 +178,12 @@ func (p *Provider) checkEndpoints() error {
 	if p.OAuth == nil {
 		return nil
 	}
-	var fill []string
+	fill := []string{"{client_id}", "x"}
 	for name := range p.Inputs {
 		fill = append(fill, "{"+name+"}", "x")
 	}
-	for name, v := range map[string]string{"authorization_endpoint": p.OAuth.Authorization, "token_endpoint": p.OAuth.Token, "revocation_endpoint": p.OAuth.Revocation} {
+	for name, v := range map[string]string{"authorization_endpoint": p.OAuth.Authorization, "token_endpoint": p.OAuth.Token, "revocation_endpoint": p.OAuth.Revocation,
+		"refresh_endpoint": p.OAuth.Refreshing, "par_endpoint": p.OAuth.Pushed} {
 		if v = strings.NewReplacer(fill...).Replace(v); v != "" && !oauth.UsableEndpoint(v) {
 			return fmt.Errorf("oauth.%s is not a usable URL: https (http on loopback alone), without user, fragment or odd characters", name)
 		}
@@ -159,11 +228,24 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 			q.Egress.Aliases = append(q.Egress.Aliases, a)
 		}
 	}
+	q.Injection.Format = fill(p.Injection.Format)
+	if p.APIKey != nil && p.APIKey.Injection != nil {
+		k, in := *p.APIKey, *p.APIKey.Injection
+		in.Format = fill(in.Format)
+		k.Injection, q.APIKey = &in, &k
+	}
 	if p.OAuth != nil {
 		o := *p.OAuth
 		o.Authorize, o.TokenParams = maps.Clone(o.Authorize), maps.Clone(o.TokenParams)
-		for _, s := range []*string{&o.Issuer, &o.Authorization, &o.Token, &o.Revocation} {
+		for _, s := range []*string{&o.Issuer, &o.Authorization, &o.Token, &o.Revocation, &o.Refreshing, &o.Pushed} {
 			*s = fill(*s)
+		}
+		o.Confirm = slices.Clone(o.Confirm)
+		for i := range o.Confirm {
+			o.Confirm[i].Is = fill(o.Confirm[i].Is)
+		}
+		for k, v := range o.Authorize {
+			o.Authorize[k] = fill(v)
 		}
 		q.OAuth = &o
 	}

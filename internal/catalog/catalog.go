@@ -133,6 +133,11 @@ func (c *Catalog) Siblings(up *Upstream, m Method) []UpstreamName {
 	if up.Provider.OAuth == nil || up.Provider.OAuth.Refresh.SiblingLock != SiblingAppUser {
 		return nil
 	}
+	return c.Through(up, m)
+}
+
+// Through are the upstreams of the same vendor whose connections are made through the same OAuth client as up's, up among them.
+func (c *Catalog) Through(up *Upstream, m Method) []UpstreamName {
 	l := []UpstreamName{up.Name}
 	for _, other := range c.Snapshot().Upstreams[up.Tenant] {
 		if other.Name != up.Name && other.Provider.ID == up.Provider.ID && slices.ContainsFunc(other.Methods, func(o Method) bool { return o.Client == m.Client }) {

@@ -17,7 +17,7 @@ func TestBuiltInProviders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) < 50 {
+	if len(all) < 68 {
 		t.Errorf("only %d providers", len(all))
 	}
 	for id, p := range all {
@@ -57,7 +57,7 @@ func TestBuiltInProviders(t *testing.T) {
 
 // sample gives a value for the few patterns without a default.
 func sample(pattern string) string {
-	for _, v := range []string{"acme", "acme.example.com", "acme.myshopify.com", "acme.workday.com", "acme.cloud.databricks.com", "acme-org", "eu-central-1"} {
+	for _, v := range []string{"acme", "acme.example.com", "acme.myshopify.com", "acme.workday.com", "acme.cloud.databricks.com", "acme-org", "eu-central-1", "us19", "1234567890", "0123456789abcdef0123456789abcdef", "AC0123456789abcdef0123456789abcdef"} {
 		if ok, err := regexp.MatchString(pattern, v); ok && err == nil {
 			return v
 		}

@@ -22,6 +22,7 @@ type Provider struct {
 	APIKey     *ProviderAPIKey `yaml:"api_key" doc:"how people paste a key"`
 	Federation []MethodKind    `yaml:"federation" doc:"methods by which the vendor takes somebody else's word for a person"`
 
+	Signals      []Signal          `yaml:"signals" doc:"answers of the API that have another cure than trying again; the first that fits counts, and after them what RFC 6750 says"`
 	Account      Account           `yaml:"account" doc:"how to find whose credential it is; the same call tests a new one"`
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`
 	Headers      map[string]string `yaml:"headers" doc:"sent with each of our own requests to the API"`
@@ -69,17 +70,52 @@ type ProviderOAuth struct {
 	IssPromised   bool              `yaml:"iss_promised" doc:"the vendor always sends iss (RFC 9207)"`
 	Authorization string            `yaml:"authorization_endpoint" doc:"where the browser is sent"`
 	Token         string            `yaml:"token_endpoint" doc:"where codes and refresh tokens are redeemed"`
-	Revocation    string            `yaml:"revocation_endpoint" doc:"RFC 7009"`
-	TokenAuth     string            `yaml:"token_auth" doc:"basic, post, none"`
+	Refreshing    string            `yaml:"refresh_endpoint" doc:"where refresh tokens are redeemed instead, then without grant_type"`
+	Pushed        string            `yaml:"par_endpoint" doc:"where authorization requests are pushed to (RFC 9126); each is, where it is given"`
+	Revocation    string            `yaml:"revocation_endpoint" doc:"RFC 7009, or the vendor's own call, which revocation describes; {client_id} stands for ours"`
+	Revoke        Revoke            `yaml:"revocation" doc:"how revocation_endpoint differs from RFC 7009"`
+	TokenAuth     string            `yaml:"token_auth" doc:"basic, post, none, private_key_jwt, or secret_user: the secret is the user of Basic"`
+	TokenHeaders  map[string]string `yaml:"token_headers" doc:"sent with each token and revocation request"`
 	TokenRequest  string            `yaml:"token_request" doc:"form (default) or json"`
 	Separator     string            `yaml:"scope_separator" doc:"default: space"`
-	ScopeParam    string            `yaml:"scope_param" doc:"default: scope"`
+	ScopeParam    string            `yaml:"scope_param" doc:"default: scope; none: the vendor takes no scopes here"`
 	Authorize     map[string]string `yaml:"authorize_params" doc:"sent with the browser"`
 	TokenParams   map[string]string `yaml:"token_params" doc:"sent with each token request"`
 	Response      TokenResponse     `yaml:"token_response" doc:"where the parts of a token answer are, as JSON pointers"`
 	Refresh       Refresh           `yaml:"refresh" doc:"how refresh tokens behave"`
+	Resource      string            `yaml:"resource" doc:"resource that every request names (RFC 8707)"`
+	Offered       []string          `yaml:"default_scopes" doc:"asked for where neither upstream nor server name scopes; who gives fewer is not asked again"`
 	NoPKCE        bool              `yaml:"no_pkce" doc:"the vendor refuses code_challenge"`
+	Confirm       []Confirm         `yaml:"confirm" doc:"what must come back from a consent, so that an account of another site than the configured one is refused"`
 }
+
+// Confirm is a value of a callback or a token answer that must be what the config says. It is a security control where the value
+// names a host: a credential goes to the configured one or nowhere. A value that did not come is not compared.
+type Confirm struct {
+	Param   string `yaml:"param" doc:"parameter of the callback"`
+	Pointer string `yaml:"pointer" doc:"or JSON pointer into the token answer"`
+	Is      string `yaml:"is" doc:"what it must be, with {input}s filled in"`
+}
+
+// Revoke is how the vendor's call that ends a token differs from RFC 7009.
+type Revoke struct {
+	Method string            `yaml:"method" doc:"POST (default) or DELETE"`
+	Auth   string            `yaml:"auth" doc:"client (default: as at the token endpoint), basic, bearer (the token itself) or none"`
+	Body   string            `yaml:"body" doc:"form, json or none; default: as at the token endpoint"`
+	Token  string            `yaml:"token" doc:"access, or refresh (default: that one where there is one)"`
+	Params map[string]string `yaml:"params" doc:"the body; {token}, {client_id} and {client_secret} are filled in; default: as in RFC 7009"`
+	Shared Shared            `yaml:"shared" doc:"what ends with it: grant (the person's other connections through the same OAuth client: not called while there is one), everybody (other people's too: never called for one of them); default: nothing"`
+	ByHand string            `yaml:"by_hand" doc:"where at the vendor a person ends it himself"`
+}
+
+// Shared is what else ends when the vendor ends one token.
+type Shared string
+
+const (
+	SharedNothing   Shared = ""
+	SharedGrant     Shared = "grant"
+	SharedEverybody Shared = "everybody"
+)
 
 // TokenResponse says where the parts of a token answer are, as JSON pointers; empty = the standard place.
 type TokenResponse struct {
@@ -93,6 +129,7 @@ type TokenResponse struct {
 	ErrorCodes     map[string]string `yaml:"error_codes" doc:"the vendor's codes in RFC 6749's words"`
 	TokenTypes     []string          `yaml:"token_types" doc:"besides Bearer"`
 	ZeroIsNever    bool              `yaml:"zero_is_never" doc:"expires_in 0: does not expire"`
+	ExpiresFromJWT string            `yaml:"expires_from_jwt" doc:"claim of the access token that holds its end, where the answer does not"`
 }
 
 // Rotation is what the vendor does with a refresh token that was used.
@@ -158,9 +195,12 @@ type ProviderAPIKey struct {
 
 // Account says how to find whose credential it is; the same call tests a pasted key.
 type Account struct {
-	URL   string `yaml:"url" doc:"GET, absolute or a path on the first host"`
-	Label string `yaml:"pointer" doc:"JSON pointer to the name that the person knows"`
-	ID    string `yaml:"id_pointer" doc:"JSON pointer to its stable id"`
+	URL     string `yaml:"url" doc:"absolute or a path on the first host"`
+	Method  string `yaml:"method" doc:"GET (default) or POST"`
+	Body    string `yaml:"body" doc:"JSON to send with it"`
+	Label   string `yaml:"pointer" doc:"JSON pointer to the name that the person knows"`
+	ID      string `yaml:"id_pointer" doc:"JSON pointer to its stable id"`
+	InToken bool   `yaml:"in_token_answer" doc:"the pointers lead into the token answer; then there is no call"`
 }
 
 // Injection says where the credential goes on a request.
@@ -174,16 +214,67 @@ type Injection struct {
 func (o *ProviderOAuth) Endpoint() oauth.Endpoint {
 	e := oauth.Endpoint{URL: o.Token, Auth: oauth.AuthPost, Request: oauth.Body(o.TokenRequest), ExtraParams: o.TokenParams,
 		ScopeSeparator: o.Separator, ScopeResponseSeparator: o.Response.ScopeSeparator, ZeroIsNever: o.Response.ZeroIsNever, ErrorCodes: o.Response.ErrorCodes,
-		TokenTypes: o.Response.TokenTypes,
+		TokenTypes: o.Response.TokenTypes, RefreshURL: o.Refreshing, Headers: o.TokenHeaders,
 		Answer: oauth.Pointers{AccessToken: o.Response.Access, RefreshToken: o.Response.Refresh, ExpiresIn: o.Response.Expires, ExpiresAt: o.Response.ExpiresAt,
-			Scope: o.Response.Scope, Error: o.Response.Error}}
+			ExpiresFromJWT: o.Response.ExpiresFromJWT, Scope: o.Response.Scope, Error: o.Response.Error}}
 	switch o.TokenAuth {
 	case "basic":
 		e.Auth = oauth.AuthBasic
+	case "secret_user":
+		e.Auth = oauth.AuthSecretUser
+	case "private_key_jwt":
+		e.Auth = oauth.AuthJWT
 	case "none":
 		e.Auth = oauth.AuthNone
 	}
 	return e
+}
+
+// NoScopes as ScopeParam: the vendor takes no scopes in an authorization request.
+const NoScopes = "none"
+
+// Resources are what requests name as their target (RFC 8707), none where the vendor has none.
+func (o *ProviderOAuth) Resources() []string {
+	if o.Resource == "" {
+		return nil
+	}
+	return []string{o.Resource}
+}
+
+// Asked are the scopes of an authorization request: those that are needed, else those that the vendor offers, and the one without
+// which no refresh token comes.
+func (o *ProviderOAuth) Asked(needed []string) []string {
+	if len(needed) == 0 {
+		needed = o.Offered
+	}
+	return o.RefreshScope(needed)
+}
+
+// Request is the authorization request for these scopes; challenge is left out for a vendor that refuses it.
+func (o *ProviderOAuth) Request(client, redirect, state, challenge string, scopes []string) oauth.AuthorizationRequest {
+	r := oauth.AuthorizationRequest{Endpoint: o.Authorization, ClientID: client, RedirectURI: redirect, State: state, CodeChallenge: challenge,
+		Scopes: o.Asked(scopes), ScopeParam: o.ScopeParam, ScopeSeparator: o.Separator, Resources: o.Resources(), Extra: o.Authorize}
+	if o.ScopeParam == NoScopes {
+		r.ScopeParam, r.Scopes = "", nil
+	}
+	if o.NoPKCE {
+		r.CodeChallenge = ""
+	}
+	return r
+}
+
+// Ends reports whether the vendor has a call that ends one person's grant and nobody else's.
+func (o *ProviderOAuth) Ends() bool {
+	return o != nil && o.Revocation != "" && o.Revoke.Shared != SharedEverybody
+}
+
+// Ending spells that call for kit/oauth.
+func (o *ProviderOAuth) Ending() oauth.Revocation {
+	v := oauth.Revocation{Method: o.Revoke.Method, Body: oauth.Body(o.Revoke.Body), Params: o.Revoke.Params, Auth: oauth.RevocationAuth(o.Revoke.Auth)}
+	if o.Revoke.Auth == "client" {
+		v.Auth = oauth.RevokeAsClient
+	}
+	return v
 }
 
 // RefreshScope adds the scope without which the vendor gives no refresh token.

@@ -1,17 +1,19 @@
 package connect
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -20,6 +22,7 @@ const (
 	accountTimeout = 15 * time.Second
 	maxAccount     = 1 << 20
 	maxKey         = 4096
+	maxLabel       = 1024
 )
 
 // account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
@@ -31,9 +34,12 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.M
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, accountURL(up, a.URL), nil)
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.Method, http.MethodGet), accountURL(up, a.URL), strings.NewReader(a.Body))
 	if err != nil {
 		return "", "", err
+	}
+	if a.Body != "" {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	for k, v := range up.Provider.Headers {
 		r.Header.Set(k, v)
@@ -62,7 +68,16 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.M
 	if resp.StatusCode != http.StatusOK {
 		return "", "", fault.New(fault.Unavailable, fmt.Sprintf("%s answered with status %d when the new credential was tested; nothing was saved; try again later", up.Title, resp.StatusCode), nil)
 	}
+	if means, _ := up.Provider.Says(resp.StatusCode, resp.Header, func() []byte { return body }, nil); means == catalog.MeansDead { // said under status 200
+		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
+	}
 	return lookup(body, a.ID), lookup(body, a.Label), nil
+}
+
+// Refuses implements exchange.Witness.
+func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) bool {
+	_, _, err := d.account(ctx, up, kind, s)
+	return fault.KindOf(err) == fault.Invalid
 }
 
 // accountURL takes a path as one on the upstream's own first origin, so that a self-hosted vendor is asked itself.
@@ -78,26 +93,11 @@ func accountURL(up *catalog.Upstream, ref string) string {
 
 // lookup follows a JSON pointer (RFC 6901) to a string or number; "" for anything else.
 func lookup(body []byte, pointer string) string {
-	var v any
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.UseNumber()
-	if pointer == "" || d.Decode(&v) != nil {
+	l, ok := oauth.Texts(body, pointer)
+	if !ok || len(l) != 1 || len(l[0]) > maxLabel || strings.ContainsFunc(l[0], unicode.IsControl) {
 		return ""
 	}
-	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return ""
-		}
-		v = m[strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")]
-	}
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	}
-	return ""
+	return l[0]
 }
 
 // checkKey refuses what cannot be a key for this vendor before it is sent anywhere.

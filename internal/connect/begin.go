@@ -100,16 +100,24 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 		return Next{}, fault.New(fault.Unavailable, up.Title+" has no OAuth client configured; ask an operator", nil)
 	}
 	f.Method, f.Issuer = m.Kind, o.Issuer
-	r := oauth.AuthorizationRequest{Endpoint: o.Authorization, ClientID: m.Client, RedirectURI: d.callback(f.Tenant, up.Name), State: f.State,
-		Scopes: o.RefreshScope(f.Scopes), ScopeParam: o.ScopeParam, ScopeSeparator: o.Separator, Extra: o.Authorize}
-	if !o.NoPKCE {
-		r.CodeChallenge = oauth.CodeChallenge(verifier)
+	r := o.Request(m.Client, d.callback(f.Tenant, up.Name), f.State, oauth.CodeChallenge(verifier), f.Scopes)
+	if o.Pushed == "" {
+		u, err := r.URL()
+		if err != nil {
+			return Next{}, err
+		}
+		return Next{URL: u}, d.Store.PutFlow(ctx, f)
 	}
-	u, err := r.URL()
+	e, err := d.Clients.Endpoint(up, m)
 	if err != nil {
 		return Next{}, err
 	}
-	return Next{URL: u}, d.Store.PutFlow(ctx, f)
+	if err := d.Store.PutFlow(ctx, f); err != nil { // before the vendor knows of it
+		return Next{}, err
+	}
+	e.URL = o.Pushed
+	u, err := d.OAuth.Push(ctx, e, r)
+	return Next{URL: u}, err
 }
 
 // wanted reads from the request what is asked for. What the connection has already is asked for again with it, so that a

@@ -2,6 +2,7 @@ package connect
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -46,8 +47,10 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 }
 
 var (
-	errGone    = fault.New(fault.Denied, "this answer was used already, is too old, or began in another browser; nothing was saved; start again", nil)
-	errMixedUp = fault.New(fault.Invalid, "this answer came back to another place than it was asked from; nothing was saved; start again", nil)
+	errGone = fault.New(fault.Denied, "this answer was used already, is too old, or began in another browser; nothing was saved; start again", nil)
+	// errElsewhere keeps a credential from going to another place than it is for, and an account of another one out.
+	errElsewhere = fault.New(fault.Denied, "the account that you chose is at another site of this service than the one that is set up here; nothing was saved; choose an account of the right one, or ask an operator", nil)
+	errMixedUp   = fault.New(fault.Invalid, "this answer came back to another place than it was asked from; nothing was saved; start again", nil)
 )
 
 // take redeems the state once. Another browser, or another person, gets the same answer as a made-up state.
@@ -72,13 +75,18 @@ func (d *Desk) take(ctx context.Context, v Visitor, state string) (Flow, error) 
 }
 
 // redeem checks the authorization response and exchanges its code.
-func (d *Desk) redeem(ctx context.Context, f Flow, a Answer, promised bool, e oauth.Endpoint, noPKCE bool) (oauth.Token, error) {
-	answer, err := oauth.ExpectedResponse{State: f.State, Issuer: f.Issuer, IssPromised: promised}.Check(a.Params.Encode())
+func (d *Desk) redeem(ctx context.Context, f Flow, a Answer, e oauth.Endpoint, o *catalog.ProviderOAuth) (oauth.Token, error) {
+	answer, err := oauth.ExpectedResponse{State: f.State, Issuer: f.Issuer, IssPromised: o.IssPromised}.Check(a.Params.Encode())
 	if err != nil {
 		return oauth.Token{}, err
 	}
-	grant := oauth.CodeGrant{Code: answer.Code, RedirectURI: d.callback(f.Tenant, f.Upstream)}
-	if !noPKCE {
+	for _, c := range o.Confirm { // before anything is exchanged
+		if v := answer.Extra[c.Param]; c.Param != "" && v != "" && v != c.Is {
+			return oauth.Token{}, errElsewhere
+		}
+	}
+	grant := oauth.CodeGrant{Code: answer.Code, RedirectURI: d.callback(f.Tenant, f.Upstream), Resources: o.Resources()}
+	if !o.NoPKCE {
 		plain, err := d.Vault.OpenFlow(ctx, f.Tenant, f.State, f.Verifier)
 		if err != nil {
 			return oauth.Token{}, err
@@ -101,7 +109,7 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 	if err != nil {
 		return Result{}, err
 	}
-	token, err := d.redeem(ctx, f, a, meta.IssParameter, e, false)
+	token, err := d.redeem(ctx, f, a, e, &catalog.ProviderOAuth{IssPromised: meta.IssParameter})
 	if err != nil {
 		return Result{}, err
 	}
@@ -167,15 +175,26 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 			return Result{}, err
 		}
 	}
-	token, err := d.redeem(ctx, f, a, up.Provider.OAuth.IssPromised, e, up.Provider.OAuth.NoPKCE)
+	token, err := d.redeem(ctx, f, a, e, up.Provider.OAuth)
 	if err != nil {
 		return Result{}, err
+	}
+	secrets := vault.Secrets{Access: token.Access, Refresh: token.Refresh}
+	for _, c := range up.Provider.OAuth.Confirm {
+		if v, ok := token.Lookup(c.Pointer); c.Pointer != "" && ok && v != c.Is {
+			_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method}, secrets)
+			return Result{}, errors.Join(errElsewhere, err)
+		}
 	}
 	c := vault.Connection{Method: f.Method, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
 	if token.ScopesKnown {
 		c.Scopes = token.Scopes
 	}
-	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: token.Access, Refresh: token.Refresh})
+	if at := up.Provider.Account; at.InToken {
+		c.Account, _ = token.Lookup(at.ID)
+		c.Label, _ = token.Lookup(at.Label)
+	}
+	return d.finish(ctx, v, f, up, c, secrets)
 }
 
 // completeKey takes a pasted key. The day on which it ends is what its owner knows of it: the vendor does not say.
@@ -200,9 +219,12 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 // finish tests a credential by asking whose it is, stores it, and answers the request. Another account than before is
 // held back until its user has said which one he means.
 func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
-	account, label, err := d.account(ctx, up, c.Method, s.Access)
-	if err != nil {
-		return Result{}, err
+	account, label := c.Account, c.Label
+	if !up.Provider.Account.InToken || c.Method == catalog.APIKey {
+		var err error
+		if account, label, err = d.account(ctx, up, c.Method, s.Access); err != nil {
+			return Result{}, err
+		}
 	}
 	prior, err := d.prior(ctx, f.Tenant, f.User, up.Name)
 	if err != nil {

@@ -119,6 +119,10 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	resp, err := lease.Do(p.outgoing(r, up, target).WithContext(ctx))
 	if err != nil {
 		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream could not be reached, or broke off"}
+		if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+			outcome = broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
+			return needed
+		}
 		if fault.KindOf(err) == fault.Internal {
 			err = fault.New(fault.Unavailable, up.Title+" could not be reached, or broke off; nothing is known of what it did", err)
 		}

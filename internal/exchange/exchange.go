@@ -41,6 +41,9 @@ type Credential struct {
 	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
 	again *again // nil where another credential would be no better
+
+	// reads is what an answer means for whoever connected the credential; nil where nobody did.
+	reads func(*http.Response) *catalog.Needed
 }
 
 // Method is one way to obtain a credential. Implementations are safe for concurrent use and keep no secret beyond a call,

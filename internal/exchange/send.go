@@ -26,14 +26,28 @@ const youngest = time.Minute
 // again is how a credential that its vendor calls expired is replaced.
 type again struct {
 	expired []catalog.Expired
+	rules   *catalog.Provider // what its API says of a token that is dead; nil: as RFC 6750
 	renew   func(context.Context) (*Credential, error)
 	next    atomic.Pointer[Credential] // what took its place
 }
 
-// Send places the credential and sends the request. Where the vendor says that it has expired before its time (a clock that
+// Send places the credential and sends the request, and reads in the answer what a person has to do: a scope that is missing, or
+// a token that is dead and cannot be renewed, is a *catalog.Needed in the answer's place.
+func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte, error) {
+	resp, marks, err := c.send(out, r)
+	if err != nil || c.reads == nil {
+		return resp, marks, err
+	}
+	if needed := c.reads(resp); needed != nil {
+		return nil, nil, errors.Join(needed, resp.Body.Close())
+	}
+	return resp, marks, nil
+}
+
+// send is Send without the last look. Where the vendor says that it has expired before its time (a clock that
 // is wrong, a sibling's renewal), it is renewed, and a request that can be repeated without harm is sent once more. The marks
 // are what must never be seen in the answer.
-func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte, error) {
+func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte, error) {
 	if c.again == nil {
 		if err := c.Place(r); err != nil {
 			return nil, nil, err
@@ -42,7 +56,7 @@ func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte
 		return resp, c.Marks, err
 	}
 	if next := c.again.next.Load(); next != nil {
-		return next.Send(out, r)
+		return next.send(out, r)
 	}
 	second := repeatable(r) // before the first one changes it
 	if err := c.Place(r); err != nil {
@@ -72,6 +86,13 @@ func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte
 // as it was.
 func (a *again) says(resp *http.Response) bool {
 	challenge := strings.Join(resp.Header.Values("WWW-Authenticate"), ", ")
+	if a.rules != nil {
+		if means, _ := meaning(a.rules, resp, nil); means != "" && means != catalog.MeansDead {
+			return false // it only looks like a token that has ended
+		} else if means == catalog.MeansDead && len(a.rules.Signals) > 0 {
+			return true
+		}
+	}
 	if len(a.expired) == 0 {
 		return resp.StatusCode == http.StatusUnauthorized && strings.Contains(challenge, `error="invalid_token"`)
 	}
@@ -80,11 +101,29 @@ func (a *again) says(resp *http.Response) bool {
 	})
 }
 
+// meaning is what the answer says by the vendor's rules. Bodies of streams are never looked into.
+func meaning(p *catalog.Provider, resp *http.Response, have []string) (catalog.Meaning, []string) {
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 || resp.StatusCode >= 500 {
+		return "", nil
+	}
+	return p.Says(resp.StatusCode, resp.Header, func() []byte {
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+			return nil
+		}
+		if b := peek(resp, catalog.SignalBody+1); len(b) <= catalog.SignalBody {
+			return b
+		}
+		return nil
+	}, have)
+}
+
 // head is the beginning of the body, which is put back.
-func head(resp *http.Response) string {
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, catalog.ExpiredBody)) // what broke breaks again for who reads on
+func head(resp *http.Response) string { return string(peek(resp, catalog.ExpiredBody)) }
+
+func peek(resp *http.Response, limit int64) []byte {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, limit)) // what broke breaks again for who reads on
 	resp.Body = &peeked{io.MultiReader(bytes.NewReader(b), resp.Body), resp.Body}
-	return string(b)
+	return b
 }
 
 type peeked struct {

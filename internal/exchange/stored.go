@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -11,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -21,7 +23,15 @@ type Stored struct {
 	Vault   Vault
 	Refresh *refresh.Machine
 	Uses    Uses
+	Witness Witness
 	Log     *slog.Logger
+}
+
+// Witness asks a vendor whether it still takes a credential (connect.Desk).
+type Witness interface {
+	// Refuses reports that the vendor said no to the credential itself. False is not that it is good: the vendor may be away, or
+	// have no call that tells.
+	Refuses(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, credential secret.Text) bool
 }
 
 // By is the same for one kind of method.
@@ -77,7 +87,7 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 		cred.Expires = c.Expires.Add(-refresh.Margin(c))
 	}
 	if c.Refreshes && s.Refresh.Now().Sub(c.Renewed) > youngest {
-		cred.again = &again{expired: r.Upstream.Provider.OAuth.Refresh.Expired, renew: func(ctx context.Context) (*Credential, error) {
+		cred.again = &again{expired: r.Upstream.Provider.OAuth.Refresh.Expired, rules: r.Upstream.Provider, renew: func(ctx context.Context) (*Credential, error) {
 			next, err := s.Refresh.Replace(ctx, c, r.Upstream, r.Method)
 			if err != nil {
 				return nil, err
@@ -85,7 +95,33 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 			return s.credential(ctx, r, next)
 		}}
 	}
+	cred.reads = s.reader(r, c, secrets.Access)
 	return cred, nil
+}
+
+// reader reads answers for the person whose connection c is. That a scope is missing becomes the question for it. That the token
+// is dead is believed where there is none to renew it with and the vendor says it a second time, asked whose it is.
+func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*http.Response) *catalog.Needed {
+	return func(resp *http.Response) *catalog.Needed {
+		means, scopes := meaning(r.Upstream.Provider, resp, c.Scopes)
+		switch {
+		case means == catalog.MeansScope && s.Kind == catalog.AuthorizationCode:
+			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope}}}
+		case means == catalog.MeansDead && !c.Refreshes && resp.Request != nil:
+			ctx := resp.Request.Context()
+			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, s.Kind, token) {
+				return nil
+			}
+			c := c
+			c.Status, c.Reason = vault.NeedsReconnect, r.Upstream.Title+" no longer accepts this credential"
+			if err := s.Vault.Update(ctx, c); err != nil {
+				return nil // somebody connected anew meanwhile, or it is noticed again
+			}
+			s.Log.Info("a connection needs its user", "connection", c.ID, "upstream", c.Upstream, "reason", c.Reason)
+			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason}}}
+		}
+		return nil
+	}
 }
 
 // broken marks a connection that does not open, so that its user is asked and nobody takes it for healthy.

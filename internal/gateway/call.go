@@ -530,6 +530,10 @@ func (c *call) failed(err error) broker.Outcome {
 		c.say("The call was cancelled.", mcp.CodeUnavailable)
 		return o
 	}
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok { // the vendor's own server wants more than its person has allowed
+		c.no(needed)
+		return broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
+	}
 	switch fault.KindOf(err) {
 	case fault.Unauthenticated:
 		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")

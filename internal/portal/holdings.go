@@ -3,6 +3,7 @@ package portal
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -100,16 +101,24 @@ func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
 }
 
 func ending(up *catalog.Upstream, how catalog.MethodKind) string {
-	if how != catalog.APIKey && up.Provider.OAuth != nil && up.Provider.OAuth.Revocation != "" {
+	if how != catalog.APIKey && up.Provider.OAuth.Ends() {
 		return up.Title + " is asked to end it too."
 	}
-	return up.Title + " offers no way to end it there; do that on its own pages."
+	return up.Title + " is not asked to end it there; do that on its own pages" + byHand(up, how) + "."
+}
+
+// byHand says where at the vendor a person ends a connection himself, where that is known.
+func byHand(up *catalog.Upstream, how catalog.MethodKind) string {
+	if o := up.Provider.OAuth; how != catalog.APIKey && o != nil && o.Revoke.ByHand != "" {
+		return ": " + o.Revoke.ByHand
+	}
+	return ""
 }
 
 // endings are the three that are true.
 var endings = map[connect.Ending]string{
 	connect.EndedAtVendor: "It ended here, and %s confirmed that it ended there too.",
-	connect.EndedHere:     "It ended here. %s offers no way to end it there: do that on its own pages.",
+	connect.EndedHere:     "It ended here. %s was not asked to end it there: do that on its own pages.",
 	connect.EndedTrying:   "It ended here. %s has not answered yet; we keep asking, and nobody can use it here meanwhile.",
 }
 
@@ -119,10 +128,13 @@ func (s *Site) end(w http.ResponseWriter, r *http.Request, v visit) error {
 	if err != nil {
 		return err
 	}
-	title, n := "the vendor", notice{Link: s.Prefix + "/portal/", Button: "What is connected"}
+	title, where, n := "the vendor", "", notice{Link: s.Prefix + "/portal/", Button: "What is connected"}
 	for _, c := range l {
 		if up := s.Catalog.Upstream(s.Tenant, c.Upstream); c.ID == id && up != nil {
 			title = up.Title
+			if where = strings.TrimPrefix(byHand(up, c.Method), ": "); where != "" {
+				where = " There it is: " + where + "."
+			}
 			if k := up.Provider.APIKey; k != nil && c.Method == catalog.APIKey {
 				n.Elsewhere, n.ElsewhereInWords = k.URL, "Keys at "+up.Title
 			}
@@ -133,9 +145,9 @@ func (s *Site) end(w http.ResponseWriter, r *http.Request, v visit) error {
 		return err
 	}
 	if how != connect.EndedHere {
-		n.Elsewhere = ""
+		n.Elsewhere, where = "", ""
 	}
-	n.Lines = []string{fmt.Sprintf(endings[how], title), "What you had allowed agents to do with it has ended too. If one needs it again, it asks you."}
+	n.Lines = []string{fmt.Sprintf(endings[how], title) + where, "What you had allowed agents to do with it has ended too. If one needs it again, it asks you."}
 	s.render(w, v, "notice", "Disconnected from "+title, n)
 	return nil
 }

@@ -1,7 +1,13 @@
 package vault
 
 import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"sync/atomic"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -27,8 +33,12 @@ const (
 	StaticKey    Part = "key"         // of service_key
 )
 
-// Clients holds the secrets of our own registrations at upstreams, from the config. The zero Clients has none.
+// Clients holds the secrets of our own registrations at upstreams, from the config. The zero Clients has none, and proves itself
+// by no key.
 type Clients struct {
+	Signer *Signer          // of private_key_jwt
+	Now    func() time.Time // required with Signer
+
 	now atomic.Pointer[map[ClientKey]secret.Text]
 }
 
@@ -54,8 +64,37 @@ func (c *Clients) Endpoint(up *catalog.Upstream, m catalog.Method) (oauth.Endpoi
 	}
 	e := up.Provider.OAuth.Endpoint()
 	e.ClientID, e.Secret = m.Client, c.Secret(up, m.Kind, ClientSecret)
-	if e.Secret.IsZero() {
-		e.Auth = oauth.AuthNone
+	if m.Auth != "" {
+		e.Auth = oauth.AuthMethod(m.Auth)
+	}
+	switch {
+	case e.Auth == oauth.AuthJWT:
+		e.Secret = secret.Text{}
+		e.Assert = func(ctx context.Context) (secret.Text, error) { return c.assert(ctx, up, m) }
+	case e.Secret.IsZero(), e.Auth == oauth.AuthNone:
+		e.Auth, e.Secret = oauth.AuthNone, secret.Text{}
 	}
 	return e, nil
+}
+
+// assertLife is how long a client assertion is good: the time that a request takes, with clocks that differ.
+const assertLife = time.Minute
+
+// assert proves our client to the upstream's authorization server, and to no other: the audience is its issuer alone, or its token
+// endpoint where it has none (RFC 7523 section 3, as draft-ietf-oauth-rfc7523bis narrows it).
+func (c *Clients) assert(ctx context.Context, up *catalog.Upstream, m catalog.Method) (secret.Text, error) {
+	if c.Signer == nil {
+		return secret.Text{}, fault.New(fault.Internal, "", errors.New("no signer for client assertions"))
+	}
+	id, err := oauth.Random(rand.Reader)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	o, now := up.Provider.OAuth, c.Now()
+	claims, err := json.Marshal(map[string]any{"iss": m.Client, "sub": m.Client, "aud": cmp.Or(o.Issuer, o.Token), "jti": id, "iat": now.Unix(), "exp": now.Add(assertLife).Unix()})
+	if err != nil {
+		return secret.Text{}, err
+	}
+	jws, err := c.Signer.Assert(ctx, up.Tenant, oauth.TypeClientAssertion, claims)
+	return secret.New(jws), err
 }

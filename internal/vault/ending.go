@@ -60,7 +60,7 @@ type EndingQueue interface {
 	RemoveEnding(ctx context.Context, t identity.Tenant, id string) error
 }
 
-// Endings ends credentials at their vendors, by RFC 7009 where they have that. One that the vendor does not confirm at once
+// Endings ends credentials at their vendors, by RFC 7009 or the vendor's own call. One that the vendor does not confirm at once
 // is kept, and tried again by any process, also after a crash. All fields are required.
 type Endings struct {
 	Vault   *Vault
@@ -89,6 +89,9 @@ func (e *Endings) End(ctx context.Context, up *catalog.Upstream, c Connection, s
 	token := tokenOf(up, c, s)
 	if token.Token == "" {
 		return EndedHere, nil
+	}
+	if alone, err := e.alone(ctx, up, c); err != nil || !alone {
+		return EndedHere, err
 	}
 	row, err := e.row(ctx, c, token)
 	if err != nil {
@@ -129,13 +132,10 @@ func (e *Endings) Prepare(ctx context.Context, up *catalog.Upstream, c Connectio
 
 // tokenOf is what the vendor can be asked to end; nothing where it offers no way.
 func tokenOf(up *catalog.Upstream, c Connection, s Secrets) toEnd {
-	switch {
-	case up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" || c.Method == catalog.APIKey:
+	if !up.Provider.OAuth.Ends() || c.Method == catalog.APIKey {
 		return toEnd{}
-	case s.Refresh.IsZero():
-		return toEnd{s.Access.Expose(), "access_token"}
 	}
-	return toEnd{s.Refresh.Expose(), "refresh_token"}
+	return chosen(up.Provider.OAuth.Revoke, s)
 }
 
 func newEnding(c Connection, now time.Time) (Ending, error) {
@@ -162,18 +162,51 @@ func (e Ending) flow() string { return "ending/" + e.ID }
 func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, t toEnd) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	var method catalog.Method
-	for _, m := range up.Methods {
-		if m.Kind == kind {
-			method = m
-		}
-	}
-	at, err := e.Clients.Endpoint(up, method)
+	at, err := e.Clients.Endpoint(up, methodOf(up, kind))
 	if err != nil {
 		return err
 	}
-	at.URL = up.Provider.OAuth.Revocation
-	return e.OAuth.Revoke(ctx, at, secret.New(t.Token), t.Hint)
+	o := up.Provider.OAuth
+	at.URL = o.Revocation
+	return e.OAuth.RevokeBy(ctx, at, o.Ending(), secret.New(t.Token), t.Hint)
+}
+
+// chosen is the token that the vendor's call wants: the refresh token where it takes one, since with it the grant ends.
+func chosen(r catalog.Revoke, s Secrets) toEnd {
+	if r.Token == "access" || s.Refresh.IsZero() && r.Token != "refresh" {
+		return toEnd{s.Access.Expose(), "access_token"}
+	}
+	return toEnd{s.Refresh.Expose(), "refresh_token"}
+}
+
+// alone reports whether nothing else of the person's would end with c. Where the vendor ends a whole grant, his other
+// connections through the same client hang on it, unless they are known to be another account's.
+func (e *Endings) alone(ctx context.Context, up *catalog.Upstream, c Connection) (bool, error) {
+	if up.Provider.OAuth.Revoke.Shared != catalog.SharedGrant {
+		return true, nil
+	}
+	for _, name := range e.Catalog.Through(up, methodOf(up, c.Method)) {
+		l, err := e.Vault.Connections(ctx, c.Tenant, c.User, name)
+		if err != nil {
+			return false, err
+		}
+		for _, other := range l {
+			living := other.Status != Revoking && other.Status != Revoked
+			if living && other.ID != c.ID && other.Method == c.Method && (other.Account == c.Account || other.Account == "" || c.Account == "") {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+func methodOf(up *catalog.Upstream, kind catalog.MethodKind) catalog.Method {
+	for _, m := range up.Methods {
+		if m.Kind == kind {
+			return m
+		}
+	}
+	return catalog.Method{Kind: kind}
 }
 
 // Run asks vendors again until they confirm, or it is given up, with a line in the log either way.
@@ -230,7 +263,7 @@ func (e *Endings) again(ctx context.Context, row Ending) error {
 		return err
 	}
 	up := e.Catalog.Upstream(row.Tenant, row.Upstream)
-	if up == nil || up.Provider.OAuth == nil || up.Provider.OAuth.Revocation == "" {
+	if up == nil || !up.Provider.OAuth.Ends() {
 		return e.giveUp(ctx, row, fault.New(fault.NotFound, "the upstream is not configured any more", nil))
 	}
 	plain, err := e.Vault.OpenFlow(ctx, row.Tenant, row.flow(), row.Sealed)
@@ -240,6 +273,14 @@ func (e *Endings) again(ctx context.Context, row Ending) error {
 	var t toEnd
 	if err := json.Unmarshal(plain, &t); err != nil {
 		return e.giveUp(ctx, row, err)
+	}
+	// Asked now, not when the list was made: of several that ended together each finds the others ended.
+	alone, err := e.alone(ctx, up, Connection{Tenant: row.Tenant, ID: row.Connection, User: row.User, Upstream: row.Upstream, Method: row.Method})
+	switch {
+	case err != nil:
+		return err
+	case !alone:
+		return e.giveUp(ctx, row, fault.New(fault.Conflict, "another connection of this person hangs on the same grant; the vendor is asked when that ends", nil))
 	}
 	switch err := e.ask(ctx, up, row.Method, t); {
 	case err == nil:

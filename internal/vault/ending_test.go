@@ -116,4 +116,34 @@ func TestEndedAtLast(t *testing.T) {
 	if got := end(pair); got != vault.EndedHere {
 		t.Errorf("the vendor offers no way, and it is %s", got)
 	}
+
+	// What ends a whole grant is asked for by the last of the person's connections through it, and what ends others' never.
+	up.Provider.OAuth.Revocation, up.Provider.OAuth.Revoke.Shared, vendor.away = "https://vendor.test/revoke", catalog.SharedGrant, false
+	twin := *up
+	twin.Name = "tracker-wiki"
+	cat.Set(&catalog.Snapshot{Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{identity.DefaultTenant: {"tracker": up, "tracker-wiki": &twin}}})
+	v := &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock}
+	c.Account = "alice@tracker"
+	other, err := v.Connect(ctx, vault.Connection{Tenant: identity.DefaultTenant, User: "alice", Upstream: "tracker-wiki", Method: catalog.AuthorizationCode, Account: "alice@tracker", Status: vault.Active}, pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := end(pair); got != vault.EndedHere {
+		t.Errorf("another connection hangs on the grant, and it is %s", got)
+	}
+	c.Account = "alice@elsewhere"
+	if got := end(pair); got != vault.EndedConfirmed {
+		t.Errorf("the other connection is another account's, and it is %s", got)
+	}
+	c.Account, other.Status = "alice@tracker", vault.Revoked
+	if err := v.Update(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	if got := end(pair); got != vault.EndedConfirmed {
+		t.Errorf("nothing else hangs on the grant, and it is %s", got)
+	}
+	up.Provider.OAuth.Revoke.Shared = catalog.SharedEverybody
+	if got := end(pair); got != vault.EndedHere {
+		t.Errorf("others would be ended too, and it is %s", got)
+	}
 }

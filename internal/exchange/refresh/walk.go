@@ -144,8 +144,8 @@ func (w *walk) redeem(ctx context.Context, held vault.Connection, claimed time.T
 		w.finish(ctx, id, held, audit.ResultFailed, "given up before anything was sent: the lease was nearly over")
 		return w.giveBack(ctx, held)
 	}
-	send, cancel := context.WithTimeout(ctx, left*2/3)                                            // over before the lease is, even if we are stopped just here
-	token, err := w.OAuth.Refresh(send, w.endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh}) // steps 3 and 4
+	send, cancel := context.WithTimeout(ctx, left*2/3)                                                                      // over before the lease is, even if we are stopped just here
+	token, err := w.OAuth.Refresh(send, w.endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh, Resources: w.resources()}) // steps 3 and 4
 	cancel()
 	if err != nil {
 		return w.refused(ctx, id, held, err)
@@ -326,4 +326,12 @@ func digest(c vault.Connection) []byte {
 		h.Write(sum[:])
 	}
 	return h.Sum(nil)[:16]
+}
+
+// resources are what the renewed token is for, as when it was first asked for (RFC 8707 section 2.2).
+func (w *walk) resources() []string {
+	if w.up == nil || w.up.Provider == nil || w.up.Provider.OAuth == nil {
+		return nil
+	}
+	return w.up.Provider.OAuth.Resources()
 }

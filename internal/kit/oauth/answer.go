@@ -237,17 +237,29 @@ func parseForm(body string) (any, error) {
 // parseObject keeps numbers as they were written: 1e309 must not make the whole answer unreadable.
 func parseObject(body []byte) (map[string]any, error) {
 	var doc map[string]any
-	err := json.Unmarshal(body, &doc, jsontext.AllowInvalidUTF8(true), json.WithUnmarshalers(
+	if err := parseInto(body, &doc); err != nil {
+		return nil, err // and not what was read until then
+	}
+	return doc, nil
+}
+
+// parseValue is the same for a document of any kind.
+func parseValue(body []byte) (any, error) {
+	var doc any
+	if err := parseInto(body, &doc); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+func parseInto(body []byte, doc any) error {
+	return json.Unmarshal(body, doc, jsontext.AllowInvalidUTF8(true), json.WithUnmarshalers(
 		json.UnmarshalFromFunc(func(dec *jsontext.Decoder, v *any) error {
 			if dec.PeekKind() == '0' {
 				*v = jsontext.Value(nil)
 			}
 			return errors.ErrUnsupported
 		})))
-	if err != nil {
-		return nil, err // and not what was read until then
-	}
-	return doc, nil
 }
 
 // in returns the pointers to use for this answer, none of them empty that has a standard place.

@@ -28,16 +28,17 @@ type AuthorizationRequest struct {
 
 // URL returns where to send the browser. Invalid if a part is missing, malformed, or said twice.
 func (r AuthorizationRequest) URL() (string, error) {
-	u, ok := checkEndpoint(r.Endpoint)
-	if !ok {
-		return "", fault.New(fault.Invalid, "the authorization endpoint is not a usable https URL", nil)
-	}
-	if r.ClientID == "" || r.RedirectURI == "" || r.State == "" {
-		return "", fault.New(fault.Invalid, "an authorization request needs client_id, redirect_uri and state", nil)
-	}
-	query, err := url.ParseQuery(u.RawQuery)
+	own, err := r.params()
 	if err != nil {
-		return "", fault.New(fault.Invalid, "the authorization endpoint has a malformed query", nil)
+		return "", err
+	}
+	return r.at(own)
+}
+
+// params are the request's own.
+func (r AuthorizationRequest) params() (url.Values, error) {
+	if r.ClientID == "" || r.RedirectURI == "" || r.State == "" {
+		return nil, fault.New(fault.Invalid, "an authorization request needs client_id, redirect_uri and state", nil)
 	}
 	own := url.Values{"response_type": {"code"}}
 	set := func(name, value string) {
@@ -57,14 +58,24 @@ func (r AuthorizationRequest) URL() (string, error) {
 	set(cmp.Or(r.ScopeParam, "scope"), JoinScopes(r.Scopes, r.ScopeSeparator))
 	for _, resource := range r.Resources {
 		if !isResource(resource) {
-			return "", fault.New(fault.Invalid, "a resource is an absolute URI without fragment", nil)
+			return nil, fault.New(fault.Invalid, "a resource is an absolute URI without fragment", nil)
 		}
 		own.Add("resource", resource)
 	}
-	if err := merge(own, r.Extra); err != nil {
-		return "", err
+	return own, merge(own, r.Extra)
+}
+
+// at adds parameters to the endpoint's own.
+func (r AuthorizationRequest) at(params url.Values) (string, error) {
+	u, ok := checkEndpoint(r.Endpoint)
+	if !ok {
+		return "", fault.New(fault.Invalid, "the authorization endpoint is not a usable https URL", nil)
 	}
-	for name, values := range own {
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "the authorization endpoint has a malformed query", nil)
+	}
+	for name, values := range params {
 		if query.Has(name) {
 			return "", fault.New(fault.Invalid, "the authorization endpoint already has the parameter "+name, nil)
 		}

@@ -20,11 +20,12 @@ type AuthMethod string
 
 // The zero AuthMethod is refused: sending no secret by mistake must not look like a public client.
 const (
-	AuthBasic  AuthMethod = "client_secret_basic"
-	AuthPost   AuthMethod = "client_secret_post"
-	AuthNone   AuthMethod = "none"
-	AuthJWT    AuthMethod = "private_key_jwt" // RFC 7523 section 2.2, by Endpoint.Assert
-	AuthNobody AuthMethod = "unregistered"    // the grant itself is all the proof there is; no client_id is sent
+	AuthBasic      AuthMethod = "client_secret_basic"
+	AuthPost       AuthMethod = "client_secret_post"
+	AuthNone       AuthMethod = "none"
+	AuthJWT        AuthMethod = "private_key_jwt" // RFC 7523 section 2.2, by Endpoint.Assert
+	AuthSecretUser AuthMethod = "secret_as_user"  // HTTP Basic with the secret as user and no password, at some vendors
+	AuthNobody     AuthMethod = "unregistered"    // the grant itself is all the proof there is; no client_id is sent
 )
 
 // Body is the coding of a request to the token endpoint.
@@ -170,6 +171,11 @@ type reply struct {
 }
 
 func (c Client) post(ctx context.Context, e Endpoint, params url.Values) (reply, error) {
+	return c.send(ctx, e, params, func(*http.Request) {})
+}
+
+// send makes a call; shape may change how it is sent, not to where.
+func (c Client) send(ctx context.Context, e Endpoint, params url.Values, shape func(*http.Request)) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, TokenTimeout)
 	defer cancel()
 	// WroteHeaders fires before the bytes are flushed: what may have left counts as sent.
@@ -182,6 +188,7 @@ func (c Client) post(ctx context.Context, e Endpoint, params url.Values) (reply,
 	if err != nil {
 		return reply{}, err
 	}
+	shape(req)
 	resp, err := c.HTTP.Do(req)
 	if err != nil {
 		return reply{}, (&TokenError{Failure: Temporary, Sent: sent.Load(), Cause: quiet(err)}).fault(e.URL)
@@ -218,22 +225,27 @@ func (e Endpoint) request(ctx context.Context, params url.Values) (*http.Request
 	}
 	req.Header.Del("Authorization")
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Content-Type", media)
+	if media != "" {
+		req.Header.Set("Content-Type", media)
+	}
 	if e.Auth == AuthBasic {
 		// Form-coded first (RFC 6749 s2.3.1): a ':' or '%' in either would otherwise be read as another pair.
 		req.SetBasicAuth(url.QueryEscape(e.ClientID), url.QueryEscape(e.Secret.Expose()))
+	}
+	if e.Auth == AuthSecretUser {
+		req.SetBasicAuth(e.Secret.Expose(), "")
 	}
 	return req, nil
 }
 
 // authenticate adds who is asking to the parameters; AuthBasic goes into a header.
 func (e Endpoint) authenticate(ctx context.Context, params url.Values) error {
-	shared := e.Auth == AuthBasic || e.Auth == AuthPost
+	shared := e.Auth == AuthBasic || e.Auth == AuthPost || e.Auth == AuthSecretUser
 	if (e.ClientID == "") != (e.Auth == AuthNobody) || e.Secret.IsZero() == shared || (e.Assert == nil) == (e.Auth == AuthJWT) {
 		return fault.New(fault.Invalid, "client id, client secret and authentication method do not fit together", nil)
 	}
 	switch e.Auth {
-	case AuthBasic, AuthNobody:
+	case AuthBasic, AuthSecretUser, AuthNobody:
 	case AuthPost:
 		params.Set("client_id", e.ClientID)
 		params.Set("client_secret", e.Secret.Expose())
@@ -257,6 +269,8 @@ func (b Body) encode(params url.Values) (body []byte, media string, err error) {
 	switch b {
 	case "", BodyForm:
 		return []byte(params.Encode()), "application/x-www-form-urlencoded", nil
+	case BodyNone:
+		return nil, "", nil
 	case BodyJSON:
 		object := make(map[string]any, len(params))
 		for name, values := range params {

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+)
+
+func providersCommand() *cobra.Command {
+	c := &cobra.Command{Use: "providers", Short: "the catalogue: what Frontdesk knows of vendors, and whether it gets along with what they document"}
+	file := ""
+	c.PersistentFlags().StringVar(&file, "config", "", "a config whose providers and inputs count too")
+	c.AddCommand(
+		&cobra.Command{Use: "list", Short: "every vendor, how a credential is obtained there, and how much of it is unproven", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			return listProviders(c, file)
+		}},
+		&cobra.Command{Use: "show NAME", Short: "a vendor's entry, with what was not seen in its documentation marked", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+			return showProvider(c, args[0])
+		}},
+		&cobra.Command{Use: "test [NAME...]", Short: "play entries against what their vendors document, faults included; nothing leaves this machine", RunE: func(c *cobra.Command, args []string) error {
+			return testProviders(c, file, args)
+		}})
+	return c
+}
+
+// catalogueOf is the built-in catalogue, with a config's entries before it.
+func catalogueOf(file string) (map[string]*catalog.Provider, *Config, error) {
+	all, err := catalog.Providers()
+	if err != nil || file == "" {
+		return all, nil, err
+	}
+	cfg, err := readConfig(file, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	return cfg.providers, cfg, nil
+}
+
+// listed is a line of the list.
+type listed struct {
+	ID       string   `json:"id"`
+	Name     string   `json:"name"`
+	Methods  []string `json:"methods"`
+	Unproven []string `json:"unproven"`
+}
+
+func listProviders(c *cobra.Command, file string) error {
+	all, _, err := catalogueOf(file)
+	if err != nil {
+		return err
+	}
+	var l []listed
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		p := all[id]
+		e := listed{ID: id, Name: p.Name, Unproven: p.LowTrust}
+		if p.OAuth != nil {
+			e.Methods = append(e.Methods, string(catalog.AuthorizationCode))
+		}
+		if p.APIKey != nil {
+			e.Methods = append(e.Methods, string(catalog.APIKey))
+		}
+		for _, m := range p.Federation {
+			e.Methods = append(e.Methods, string(m))
+		}
+		l = append(l, e)
+	}
+	if done, err := asJSON(c, l); done || err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	for _, e := range l {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d unproven\n", e.ID, e.Name, strings.Join(e.Methods, ", "), len(e.Unproven))
+	}
+	return w.Flush()
+}
+
+func unknownProvider(id string, all map[string]*catalog.Provider) error {
+	help := "`frontdesk providers list` names them"
+	if near := conf.Nearest(id, slices.Sorted(maps.Keys(all))); near != "" {
+		help = "did you mean " + near + "?"
+	}
+	return fmt.Errorf("there is no provider %q: %s", id, help)
+}
+
+// covers says which lines of an entry an unproven fact is about, where its name alone does not.
+var covers = []struct{ fact, line *regexp.Regexp }{
+	{regexp.MustCompile(`^(insufficient_scope|revoked_token|errors)`), regexp.MustCompile(`^signals:|^    expired:`)},
+	{regexp.MustCompile(`^(refresh|lifetimes|PKCE refresh)`), regexp.MustCompile(`^  refresh:`)},
+	{regexp.MustCompile(`lifetime`), regexp.MustCompile(`^    (idle|lifetime)_days:`)},
+	{regexp.MustCompile(`grace`), regexp.MustCompile(`^    grace_seconds:`)},
+	{regexp.MustCompile(`^revocation`), regexp.MustCompile(`^  revocation(_endpoint)?:`)},
+	{regexp.MustCompile(`^pkce`), regexp.MustCompile(`^  no_pkce:`)},
+	{regexp.MustCompile(`^account`), regexp.MustCompile(`^account:`)},
+	{regexp.MustCompile(`(?i)endpoints?$`), regexp.MustCompile(`^  (authorization|token)_endpoint:`)},
+	{regexp.MustCompile(`^federation`), regexp.MustCompile(`^federation:`)},
+	{regexp.MustCompile(`^api_key`), regexp.MustCompile(`^api_key:`)},
+	{regexp.MustCompile(`^injection`), regexp.MustCompile(`^injection:|^  injection:`)},
+	{regexp.MustCompile(`^token_shapes`), regexp.MustCompile(`^token_shapes:`)},
+	{regexp.MustCompile(`^docs`), regexp.MustCompile(`^docs:`)},
+	{regexp.MustCompile(`^all `), regexp.MustCompile(`^(oauth|api_key|account|injection|signals):`)},
+}
+
+func showProvider(c *cobra.Command, id string) error {
+	all, err := catalog.Providers()
+	if err != nil {
+		return err
+	}
+	p := all[id]
+	if p == nil {
+		return unknownProvider(id, all)
+	}
+	if done, err := asJSON(c, p); done || err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	body, _, _ := strings.Cut(catalog.Source(id), "\nunproven:")
+	for line := range strings.Lines(body + "\n") {
+		line = strings.TrimSuffix(line, "\n")
+		if unproven(line, p.LowTrust) {
+			line += "   # UNPROVEN"
+		}
+		fmt.Fprintln(out, line)
+	}
+	if len(p.LowTrust) > 0 {
+		fmt.Fprintf(out, "\nNot seen in the vendor's documentation; look at them at the first live connection: %s\n", strings.Join(p.LowTrust, ", "))
+	}
+	return nil
+}
+
+func unproven(line string, facts []string) bool {
+	for _, k := range covers {
+		if k.line.MatchString(line) && slices.ContainsFunc(facts, k.fact.MatchString) {
+			return true
+		}
+	}
+	return false
+}
+
+// played is what became of one vendor's rehearsal.
+type played struct {
+	ID    string            `json:"id"`
+	Steps int               `json:"steps"`
+	Wrong map[string]string `json:"wrong,omitempty"`
+}
+
+func testProviders(c *cobra.Command, file string, ids []string) error {
+	all, cfg, err := catalogueOf(file)
+	if err != nil {
+		return err
+	}
+	vendors, err := rehearsal.Documented()
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		ids = slices.Sorted(maps.Keys(vendors))
+	}
+	var l []played
+	bad := 0
+	for _, id := range ids {
+		p, v := all[id], vendors[id]
+		if p == nil {
+			return unknownProvider(id, all)
+		}
+		if v.ID == "" {
+			return fmt.Errorf("what %s documents of itself is not built in, so that there is nothing to play its entry against", p.Name)
+		}
+		values := inputsOf(p, cfg)
+		full, err := p.With(values)
+		if err != nil {
+			return err
+		}
+		one := played{ID: id, Wrong: map[string]string{}}
+		for _, s := range rehearsal.Play(c.Context(), full, v, values) {
+			one.Steps++
+			if s.Err != nil {
+				one.Wrong[s.Name] = s.Err.Error()
+				bad++
+			}
+		}
+		l = append(l, one)
+	}
+	if done, err := asJSON(c, l); err != nil || !done {
+		if err != nil {
+			return err
+		}
+		for _, one := range l {
+			fmt.Fprintf(c.OutOrStdout(), "%-20s %s\n", one.ID, plural(one.Steps, "step", "steps"))
+			for _, name := range slices.Sorted(maps.Keys(one.Wrong)) {
+				fmt.Fprintf(c.OutOrStdout(), "  %s: %s\n", name, strings.ReplaceAll(one.Wrong[name], "\n", "; "))
+			}
+		}
+	}
+	if bad > 0 {
+		return errors.New("the catalogue and the vendors' documentation disagree in " + plural(bad, "step", "steps"))
+	}
+	return nil
+}
+
+// inputsOf are the config's inputs of a vendor's first upstream, else values that its patterns let through.
+func inputsOf(p *catalog.Provider, cfg *Config) map[string]string {
+	values := map[string]string{}
+	for name, in := range p.Inputs {
+		values[name] = in.Default
+		for _, v := range []string{"acme", "acme.example.com", "acme.workday.com", "acme.cloud.databricks.com", "eu-central-1", "us19", "1234567890", strings.Repeat("0123456789abcdef", 2),
+			"AC" + strings.Repeat("0123456789abcdef", 2)} {
+			if ok, err := regexp.MatchString(in.Pattern, v); values[name] == "" && ok && err == nil {
+				values[name] = v
+			}
+		}
+	}
+	if cfg == nil {
+		return values
+	}
+	for _, n := range slices.Sorted(maps.Keys(cfg.File.Upstreams)) {
+		if u := cfg.File.Upstreams[n]; u.Provider == p.ID {
+			maps.Copy(values, u.Inputs)
+			break
+		}
+	}
+	return values
+}

@@ -1,0 +1,105 @@
+package rehearsal_test
+
+import (
+	"regexp"
+	"testing"
+
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
+)
+
+// samples fill inputs without a default.
+var samples = []string{"acme", "acme.example.com", "acme.workday.com", "acme.cloud.databricks.com", "eu-central-1", "us19", "1234567890", "0123456789abcdef0123456789abcdef", "AC0123456789abcdef0123456789abcdef"}
+
+func filled(t *testing.T, p *catalog.Provider) (*catalog.Provider, map[string]string) {
+	t.Helper()
+	values := map[string]string{}
+	for name, in := range p.Inputs {
+		values[name] = in.Default
+		for _, v := range samples {
+			if ok, err := regexp.MatchString(in.Pattern, v); values[name] == "" && ok && err == nil {
+				values[name] = v
+			}
+		}
+	}
+	full, err := p.With(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return full, values
+}
+
+// TestEveryVendor is the contract of the catalogue: each entry gets along with what its vendor documents, faults included.
+func TestEveryVendor(t *testing.T) {
+	entries, err := catalog.Providers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vendors, err := rehearsal.Documented()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(vendors) != len(entries) {
+		t.Errorf("%d vendors are documented, and %d are in the catalogue", len(vendors), len(entries))
+	}
+	for id, v := range vendors {
+		t.Run(id, func(t *testing.T) {
+			p := entries[id]
+			if p == nil {
+				t.Fatal("it is not in the catalogue")
+			}
+			p, values := filled(t, p)
+			if v.OAuth != nil && p.OAuth == nil {
+				t.Error("the vendor documents OAuth, and the entry has none")
+			}
+			for _, s := range rehearsal.Play(t.Context(), p, v, values) {
+				if s.Err != nil {
+					t.Errorf("%s: %v", s.Name, s.Err)
+				}
+			}
+		})
+	}
+}
+
+// TestRehearsalDisagrees: each fact that is wrong in an entry is found.
+func TestRehearsalDisagrees(t *testing.T) {
+	vendors, err := rehearsal.Documented()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		vendor string
+		change func(*catalog.Provider)
+	}{
+		"the client's proof":       {"slack", func(p *catalog.Provider) { p.OAuth.TokenAuth = "basic" }},
+		"the coding":               {"atlassian", func(p *catalog.Provider) { p.OAuth.TokenRequest = "" }},
+		"the separator":            {"linear", func(p *catalog.Provider) { p.OAuth.Separator = "" }},
+		"the answer's separator":   {"github", func(p *catalog.Provider) { p.OAuth.Response.ScopeSeparator = "" }},
+		"a parameter":              {"google", func(p *catalog.Provider) { delete(p.OAuth.Authorize, "access_type") }},
+		"a parameter of tokens":    {"shopify", func(p *catalog.Provider) { delete(p.OAuth.TokenParams, "expiring") }},
+		"PKCE":                     {"asana", func(p *catalog.Provider) { p.OAuth.NoPKCE = true }},
+		"scopes where none belong": {"clickup", func(p *catalog.Provider) { p.OAuth.ScopeParam = "" }},
+		"the end":                  {"square", func(p *catalog.Provider) { p.OAuth.Response.ExpiresAt = "" }},
+		"the refresh endpoint":     {"figma", func(p *catalog.Provider) { p.OAuth.Refreshing = "" }},
+		"who revokes":              {"dropbox", func(p *catalog.Provider) { p.OAuth.Revoke.Auth = "" }},
+		"how it is revoked":        {"github", func(p *catalog.Provider) { p.OAuth.Revoke.Method = "" }},
+		"revoked for all":          {"intercom", func(p *catalog.Provider) { p.OAuth.Revoke.Shared = "" }},
+		"the place":                {"anthropic", func(p *catalog.Provider) { p.Injection = catalog.Injection{} }},
+		"a signal":                 {"figma", func(p *catalog.Provider) { p.Signals = nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			entries, err := catalog.Providers()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, values := filled(t, entries[c.vendor])
+			c.change(p)
+			for _, s := range rehearsal.Play(t.Context(), p, vendors[c.vendor], values) {
+				if s.Err != nil {
+					return
+				}
+			}
+			t.Error("nothing is said to be wrong")
+		})
+	}
+}
