@@ -2,6 +2,13 @@ package oauth
 
 import (
 	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -210,3 +217,75 @@ func singleParams(rawQuery string) (map[string]string, error) {
 	}
 	return params, nil
 }
+
+// ChallengeMethod is the only PKCE method that is ever used: plain protects nothing (RFC 9700 s2.1.1).
+const ChallengeMethod = "S256"
+
+// Random returns 256 bits from rand (crypto/rand.Reader in production) as 43 URL-safe characters: fit for state,
+// nonce, and a PKCE verifier (RFC 7636 s4.1).
+func Random(rand io.Reader) (string, error) {
+	var b [32]byte
+	if _, err := io.ReadFull(rand, b[:]); err != nil {
+		return "", fmt.Errorf("reading randomness: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:]), nil
+}
+
+// Verifier returns a new PKCE code verifier.
+func Verifier(rand io.Reader) (secret.Text, error) {
+	v, err := Random(rand)
+	return secret.New(v), err
+}
+
+// CodeChallenge returns the S256 challenge of a verifier (RFC 7636 s4.2).
+func CodeChallenge(verifier secret.Text) string { return s256(verifier.Expose()) }
+
+func s256(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// VerifierMatches reports whether verifier, as a client sent it to us, is well formed and hashes to challenge (RFC 7636
+// s4.1 and s4.6).
+func VerifierMatches(verifier, challenge string) bool {
+	if len(verifier) < 43 || len(verifier) > 128 ||
+		strings.ContainsFunc(verifier, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("-._~", r) }) {
+		return false
+	}
+	return Same(s256(verifier), challenge)
+}
+
+// Same compares in constant time. An empty value is the same as nothing, not even another empty one: a forgotten
+// expectation must not match a missing parameter.
+func Same(a, b string) bool {
+	return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+}
+
+// Push hands an authorization request to the server itself (RFC 9126 section 2) and returns where to send the browser, which then
+// carries nothing but a reference. e.URL is the pushed authorization request endpoint, e the client there as at the token endpoint.
+// Errors as Exchange.
+func (c Client) Push(ctx context.Context, e Endpoint, r AuthorizationRequest) (string, error) {
+	params, err := r.params()
+	if err != nil {
+		return "", err
+	}
+	e.ExtraParams, e.Request = nil, BodyForm // extra ones are the token endpoint's; section 2.1 knows forms alone
+	if e.Auth == AuthBasic || e.Auth == AuthSecretUser {
+		params.Set("client_id", r.ClientID)
+	}
+	answer, err := c.post(ctx, e, params)
+	if err != nil {
+		return "", err
+	}
+	doc, err := parseAnswer(answer)
+	if answer.status != http.StatusCreated && answer.status != http.StatusOK || !answer.whole || err != nil {
+		return "", e.refusal(answer, doc).fault(e.URL)
+	}
+	reference, _ := at(doc, "/request_uri").(string)
+	if !visible(reference, maxReference) {
+		return "", fault.New(fault.Unavailable, hostOf(e.URL)+" took the request and gave no usable request_uri; ask your operator", nil)
+	}
+	return r.at(url.Values{"client_id": {r.ClientID}, "request_uri": {reference}})
+}
+
+const maxReference = 2048
