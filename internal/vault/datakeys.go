@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -49,8 +50,10 @@ func (d dataKeys) Decrypt(sealed, aad []byte) ([]byte, error) {
 			return k.AEAD.Decrypt(sealed, aad)
 		}
 	}
-	return nil, errors.New("vault: sealed with an unknown key")
+	return nil, errUnknownKey
 }
+
+var errUnknownKey = errors.New("vault: sealed with an unknown key")
 
 // tenant returns the tenant's data keys, made when first needed; of two replicas that make one at once, one wins. They are read
 // again every minute, so that a new one is known before it is used, and one that is gone is forgotten.
@@ -58,23 +61,64 @@ func (v *Vault) tenant(ctx context.Context, t identity.Tenant) (dataKeys, error)
 	v.mu.RLock()
 	d, ok := v.keys[t]
 	v.mu.RUnlock()
-	if ok && v.Now().Sub(d.read) < keysFresh {
+	age := v.Now().Sub(d.read)
+	if ok && age < keysFresh {
 		return d, nil
 	}
 	fresh, err := v.dataKeys(ctx, t)
-	if fault.KindOf(err) == fault.Unavailable && ok {
+	if err != nil && ok && age < keysStale && fault.KindOf(err) == fault.Unavailable && v.stillThere(ctx, d, err) {
 		return d, nil // the database, or the key provider beyond its own patience, is away: what opened a minute ago still does
-	}
-	if err != nil {
-		return dataKeys{}, err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err != nil {
+		delete(v.keys, t)
+		return dataKeys{}, err
+	}
 	if v.keys == nil {
 		v.keys = map[identity.Tenant]dataKeys{}
 	}
 	v.keys[t] = fresh
 	return fresh, nil
+}
+
+// keysStale is how long data keys are used that cannot be read again.
+const keysStale = 10 * time.Minute
+
+// stillThere reports whether keys that could not be read again may be used a while longer: not where the provider says no, nor
+// where the database answers that they were dropped.
+func (v *Vault) stillThere(ctx context.Context, d dataKeys, why error) bool {
+	if refused(why) {
+		return false
+	}
+	l, err := v.Keys.Keys(ctx, d.seals.Tenant, purposeTenant)
+	return err != nil || slices.ContainsFunc(l, func(k Key) bool { return k.ID == d.seals.ID })
+}
+
+// unknownAgain is how soon keys are read again because something was sealed with one that is not known.
+const unknownAgain = 5 * time.Second
+
+// open opens one field. What is sealed with an unknown key may have been sealed by another replica, with a key that is not read
+// here yet: nothing is called broken before the keys were read again.
+func (v *Vault) open(ctx context.Context, t identity.Tenant, sealed, aad []byte) ([]byte, error) {
+	d, err := v.tenant(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := open(d, sealed, aad)
+	if errors.Is(err, errUnknownKey) && v.Now().Sub(d.read) >= unknownAgain {
+		if d, err = v.dataKeys(ctx, t); err != nil {
+			return nil, err
+		}
+		v.mu.Lock()
+		v.keys[t] = d
+		v.mu.Unlock()
+		plain, err = open(d, sealed, aad)
+	}
+	if err != nil {
+		return nil, ErrSealed
+	}
+	return plain, nil
 }
 
 func (v *Vault) dataKeys(ctx context.Context, t identity.Tenant) (dataKeys, error) {

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"sync"
@@ -46,6 +47,13 @@ func (k Key) context() []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(k.Generation))
 }
 
+// refusal is a provider's no to a key: unlike one that is away it is believed at once.
+type refusal struct{ error }
+
+func (r *refusal) Unwrap() error { return r.error }
+
+func refused(err error) bool { _, no := errors.AsType[*refusal](err); return no }
+
 // all opens every key of a purpose, oldest first.
 func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]opened, error) {
 	keys, err := r.store.Keys(ctx, t, purpose)
@@ -59,7 +67,7 @@ func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]
 			return nil, err
 		}
 		if err != nil {
-			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: this process has another key file than the one that wrote it", err)
+			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: this process has another key file than the one that wrote it", &refusal{err})
 		}
 		l = append(l, opened{k, plain})
 	}
@@ -287,7 +295,7 @@ func (s *Signer) keys(ctx context.Context, r ring, again bool) (signingKeys, err
 		return k, nil
 	}
 	fresh, err := s.load(ctx, r)
-	if err != nil && ok {
+	if err != nil && ok && !refused(err) {
 		return k, nil // the database is away: what signed a minute ago still does
 	}
 	if err != nil {
@@ -401,7 +409,7 @@ func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
 		return k, nil
 	}
 	current, err := s.ring().current(ctx, "", purposeTicket, newMACKey)
-	if err != nil && k.pools != nil {
+	if err != nil && k.pools != nil && !refused(err) {
 		return k, nil
 	}
 	if err != nil {

@@ -61,8 +61,7 @@ var ErrSealed = fault.New(fault.Unavailable, "a stored credential does not open 
 
 // Open returns the secrets of a connection. A row that was moved, altered or rolled back in part does not open.
 func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
-	a, err := v.tenant(ctx, c.Tenant)
-	if err != nil {
+	if _, err := v.tenant(ctx, c.Tenant); err != nil {
 		return Secrets{}, err
 	}
 	if living := c.Status != Revoked && c.Status != Revoking; living && (len(c.Access) == 0 || c.Refreshes && len(c.Sealed.Refresh) == 0) {
@@ -81,9 +80,9 @@ func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
 		if err != nil {
 			return Secrets{}, err
 		}
-		plain, err := open(a, f.sealed, aad)
+		plain, err := v.open(ctx, c.Tenant, f.sealed, aad)
 		if err != nil {
-			return Secrets{}, ErrSealed
+			return Secrets{}, err
 		}
 		*f.into = secret.New(string(plain))
 		clear(plain)
@@ -158,15 +157,7 @@ func (v *Vault) SealFlow(ctx context.Context, t identity.Tenant, state string, p
 
 // OpenFlow is its inverse.
 func (v *Vault) OpenFlow(ctx context.Context, t identity.Tenant, state string, sealed []byte) ([]byte, error) {
-	a, err := v.tenant(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := open(a, sealed, flowAAD(t, state))
-	if err != nil {
-		return nil, ErrSealed
-	}
-	return plain, nil
+	return v.open(ctx, t, sealed, flowAAD(t, state))
 }
 
 // flowAAD puts the lengths before the texts: joined text is how two different pairs become equal.

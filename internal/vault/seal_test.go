@@ -317,3 +317,100 @@ func TestOneKeyATenant(t *testing.T) {
 		t.Errorf("%d keys for two tenants", len(store.keys))
 	}
 }
+
+// service is a key provider that can be away, or say no.
+type service struct {
+	plainWrap
+	no error
+}
+
+func (s *service) Wrap(ctx context.Context, plain, at []byte) ([]byte, error) {
+	if s.no != nil {
+		return nil, s.no
+	}
+	return s.plainWrap.Wrap(ctx, plain, at)
+}
+
+func (s *service) Unwrap(ctx context.Context, wrapped, at []byte) ([]byte, error) {
+	if s.no != nil {
+		return nil, s.no
+	}
+	return s.plainWrap.Unwrap(ctx, wrapped, at)
+}
+
+// TestTheProviderIsBelieved: a key provider that is away is forgiven for a while, one that says no at once; and keys that were
+// shredded open nothing although the provider is away.
+func TestTheProviderIsBelieved(t *testing.T) {
+	away, no := fault.New(fault.Unavailable, "away", nil), fault.New(fault.Denied, "its right was taken", nil)
+	tests := []struct {
+		name  string
+		err   error
+		shred bool
+		after time.Duration
+		opens bool
+	}{
+		{"away for a moment", away, false, 2 * time.Minute, true},
+		{"away for long", away, false, 20 * time.Minute, false},
+		{"says no", no, false, 2 * time.Minute, false},
+		{"shredded", nil, true, 2 * time.Minute, false},
+		{"shredded while the provider is away", away, true, 2 * time.Minute, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			now, keys, wrap := time.Now(), &shelf{}, &service{plainWrap: plainWrap{"w"}}
+			v := &Vault{Keys: keys, Wrap: wrap, Now: func() time.Time { return now }}
+			signer := &Signer{Keys: keys, Wrap: wrap, Now: v.Now}
+			c := connection()
+			if err := v.Seal(t.Context(), &c, threeSecrets); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := signer.MAC(t.Context(), "", nil); err != nil {
+				t.Fatal(err)
+			}
+			wrap.no = test.err
+			if test.shred {
+				keys.mu.Lock()
+				keys.keys = nil
+				keys.mu.Unlock()
+			}
+			now = now.Add(test.after)
+			if _, err := v.Open(t.Context(), c); (err == nil) != test.opens {
+				t.Errorf("opens: %v", err)
+			}
+			if _, _, err := signer.MAC(t.Context(), "", nil); test.err == no && err == nil {
+				t.Error("a keycard was signed with a key that the provider refuses")
+			}
+		})
+	}
+}
+
+// TestAKeyThatIsNotReadYet: what another replica sealed with its newest key is not broken here, only not known.
+func TestAKeyThatIsNotReadYet(t *testing.T) {
+	now, keys := time.Now(), &shelf{}
+	clock := func() time.Time { return now }
+	wrap := &service{plainWrap: plainWrap{"w"}}
+	behind, ahead := &Vault{Keys: keys, Wrap: wrap, Now: clock}, &Vault{Keys: keys, Wrap: plainWrap{"w"}, Now: func() time.Time { return now.Add(time.Hour) }}
+	c := connection()
+	if err := behind.Seal(t.Context(), &c, threeSecrets); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Rotation{Vault: behind}).Rotate(t.Context(), c.Tenant); err != nil {
+		t.Fatal(err)
+	}
+	if err := ahead.Seal(t.Context(), &c, threeSecrets); err != nil { // its clock is wrong
+		t.Fatal(err)
+	}
+	now = now.Add(10 * time.Second)
+	wrap.no = fault.New(fault.Unavailable, "away", nil)
+	if _, err := behind.Open(t.Context(), c); err == nil || errors.Is(err, ErrSealed) {
+		t.Errorf("while the provider is away: %v, which has its person asked to connect again", err)
+	}
+	wrap.no = nil
+	if s, err := behind.Open(t.Context(), c); err != nil || s.Access.Expose() != "access-token" {
+		t.Errorf("with a key that is not read yet: %v", err)
+	}
+	c.Access = append([]byte{format, 1, 9, 9, 9, 9}, c.Access[6:]...)
+	if _, err := behind.Open(t.Context(), c); !errors.Is(err, ErrSealed) {
+		t.Errorf("with a key that there never was: %v", err)
+	}
+}
