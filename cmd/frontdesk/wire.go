@@ -203,7 +203,7 @@ func (d *desk) join(cfg *Config) error {
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
-	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener) { _ = d.egress.Serve(l) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
+	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
 		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,

@@ -107,7 +107,7 @@ type Holding struct {
 
 // InSession reports that a request could not be booked on one call.
 func (h *Holding) InSession() bool {
-	return h.Ticket.Kind == identity.TicketSession && string(h.Call) == h.Ticket.Txn
+	return h.Ticket.Kind != identity.TicketCall && string(h.Call) == h.Ticket.Txn
 }
 
 // Flows is what issuer and portal use to send people away and take them back.

@@ -28,7 +28,7 @@ func (b *Broker) Holder(ctx context.Context, t identity.Tenant, ticket string) (
 	if !b.Access.Alive(h.Caller) {
 		return nil, booking.ErrEnded
 	}
-	if k.Kind == identity.TicketSession {
+	if k.Kind != identity.TicketCall {
 		h.Call = b.calls.InSession(h.Call)
 		if e := b.calls.Get(h.Call); e != nil {
 			h.Caller = e.Caller // as the call that is open was decided

@@ -35,7 +35,7 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		c.door = &door{Addr: c.Conn.LocalAddr(), authority: authority}
+		c.door = &door{Addr: c.Conn.LocalAddr(), authority: authority, process: doorOf(r).process}
 		go p.meet(c)
 		return nil
 	}

@@ -90,6 +90,9 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := p.atHome(r, holding.Ticket); err != nil {
+		return err
+	}
 	// What the keycard opened ends with it, a body that never comes and an answer that nobody reads among it.
 	_, _ = c.SetReadDeadline(holding.Ticket.Expires), c.SetWriteDeadline(holding.Ticket.Expires)
 	ctx, cancel := context.WithDeadline(r.Context(), holding.Ticket.Expires)
@@ -160,7 +163,7 @@ func (p *Proxy) whileValid(ctx context.Context, l broker.Lease) (context.Context
 }
 
 func session(h *broker.Holding) audit.CallID {
-	if h.Ticket.Kind == identity.TicketSession {
+	if h.Ticket.Kind != identity.TicketCall {
 		return audit.CallID(h.Ticket.Txn)
 	}
 	return ""
@@ -170,7 +173,7 @@ func session(h *broker.Holding) audit.CallID {
 // passes the message on passes on a sentence that an agent can act on.
 func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, code := http.StatusInternalServerError, "internal"
-	if isUpgrade(r) {
+	if isUpgrade(r) || r.Method == http.MethodConnect { // what was sent behind it already is no request
 		w.Header().Set("Connection", "close")
 	}
 	if _, ok := errors.AsType[*catalog.Needed](err); ok {

@@ -5,17 +5,21 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha1" // #nosec: what RFC 6455 asks for
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/andybalholm/brotli"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
 )
 
@@ -432,4 +436,38 @@ func TestAccessEnds(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 	_ = resp.Body.Close()
+}
+
+// TestKeycardsAtHome: the keycard of a process is good on the listener in its sandbox, and that one takes no other; by every door.
+func TestKeycardsAtHome(t *testing.T) {
+	s := newStage(t)
+	at := map[string]string{"outside": s.addr}
+	for name, act := range map[string]audit.CallID{"own": "1.7", "another's": "1.8"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[name] = l.Addr().String()
+		go func() { _ = s.ServeProcess(l, act) }() // ends with the stage
+	}
+	direct := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots}}, Timeout: 20 * time.Second}
+	for name, addr := range at {
+		proxy := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: addr}), TLSClientConfig: &tls.Config{RootCAs: s.roots}, ForceAttemptHTTP2: true}}
+		for _, door := range []struct {
+			name   string
+			client *http.Client
+			url    string
+		}{{"base URL", direct, "http://" + addr + "/egress/plain/echo"}, {"base URL over TLS", direct, "https://" + addr + "/egress/plain/echo"}, {"absolute form", proxy, s.plain.url + "/echo"}, {"CONNECT", proxy, s.secure.url + "/echo"}} {
+			for card, home := range map[string]string{processCard: "own", keycard: "outside"} {
+				s.plain.forget()
+				s.secure.forget()
+				got := do(t, door.client, request(t, http.MethodGet, door.url, nil, "Authorization", "Bearer "+card))
+				reached := len(s.plain.seen()) + len(s.secure.seen())
+				if good := home == name; good != (got.StatusCode == http.StatusOK) || good != (reached == 1) || !good && !strings.Contains(got.body, "invalid_token") {
+					t.Errorf("%s, listener %s, a keycard of %s: %s, %d reached the API", door.name, name, home, got.Status, reached)
+				}
+			}
+		}
+		proxy.CloseIdleConnections()
+	}
 }

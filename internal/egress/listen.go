@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -26,6 +28,7 @@ type door struct {
 	net.Addr
 	authority string // of a tunnel: host and port in canonical form; "" = egress itself
 	scheme    string // of a tunnel, as its first byte told
+	process   string // of a listener in a sandbox: the act of the process that runs there
 }
 
 func doorOf(r *http.Request) *door {
@@ -140,8 +143,29 @@ func (p *Proxy) begin() {
 }
 
 // Serve takes connections from a listener, which it closes in the end, as http.Server.Serve does. Many listeners may be
-// served at once, a sandbox's own among them.
-func (p *Proxy) Serve(l net.Listener) error {
+// served at once.
+func (p *Proxy) Serve(l net.Listener) error { return p.serveAt(l, "") }
+
+// ServeProcess is Serve for the listener in a hosted server's sandbox. The keycard of the process is good there and nowhere
+// else, and no other one is good there: whoever gets to see it outside holds nothing.
+func (p *Proxy) ServeProcess(l net.Listener, act audit.CallID) error {
+	return p.serveAt(l, string(act))
+}
+
+// atHome checks that a process's keycard came from its own sandbox, and any other from outside of all.
+func (p *Proxy) atHome(r *http.Request, t identity.Ticket) error {
+	home := ""
+	if t.Kind == identity.TicketProcess {
+		home = t.Txn
+	}
+	if from := doorOf(r).process; from != home {
+		p.Log.Warn("egress: a keycard came from elsewhere than where it was given; whoever sent it should not have it", "tenant", t.Tenant, "server", t.Server, "of_process", home, "from_process", from)
+		return errTicket
+	}
+	return nil
+}
+
+func (p *Proxy) serveAt(l net.Listener, process string) error {
 	p.begin()
 	defer func() { _ = l.Close() }()
 	p.in.mu.Lock()
@@ -154,7 +178,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err == nil {
-			go p.meet(&doored{Conn: c, door: &door{Addr: c.LocalAddr()}})
+			go p.meet(&doored{Conn: c, door: &door{Addr: c.LocalAddr(), process: process}})
 			continue
 		}
 		p.in.mu.Lock()

@@ -51,8 +51,8 @@ type Card struct {
 // Hosts runs the hosted servers of one replica. Exported fields are required, but for CA. Safe for concurrent use.
 type Hosts struct {
 	Catalog *catalog.Catalog
-	// Serve lets egress answer on a process's own listener. It returns when that is closed.
-	Serve func(l net.Listener)
+	// Serve lets egress answer on a process's own listener, to the keycard of that act. It returns when the listener is closed.
+	Serve func(l net.Listener, act audit.CallID)
 	// CA is the PEM of the authority that opens HTTPS at egress; nil or empty where there is none, and then a server finds
 	// its API by a base URL alone.
 	CA  func() []byte

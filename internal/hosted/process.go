@@ -110,7 +110,7 @@ func (p *process) exec() error {
 		return err
 	}
 	p.cell = cell
-	go p.hosts.Serve(cell.Listener)
+	go p.hosts.Serve(cell.Listener, p.card.Act)
 	if err := cell.Run(prog.Argv, p.environment()); err != nil {
 		cell.Kill()
 		return err

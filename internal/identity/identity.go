@@ -137,6 +137,7 @@ type TicketKind string
 const (
 	TicketCall    TicketKind = "call"    // one call, until it ends
 	TicketSession TicketKind = "session" // one MCP session of one user at one server
+	TicketProcess TicketKind = "process" // one process of a server that we run, and nowhere but in its own sandbox
 )
 
 // Ticket is what a transaction token (the keycard) says. It names a call or a session, never a person: egress finds
@@ -144,7 +145,7 @@ const (
 type Ticket struct {
 	Tenant  Tenant
 	Kind    TicketKind
-	Txn     string // audit.CallID, or the session's id
+	Txn     string // audit.CallID, or the id of the session or process
 	Server  string
 	Expires time.Time
 }

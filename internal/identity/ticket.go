@@ -113,7 +113,7 @@ func (t *Tickets) read(body []byte) (Ticket, error) {
 		return Ticket{}, errTicket
 	}
 	expires := time.Unix(c.Expires, 0)
-	if !t.Now().Before(expires) || (c.Kind != TicketCall && c.Kind != TicketSession) {
+	if !t.Now().Before(expires) || (c.Kind != TicketCall && c.Kind != TicketSession && c.Kind != TicketProcess) {
 		return Ticket{}, errTicket
 	}
 	return Ticket{Tenant: c.Tenant, Kind: c.Kind, Txn: c.Txn, Server: c.Server, Expires: expires}, nil

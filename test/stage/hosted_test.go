@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,20 +22,11 @@ import (
 // program builds a command of the world where a sandbox may read it.
 func program(t *testing.T, name string) (dir, path string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "frontdesk-test-")
+	dir, path, err := stage.Program(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	path = filepath.Join(dir, name)
-	c := exec.Command("go", "build", "-o", path, "frontdesk.dev/frontdesk/test/world/cmd/"+name)
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return dir, path
 }
 
@@ -93,11 +82,14 @@ func call(t *testing.T, a *world.Agent, tool string, args map[string]any) *mcp.C
 }
 
 // own is a stage with the world's stdio server behind /mcp/own.
-func own(t *testing.T) *stage.Stage {
+func own(t *testing.T) *stage.Stage { return ownWith(t, stage.Options{}) }
+
+func ownWith(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
 	dir, path := program(t, "stdio")
-	return start(t, stage.Options{Servers: fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
-`, path, dir)})
+	o.Servers = fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
+`, path, dir)
+	return start(t, o)
 }
 
 // running are the processes of hosted servers.
@@ -198,4 +190,10 @@ func TestHostedEras(t *testing.T) {
 			})
 		}
 	}
+}
+
+// text calls a tool with a text, and gives what it says.
+func text(t *testing.T, a *world.Agent, tool, with string) string {
+	t.Helper()
+	return world.Text(call(t, a, tool, map[string]any{"text": with}))
 }

@@ -35,6 +35,7 @@ type Options struct {
 	Database string // PostgreSQL DSN; SQLite where empty
 	Replicas int    // processes over one database; 1 where 0
 	Tracker  world.TrackerConfig
+	Egress   string   // YAML beside its listen address, after a comma
 	Callback []string // names of further upstreams that the tracker's client may come back to
 	Refresh  string   // YAML of the tracker's refresh rules; those of a strict vendor where empty
 
@@ -131,6 +132,28 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("frontdesk does not build: %w\n%s", err, said)
 	}
 	return out, nil
+}
+
+// Program builds a command of package world where a sandbox may read it. Remove dir when it is used no more.
+func Program(ctx context.Context, name string) (dir, path string, err error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", "", err
+	}
+	if dir, err = os.MkdirTemp("/var/tmp", "frontdesk-test-"); err != nil {
+		return "", "", err
+	}
+	path = filepath.Join(dir, name)
+	c := exec.CommandContext(ctx, "go", "build", "-o", path, "./test/world/cmd/"+name)
+	c.Dir, c.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	said, err := c.CombinedOutput()
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		return "", "", errors.Join(fmt.Errorf("%s does not build: %w\n%s", name, err, said), os.RemoveAll(dir))
+	}
+	return dir, path, nil
 }
 
 func moduleRoot() (string, error) {
@@ -278,7 +301,7 @@ func (s *Stage) Config(d *Desk, o Options) string {
 	host := strings.TrimPrefix
 	return fmt.Sprintf(`public_url: %s
 listen: "%s"
-egress: {listen: "%s"}
+egress: {listen: "%s"%s}
 ops: {listen: "%s"}
 data_dir: %s
 %sidp: {issuer: %s, client_id: frontdesk, client_secret: file:idp.secret, audiences: ["api://frontdesk"]}
@@ -310,7 +333,7 @@ providers:
   issues: {url: %s, upstreams: [tracker], allow: %s}
   modern: {url: %s, upstreams: [tracker], allow: %s}
   tracker: {url: %s, upstreams: [tracker], deliver: header, allow: %s}
-%s%s`, d.Public, d.listen, host(d.Egress, "http://"), host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
+%s%s`, d.Public, d.listen, host(d.Egress, "http://"), o.Egress, host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
 		refresh, s.Tracker.URL(), o.providers(s.Tracker.URL()), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
 }
 

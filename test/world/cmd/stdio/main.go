@@ -123,11 +123,15 @@ func slow(ctx context.Context, req *mcp.CallToolRequest, in text) string {
 
 // api asks the tracker, knowing of nothing but what its environment says.
 func api(ctx context.Context, method, path string) string {
+	return apiAs(ctx, method, path, os.Getenv("TRACKER_TOKEN"))
+}
+
+func apiAs(ctx context.Context, method, path, token string) string {
 	r, err := http.NewRequestWithContext(ctx, method, os.Getenv("TRACKER_URL")+path, nil)
 	if err != nil {
 		return err.Error()
 	}
-	r.Header.Set("Authorization", "Bearer "+os.Getenv("TRACKER_TOKEN"))
+	r.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err.Error()
