@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -450,8 +452,8 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		}}
 		people := d.flows()
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
-			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Given: d.db, Browser: browser, Pages: issuerPages{pages}, Log: d.log, Now: d.now}).Mount(mux, t, p)
-		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault,
+			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Given: d.db, Browser: browser, Pages: issuerPages{pages, d}, Log: d.log, Now: d.now}).Mount(mux, t, p)
+		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault, Endings: d.db,
 			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
 	}
@@ -469,10 +471,40 @@ func (d *desk) agent(ctx context.Context, t identity.Tenant, id identity.ClientI
 	return portal.Agent{Name: name, Host: host, Unverified: unverified}
 }
 
-// issuerPages shows the issuer's pages with the frame of all.
-type issuerPages struct{ *web.Pages }
+// toolsFor counts what a person could call. Only a page shows it: what cannot be found out is left out.
+func (d *desk) toolsFor(ctx context.Context, c issuer.Consent) issuer.Tools {
+	known := d.gateway.Tools(c.Tenant, catalog.ServerName(c.Server))
+	names := slices.Sorted(maps.Keys(known))
+	s := d.catalog.Server(c.Tenant, catalog.ServerName(c.Server))
+	u, err := d.db.User(ctx, c.Tenant, c.User)
+	if err != nil || s == nil {
+		return issuer.Tools{}
+	}
+	who := &identity.Caller{Tenant: u.Tenant, User: u.ID, IDP: u.IDP, Subject: u.Subject, Name: u.Name, Groups: u.Groups, Client: c.Client, Issued: d.now(), Expires: c.Until}
+	see, err := d.broker.Visible(ctx, who, s, "tools/call", names)
+	if err != nil {
+		return issuer.Tools{}
+	}
+	var n issuer.Tools
+	for i, name := range names {
+		switch {
+		case see[i] && known[name]:
+			n.Reads++
+		case see[i]:
+			n.Changes++
+		}
+	}
+	return n
+}
 
-func (p issuerPages) Consent(w http.ResponseWriter, _ *http.Request, c issuer.Consent) {
+// issuerPages shows the issuer's pages with the frame of all.
+type issuerPages struct {
+	*web.Pages
+	d *desk
+}
+
+func (p issuerPages) Consent(w http.ResponseWriter, r *http.Request, c issuer.Consent) {
+	c.Tools = p.d.toolsFor(r.Context(), c)
 	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmpOr(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
 }
 

@@ -44,6 +44,10 @@ type Request struct {
 	Expires    time.Time
 }
 
+// GoesOn ends the link of a request whose agent goes on by itself once it is answered. Whose link has no such end has to be asked
+// again. It only words a page: anybody may put it there.
+const GoesOn = "?then=on"
+
 // Grant is a user's yes for one client at one server to use his connection to one upstream.
 type Grant struct {
 	Tenant   identity.Tenant

@@ -65,9 +65,9 @@ func (c *call) question(missing []catalog.Missing) []byte {
 	elicits := c.m.Method == "tools/call" || c.m.Method == "prompts/get" || c.m.Method == "resources/read"
 	switch {
 	case c.m.Modern() && elicits && c.m.DeclaresURLElicitation() && !c.inner.unshown:
-		return mcp.InputRequired(c.m.IDBytes(), askKey, short, link, c.seal(q.ID))
+		return mcp.InputRequired(c.m.IDBytes(), askKey, short, link+connect.GoesOn, c.seal(q.ID))
 	case c.session != nil && c.session.URLAsk && c.session.Version == mcp.Version2025November && c.g.watch(c.id, q):
-		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeURLElicitation, short, mcp.URLElicitation(string(q.ID), short, link))
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeURLElicitation, short, mcp.URLElicitation(string(q.ID), short, link+connect.GoesOn))
 	}
 	text := titles + what(q.Missing) + " Ask the user to open the link below (sign-in required), then call this again. The request expires at " +
 		q.Expires.UTC().Format("15:04 UTC") + ".\n" + link

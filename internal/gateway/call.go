@@ -482,7 +482,7 @@ func (c *call) filter(body []byte) []byte {
 		return c.unfit("a list of more than " + strconv.Itoa(maxListed) + " entries")
 	}
 	if c.m.Method == "tools/list" {
-		c.listed(names)
+		c.listed(names, body)
 	}
 	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
 	if method == "" {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -19,7 +20,7 @@ import (
 // trait is what is known of one server.
 type trait struct {
 	modern bool
-	tools  map[string]bool // that stood in any of its lists
+	tools  map[string]bool // that stood in any of its lists; true where the server says that they only read
 }
 
 // traits are those of all servers. The zero traits know nothing.
@@ -56,14 +57,25 @@ func (c *call) spoke(m *mcp.Message) {
 	c.g.traits.get(c.tenant, c.server.Name).modern = true
 }
 
+// Tools are those that a server is known to have, from the lists that it gave so far, and whether it says that they only read.
+func (g *Gateway) Tools(t identity.Tenant, s catalog.ServerName) map[string]bool {
+	g.traits.mu.Lock()
+	defer g.traits.mu.Unlock()
+	return maps.Clone(g.traits.get(t, s).tools)
+}
+
 // listed notes the tools of a list, before anything is taken out of it.
-func (c *call) listed(names []string) {
+func (c *call) listed(names []string, list []byte) {
+	reads, err := mcp.ReadOnly(list)
+	if err != nil || len(reads) != len(names) {
+		return // the names were read from the same list: it cannot be
+	}
 	c.g.traits.mu.Lock()
 	defer c.g.traits.mu.Unlock()
 	t := c.g.traits.get(c.tenant, c.server.Name)
-	for _, n := range names {
-		if len(t.tools) < maxTools {
-			t.tools[n] = true
+	for i, n := range names {
+		if _, known := t.tools[n]; known || len(t.tools) < maxTools {
+			t.tools[n] = reads[i]
 		}
 	}
 }
@@ -71,7 +83,8 @@ func (c *call) listed(names []string) {
 func (c *call) has(tool string) bool {
 	c.g.traits.mu.Lock()
 	defer c.g.traits.mu.Unlock()
-	return c.g.traits.get(c.tenant, c.server.Name).tools[tool]
+	_, known := c.g.traits.get(c.tenant, c.server.Name).tools[tool]
+	return known
 }
 
 func (c *call) isModern() bool {

@@ -128,7 +128,7 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request, t identity.Tenant, 
 		return err
 	}
 	c := Consent{ClientName: client.Name, ClientHost: hostOf(client, p.Redirect), RedirectHost: redirectHost(p.Redirect), Registration: client.How, Server: string(srv.Name),
-		Person: session.Name, Ticket: s.Browser.Seal(purposeConsent, s.Browser.Binding(w, r), plain), Until: s.Now().Add(familyLife)}
+		Tenant: t, User: p.User, Client: p.Client, Person: session.Name, Ticket: s.Browser.Seal(purposeConsent, s.Browser.Binding(w, r), plain), Until: s.Now().Add(familyLife)}
 	if c.Before, c.Changed, err = s.before(r.Context(), t, client, p); err != nil {
 		return err
 	}

@@ -76,6 +76,9 @@ type Consent struct {
 	ClientHost   string // who stands behind it: the host of its document, or of its redirect
 	RedirectHost string
 	Registration Registration
+	Tenant       identity.Tenant
+	User         identity.UserID
+	Client       identity.ClientID
 	Server       string
 	Upstreams    []string
 	Person       string
@@ -83,7 +86,11 @@ type Consent struct {
 	Until        time.Time
 	Before       time.Time // when the person last said yes to this; zero: never
 	Changed      []string  // what has changed since, in words of ours
+	Tools        Tools
 }
+
+// Tools are how many the person could call there, as far as the server's list is known; by what the server says of them.
+type Tools struct{ Reads, Changes int }
 
 const (
 	codeLife    = time.Minute

@@ -54,6 +54,19 @@ func vendorHost(up *catalog.Upstream) string {
 	return ""
 }
 
+// asked are the scopes that the vendor is asked for: also the one without which a connection ends in an hour.
+func asked(up *catalog.Upstream, scopes []string) []string {
+	if vendorHost(up) == "" {
+		return scopes
+	}
+	return up.Provider.OAuth.RefreshScope(scopes)
+}
+
+// goesOn is the page of a request whose agent goes on by itself.
+func (s *Site) goesOn(id connect.RequestID) string {
+	return s.Prefix + "/connect/" + string(id) + connect.GoesOn
+}
+
 var notes = map[catalog.Why]string{
 	catalog.WhyNotConnected: "It is not connected for you yet.",
 	catalog.WhyReconnect:    "It was connected, and has to be connected again.",
@@ -72,6 +85,10 @@ type requestView struct {
 func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q connect.Request) error {
 	view := requestView{Agent: s.Agents(r.Context(), s.Tenant, q.Client), Tool: q.Tool, Refuse: s.Prefix + "/connect/" + string(q.ID) + "/refuse", Created: q.Created, Expires: q.Expires}
 	view.Agent.Name = cmpOr(q.ClientName, view.Agent.Name)
+	back := s.goesOn(q.ID)
+	if "?"+r.URL.RawQuery != connect.GoesOn {
+		back = ""
+	}
 	var titles []string
 	for _, m := range q.Missing {
 		up := s.Catalog.Upstream(s.Tenant, m.Upstream)
@@ -86,7 +103,7 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 		if len(l) > 0 {
 			had = append([]string{}, l[0].Scopes...)
 		}
-		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, m.Scopes, had), Host: vendorHost(up)}
+		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, asked(up, m.Scopes), had), Host: vendorHost(up), Return: back}
 		if m.Reason != "" {
 			k.Note += " " + m.Reason + "."
 		}
@@ -127,7 +144,7 @@ func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 		if err != nil {
 			return err
 		}
-		k := row{Title: up.Title, Host: cmpOr(vendorHost(up), "a page here"), Scopes: inWords(up, n.Wants(up), nil), Action: s.Prefix + "/portal/connect/" + string(up.Name), Return: r.URL.RequestURI()}
+		k := row{Title: up.Title, Host: cmpOr(vendorHost(up), "a page here"), Scopes: inWords(up, asked(up, n.Wants(up)), nil), Action: s.Prefix + "/portal/connect/" + string(up.Name), Return: r.URL.RequestURI()}
 		switch {
 		case len(l) > 0 && l[0].Status == vault.Active:
 			k.Connected, k.Account = true, l[0].Label
@@ -170,7 +187,10 @@ func (s *Site) keyPage(w http.ResponseWriter, v visit, up *catalog.Upstream, f *
 }
 
 // doneView is the page after an account was connected.
-type doneView struct{ Account, More, Return, Pages, Other, Title string }
+type doneView struct {
+	Account, More, Return, Pages, Other, Title string
+	Asked, GoesOn                              bool // by an agent; which need not be told to try again
+}
 
 // done says what is connected now, and whether more is asked for.
 func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
@@ -190,8 +210,15 @@ func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
 		title += " as " + web.Name(l[0].Label)
 	}
 	if id := connect.RequestID(q.Get("request")); id != "" {
+		view.Asked = true
+		if view.GoesOn = view.Return == s.goesOn(id); view.GoesOn {
+			view.Return = ""
+		}
 		if req, err := s.Requests.Request(r.Context(), v.Visitor, id); err == nil && req.State == connect.Open {
 			view.More = s.Prefix + "/connect/" + string(id)
+			if view.GoesOn {
+				view.More = s.goesOn(id)
+			}
 		} else if err != nil && fault.KindOf(err) != fault.NotFound && fault.KindOf(err) != fault.Denied {
 			return err
 		}

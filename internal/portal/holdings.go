@@ -35,9 +35,16 @@ type pendingRequest struct {
 	Created, Expires time.Time
 }
 
+// endingRow is a connection that ended here, and that its vendor has not confirmed the end of.
+type endingRow struct {
+	Title string
+	Ended time.Time
+}
+
 type holdingsView struct {
 	Rows    []holding
 	Pending []pendingRequest
+	Ending  []endingRow
 }
 
 var health = map[vault.Status]string{
@@ -80,6 +87,13 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 	}
 	for _, q := range pending {
 		view.Pending = append(view.Pending, pendingRequest{cmpOr(q.ClientName, s.Agents(r.Context(), s.Tenant, q.Client).Name, string(q.Client)), s.Prefix + "/connect/" + string(q.ID), q.Created, q.Expires})
+	}
+	trying, err := s.Endings.EndingsOf(r.Context(), s.Tenant, v.User)
+	if err != nil {
+		return err
+	}
+	for _, e := range trying {
+		view.Ending = append(view.Ending, endingRow{cmpOr(s.title(string(e.Upstream)), string(e.Upstream)), e.Created})
 	}
 	s.render(w, v, "connections", "What is connected for you", view)
 	return nil

@@ -35,6 +35,7 @@ type Site struct {
 	Grants   Grants
 	Catalog  *catalog.Catalog
 	Holdings Holdings
+	Endings  Endings
 	Log      Activity
 	Sessions Sessions
 	Agents   func(ctx context.Context, t identity.Tenant, id identity.ClientID) Agent
@@ -67,6 +68,11 @@ type Grants interface {
 // Holdings lists connections without their secrets (vault.Vault).
 type Holdings interface {
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
+}
+
+// Endings lists what ended here, and not yet at the vendor (the store).
+type Endings interface {
+	EndingsOf(ctx context.Context, t identity.Tenant, u identity.UserID) ([]vault.Ending, error)
 }
 
 // Sessions ends a browser's session on all replicas (identity.Epochs).

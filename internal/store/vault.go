@@ -159,6 +159,11 @@ func (db *DB) DueEndings(ctx context.Context, now time.Time, limit int) ([]vault
 	return endingTable.all(ctx, db.read, "WHERE next <= $1 AND given_up = 0 ORDER BY next, id LIMIT $2", micros(now), limit)
 }
 
+// EndingsOf implements portal.Endings: what a person's vendors have yet to end, the newest first.
+func (db *DB) EndingsOf(ctx context.Context, t identity.Tenant, u identity.UserID) ([]vault.Ending, error) {
+	return endingTable.all(ctx, db.read, "WHERE tenant = $1 AND user_id = $2 ORDER BY created DESC, id", t, u)
+}
+
 // TryEnding implements vault.EndingStore.
 func (db *DB) TryEnding(ctx context.Context, e vault.Ending, next time.Time) (bool, error) {
 	n, err := exec(ctx, db.write, "UPDATE endings SET next = $4, tries = tries + 1 WHERE tenant = $1 AND id = $2 AND tries = $3", e.Tenant, e.ID, e.Tries, micros(next))

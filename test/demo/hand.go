@@ -15,17 +15,25 @@ import (
 )
 
 // agentPage is the agent's chat window: one button a tool, and what came back.
-var agentPage = template.Must(template.New("").Parse(`<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The agent</title><meta name="viewport" content="width=device-width, initial-scale=1">
+var agentPage = template.Must(template.New("").Parse(`<!doctype html><html lang="en"><head><meta charset="utf-8"><title>An employee's agent</title><meta name="viewport" content="width=device-width, initial-scale=1">
 {{if .Busy}}<meta http-equiv="refresh" content="1">{{end}}
-<style>body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}button{font:inherit;padding:.5rem 1rem;margin:.25rem}pre{white-space:pre-wrap;background:#f4f4f4;padding:1rem;border-radius:.5rem}</style></head><body>
+<style>:root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}
+button{font:inherit;min-height:2.75rem;padding:.5rem 1rem;margin:0 .5rem .5rem 0}pre,code{font:.9rem/1.5 ui-monospace,monospace;overflow-wrap:anywhere}
+pre{white-space:pre-wrap;border:1px solid;border-radius:.5rem;padding:1rem;margin:.5rem 0}a{color:inherit}.note{border-left:.25rem solid;padding:.25rem 1rem}li{margin:.25rem 0}</style></head><body><main>
 <h1>An employee's agent</h1>
-<p>It knows one MCP server, <code>{{.Server}}</code>, and nothing else. Sign in as <strong>alice</strong> (at the tracker: <strong>octo-alice</strong>), password <strong>let-me-in</strong>.</p>
-<form method="post">{{range .Tools}}<button name="tool" value="{{.}}">{{.}}</button>{{end}}</form>
-{{if .Link}}<p><strong>The agent opens your browser:</strong> <a href="{{.Link}}" target="_blank">sign in here</a>, let it in, and come back</p>{{end}}
-{{if .Busy}}<p>The agent waits for you …</p>{{end}}
+<p>It knows one MCP server, <code>{{.Server}}</code>, and nothing else. You are <strong>alice</strong> at the company and <strong>octo-alice</strong> at the tracker; both passwords are <strong>let-me-in</strong>.</p>
+<h2>Let it call a tool</h2>
+<form method="post">{{range .Tools}}<button name="tool" value="{{.}}"{{if $.Busy}} disabled{{end}}>{{.}}</button>{{end}}</form>
+{{if .Link}}<p class="note">The agent opened a page for you, in a new tab: <a href="{{.Link}}" target="_blank">sign in here</a>. Let the agent in there, and come back.</p>{{else if .Busy}}<p class="note">The agent is at work …</p>{{end}}
 {{range .Said}}<pre>{{.}}</pre>{{end}}
-<p>Afterwards look at <a href="{{.Portal}}/portal/" target="_blank">what is connected</a> and <a href="{{.Portal}}/portal/activity" target="_blank">what was done in your name</a>; disconnect, and let the agent try again.</p>
-</body></html>`))
+<h2>What to try</h2>
+<ol>
+<li>Let it call <code>whoami</code>. It has to sign you in first, and in the same visit you may connect the tracker, or leave that for later.</li>
+<li>For later: it is told that the tracker is not connected, and shows you a link. Open it, say yes at the tracker, and let the agent try again.</li>
+<li>Look at <a href="{{.Portal}}/portal/" target="_blank">what is connected for you</a> and <a href="{{.Portal}}/portal/activity" target="_blank">what was done in your name</a>.</li>
+<li>Disconnect the tracker there, let the agent try once more, and see it ask again.</li>
+</ol>
+</main></body></html>`))
 
 type chat struct {
 	mu     sync.Mutex

@@ -44,6 +44,8 @@ type Story struct {
 var Stories = []Story{
 	{Name: "consent", First: "Let Claude Code use issues as you?", path: "/consent/document"},
 	{Name: "consent-unverified", First: "use issues as you?", path: "/consent/dynamic"},
+	{Name: "consent-again", First: "Let Claude Code use issues as you?", path: "/consent/again"},
+	{Name: "consent-changed", First: "Let Claude Code use issues as you?", path: "/consent/changed"},
 	{Name: "door", First: "issues works with GitHub. Connect it now?", path: "/door?server=issues", user: "new"},
 	{Name: "door-some", First: "news works with Slack. Connect it now?", path: "/door?server=news"},
 	{Name: "door-optional", First: "GitHub is connected for board", path: "/door?server=board"},
@@ -61,7 +63,9 @@ var Stories = []Story{
 	{Name: "leave", First: "On to GitHub", path: "/connect/new/github", form: url.Values{}},
 	{Name: "key", First: "Paste a key for Datadog", path: "/connect/again/datadog", form: url.Values{}},
 	{Name: "key-wrong", First: "That did not work", path: "/portal/key", form: url.Values{"key": {"wrong"}}},
-	{Name: "done", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github"},
+	{Name: "done", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=answered"},
+	{Name: "done-goes-on", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=answered&return=%2Fconnect%2Fanswered%3Fthen%3Don"},
+	{Name: "done-again", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github"},
 	{Name: "done-more", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=two"},
 	{Name: "done-door", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&return=%2Fdoor%3Fserver%3Dissues"},
 	{Name: "swap", First: "This is another account than before", path: "/portal/key", form: url.Values{"key": {"other"}}},
@@ -197,7 +201,7 @@ func open(dir string) (http.Handler, *web.Browser, error) {
 	}
 	d := &desk{}
 	mux := http.NewServeMux()
-	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
+	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Endings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
 	for how, c := range map[string]issuer.Consent{
 		"document": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDocument},
 		"changed": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "claude.ai", Registration: issuer.RegisteredDocument, Before: Now.AddDate(0, -1, 0),
@@ -206,6 +210,9 @@ func open(dir string) (http.Handler, *web.Browser, error) {
 		"dynamic": {ClientName: "Claude Code <b>Official</b>", ClientHost: "127.0.0.1", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDynamic},
 	} {
 		c.Server, c.Upstreams, c.Person, c.Ticket, c.Until = "issues", []string{"GitHub"}, "Alice Arden", "ticket", Now.Add(90*24*time.Hour)
+		if c.Before.IsZero() && c.Registration == issuer.RegisteredDocument { // somebody has listed the tools before
+			c.Tools = issuer.Tools{Reads: 14, Changes: 6}
+		}
 		mux.HandleFunc("GET /consent/"+how, func(w http.ResponseWriter, _ *http.Request) {
 			pages.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(c.ClientName) + " use " + c.Server + " as you?", Person: c.Person, View: c})
 		})
@@ -285,6 +292,13 @@ func (*desk) Connections(_ context.Context, _ identity.Tenant, u identity.UserID
 		}
 	}
 	return l, nil
+}
+
+func (*desk) EndingsOf(_ context.Context, _ identity.Tenant, u identity.UserID) ([]vault.Ending, error) {
+	if u != "alice" {
+		return nil, nil
+	}
+	return []vault.Ending{{Upstream: "slack", Created: Now.Add(-25 * time.Minute)}}, nil
 }
 
 func request(id string) connect.Request {

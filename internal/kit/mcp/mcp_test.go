@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -247,5 +248,16 @@ func BenchmarkScan1KB(b *testing.B) {
 		if _, err := mcp.Scan(body); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	answer := []byte(`{"result":{"tools":[{"name":"a","annotations":{"readOnlyHint":true}},{"name":"b"},{"name":"c","annotations":{"readOnlyHint":"true"}},{"name":"d","annotations":{"readOnlyHint":false}},{"name":"e","annotations":7}]}}`)
+	got, err := mcp.ReadOnly(answer)
+	if want := []bool{true, false, false, false, false}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if _, err := mcp.ReadOnly([]byte(`{"result":{}}`)); !errors.Is(err, mcp.ErrNotList) {
+		t.Errorf("no list: %v", err)
 	}
 }

@@ -117,6 +117,20 @@ func ListNames(method string, answer []byte) ([]string, error) {
 	return names, nil
 }
 
+// ReadOnly says of each tool of an answer to tools/list whether its server calls it one that only reads (annotations.readOnlyHint).
+// It is the server's word, and no more than that.
+func ReadOnly(answer []byte) ([]bool, error) {
+	entries, err := listEntries("tools/list", answer)
+	if err != nil {
+		return nil, err
+	}
+	l := make([]bool, len(entries))
+	for i, e := range entries {
+		l[i] = string(Lookup(answer[e.Start:e.End], "annotations", "readOnlyHint")) == "true"
+	}
+	return l, nil
+}
+
 // FilterList takes out the entries whose keep is false, with their commas; every other byte stays.
 func FilterList(method string, answer []byte, keep []bool) ([]byte, error) {
 	entries, err := listEntries(method, answer)

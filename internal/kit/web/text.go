@@ -66,6 +66,14 @@ func Ago(t, now time.Time) string {
 	d, suffix, prefix := now.Sub(t), " ago", ""
 	if t.After(now) {
 		d, suffix, prefix = t.Sub(now), "", "in "
+		switch { // what was promised for 90 days a moment ago still lasts 90 days, not 89
+		case d >= 47*time.Hour:
+			d = d.Round(24 * time.Hour)
+		case d >= 119*time.Minute:
+			d = d.Round(time.Hour)
+		case d >= time.Minute:
+			d = d.Round(time.Minute)
+		}
 	}
 	n, unit := int(d.Minutes()), "minute"
 	switch {

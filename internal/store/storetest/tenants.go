@@ -95,6 +95,9 @@ var byTenant = map[string]strange{
 	"Unused": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Unused(ctx, theirs, day.Add(24*time.Hour), 10)
 	},
+	"EndingsOf": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.EndingsOf(ctx, theirs, s.ending.User)
+	},
 	"TryEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		s.ending.Tenant = theirs
 		return db.TryEnding(ctx, s.ending, day)

@@ -156,6 +156,8 @@ func endings(t *testing.T, a, b *store.DB) {
 	same(t, must(b.DueEndings(ctx, day, 10))(t), []vault.Ending{first})
 	same(t, must(b.DueEndings(ctx, day.Add(time.Hour), 10))(t), []vault.Ending{first, second})
 	same(t, must(b.DueEndings(ctx, day.Add(time.Hour), 1))(t), []vault.Ending{first})
+	same(t, must(b.EndingsOf(ctx, ours, first.User))(t), []vault.Ending{first, second})
+	same(t, must(b.EndingsOf(ctx, ours, "somebody else"))(t), nil)
 	var won atomic.Int64
 	race(a, b, func(_ int, db *store.DB) {
 		if got, err := db.TryEnding(ctx, first, day.Add(2*time.Hour)); step(t, got, err) {
