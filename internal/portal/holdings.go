@@ -37,8 +37,9 @@ type pendingRequest struct {
 
 // endingRow is a connection that ended here, and that its vendor has not confirmed the end of.
 type endingRow struct {
-	Title string
-	Ended time.Time
+	Title   string
+	Ended   time.Time
+	GivenUp bool
 }
 
 type holdingsView struct {
@@ -93,7 +94,7 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 		return err
 	}
 	for _, e := range trying {
-		view.Ending = append(view.Ending, endingRow{cmpOr(s.title(string(e.Upstream)), string(e.Upstream)), e.Created})
+		view.Ending = append(view.Ending, endingRow{cmpOr(s.title(string(e.Upstream)), string(e.Upstream)), e.Created, !e.GivenUp.IsZero()})
 	}
 	s.render(w, v, "connections", "What is connected for you", view)
 	return nil

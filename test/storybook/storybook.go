@@ -298,7 +298,7 @@ func (*desk) EndingsOf(_ context.Context, _ identity.Tenant, u identity.UserID) 
 	if u != "alice" {
 		return nil, nil
 	}
-	return []vault.Ending{{Upstream: "slack", Created: Now.Add(-25 * time.Minute)}}, nil
+	return []vault.Ending{{Upstream: "slack", Created: Now.Add(-25 * time.Minute)}, {Upstream: "github", Created: Now.Add(-50 * time.Hour), GivenUp: Now.Add(-30 * time.Hour)}}, nil
 }
 
 func request(id string) connect.Request {
