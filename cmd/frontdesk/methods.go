@@ -55,7 +55,7 @@ type AssertionMethod struct {
 	Subject    string            `yaml:"subject" doc:"frontdesk (default): we sign; or the person's own id_token or access_token is the assertion"`
 	Audience   string            `yaml:"audience" doc:"aud of what we sign; default: token_endpoint"`
 	Issuer     string            `yaml:"assertion_issuer" doc:"iss of what we sign; default: client_id, else our issuer"`
-	Person     string            `yaml:"person" doc:"what the upstream knows people by: subject (default), email, name or user (our id)"`
+	Person     string            `yaml:"person" doc:"what the upstream knows people by: subject (default), email (none where the IdP says it is not verified), name or user (our id)"`
 	PrivateKey conf.Secret       `yaml:"private_key" doc:"PEM key to sign with, RSA or P-256; default: a key of ours, published at public_url/jwks"`
 	KeyID      string            `yaml:"key_id" doc:"kid of private_key"`
 	Lifetime   *conf.Duration    `yaml:"lifetime" doc:"of what we sign; default 3m, at most 1h"`
@@ -205,6 +205,10 @@ func (k *checker) methods(t identity.Tenant, at string, u Upstream, p *catalog.P
 			k.wrong(here, fmt.Sprintf("there is no method %q", m.Kind), help)
 			continue
 		}
+		if slices.ContainsFunc(entries[:i], func(e Method) bool { return e.Kind == m.Kind }) { // their secrets are told apart by it
+			k.wrong(here, fmt.Sprintf("the method %q stands twice", m.Kind), "an upstream has one of a kind: make another upstream for the second")
+			continue
+		}
 		k.suits(here, at, m, u, p)
 		l = append(l, k.method(t, here, m, u, p))
 	}
@@ -245,6 +249,9 @@ func (k *checker) method(t identity.Tenant, here string, m *Method, u Upstream, 
 		case "", catalog.ClientBasic, catalog.ClientPost, catalog.ClientJWT, catalog.ClientNone:
 		default:
 			k.wrong(here+".client_auth", "client_auth is client_secret_basic, client_secret_post, private_key_jwt or none", "")
+		}
+		if own := r.ClientID != "" && r.ClientID != u.ClientID; own && r.ClientSecret.IsZero() && !u.ClientSecret.IsZero() && out.Auth != catalog.ClientJWT && out.Auth != catalog.ClientNone {
+			k.wrong(here+".client_id", "this client has no secret of its own, and the upstream's is another client's", "add client_secret, or client_auth: none or private_key_jwt")
 		}
 	}
 	endpoint := func(u *conf.URL) {

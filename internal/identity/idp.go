@@ -106,14 +106,15 @@ func (p *IdP) Endpoint(ctx context.Context) (oauth.Endpoint, error) {
 
 // idTokenClaims are those that we read (OpenID Connect Core, section 2).
 type idTokenClaims struct {
-	Nonce    string   `json:"nonce"`
-	AtHash   string   `json:"at_hash"`
-	AZP      string   `json:"azp"`
-	Name     string   `json:"name"`
-	Email    string   `json:"email"`
-	AuthTime int64    `json:"auth_time"`
-	ACR      string   `json:"acr"`
-	AMR      []string `json:"amr"`
+	Nonce    string         `json:"nonce"`
+	AtHash   string         `json:"at_hash"`
+	AZP      string         `json:"azp"`
+	Name     string         `json:"name"`
+	Email    string         `json:"email"`
+	Verified jsontext.Value `json:"email_verified"`
+	AuthTime int64          `json:"auth_time"`
+	ACR      string         `json:"acr"`
+	AMR      []string       `json:"amr"`
 }
 
 // Read verifies the ID token that came with an access token, and says who it names. At a sign-in, nonce is the one that was
@@ -149,7 +150,7 @@ func (p *IdP) Read(ctx context.Context, t oauth.Token, nonce string) (User, Auth
 	if groups == nil {
 		groups = []string{} // no groups is a statement: what was there before is gone
 	}
-	return User{Tenant: p.Tenant, IDP: p.Name, Subject: subject, Name: k.Name, Email: k.Email, Groups: groups}, auth, nil
+	return User{Tenant: p.Tenant, IDP: p.Name, Subject: subject, Name: k.Name, Email: email(k.Email, k.Verified), Groups: groups}, auth, nil
 }
 
 var errOtherSignIn = fault.New(fault.Unauthenticated, "the sign-in is the answer to another question; start again", nil)

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"slices"
@@ -179,9 +180,11 @@ func (v *Verifier) own(ctx context.Context, iss Issuer, claims oauth.Claims) (*C
 type idpClaims struct {
 	ClientID string         `json:"client_id"`
 	AZP      string         `json:"azp"`
+	CID      string         `json:"cid"`
 	Scope    string         `json:"scope"`
 	Name     string         `json:"name"`
 	Email    string         `json:"email"`
+	Verified jsontext.Value `json:"email_verified"`
 	AuthTime int64          `json:"auth_time"`
 	ACR      string         `json:"acr"`
 	AMR      []string       `json:"amr"`
@@ -213,9 +216,7 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims oauth.Claims)
 	}
 	c := &Caller{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Client: ClientID(k.ClientID), Actors: k.Actor.chain(), Scopes: scopes(k.Scope),
 		Issued: claims.IssuedAt, Expires: claims.Expires, Auth: Authentication{ACR: k.ACR, AMR: k.AMR}, Groups: groups}
-	if c.Client == "" {
-		c.Client = ClientID(k.AZP)
-	}
+	c.Client = cmp.Or(c.Client, ClientID(k.AZP), ClientID(k.CID))
 	if k.AuthTime != 0 {
 		c.Auth.Time = time.Unix(k.AuthTime, 0)
 	}
@@ -224,12 +225,21 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims oauth.Claims)
 		c.Service, c.Name = subject, subject
 		return c, nil
 	}
-	u, err := v.Users.EnsureUser(ctx, User{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Name: k.Name, Email: k.Email, Groups: groups})
+	u, err := v.Users.EnsureUser(ctx, User{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Name: k.Name, Email: email(k.Email, k.Verified), Groups: groups})
 	if err != nil {
 		return nil, err
 	}
 	c.User, c.Name, c.Groups = u.ID, u.Name, u.Groups
 	return c, nil
+}
+
+// email is the address, unless the IdP says that it is not proven (OpenID Connect Core, section 5.1): anybody could claim it. Some say
+// that as text.
+func email(claim string, verified jsontext.Value) string {
+	if v := string(verified); v == "false" || v == `"false"` {
+		return ""
+	}
+	return claim
 }
 
 // scopes reads a scope claim; one that is malformed grants nothing.

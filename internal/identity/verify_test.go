@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"maps"
 	"sync"
@@ -142,6 +143,7 @@ func TestVerify(t *testing.T) {
 		{"ours", d.own.sign(t, "at+jwt", ownClaims(nil)), "alice-id", ""},
 		{"the IdP's: the same person", d.idp.sign(t, "at+jwt", idpClaims(nil)), "alice-id", ""},
 		{"A-015 a workload is no person, whatever its name", d.idp.sign(t, "at+jwt", idpClaims(map[string]any{"client_id": "alice"})), "", "alice"},
+		{"A-015 a workload whose IdP says cid for client_id", d.idp.sign(t, "at+jwt", without(idpClaims(map[string]any{"cid": "alice"}), "client_id")), "", "alice"},
 		{"A-009 an ID token", d.idp.sign(t, "JWT", idpClaims(map[string]any{"nonce": "n"})), "", ""},
 		{"A-009 an ID token that claims to be an access token", d.idp.sign(t, "at+jwt", idpClaims(map[string]any{"nonce": "n"})), "", ""},
 		{"A-009 a transaction token", d.own.sign(t, "txntoken+jwt", ownClaims(nil)), "", ""},
@@ -180,6 +182,26 @@ func TestVerify(t *testing.T) {
 	}
 	if _, err := d.Verify(t.Context(), "acme", resource, tests[0].token); fault.KindOf(err) != fault.Unauthenticated {
 		t.Errorf("another tenant's token was taken: %v", err)
+	}
+}
+
+func without(m map[string]any, name string) map[string]any { delete(m, name); return m }
+
+// TestAnUnprovenAddressIsNone: some upstreams know people by their address, so one that anybody could have claimed is not kept.
+func TestAnUnprovenAddressIsNone(t *testing.T) {
+	d := newDesk(t)
+	for said, want := range map[any]string{nil: "ceo@example.com", true: "ceo@example.com", "true": "ceo@example.com", false: "", "false": ""} {
+		claims := idpClaims(map[string]any{"sub": fmt.Sprint("mallory-", said), "email": "ceo@example.com", "email_verified": said})
+		if said == nil {
+			delete(claims, "email_verified")
+		}
+		c, err := d.Verify(t.Context(), "default", resource, d.idp.sign(t, "at+jwt", claims))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.store.people[c.User].Email; got != want {
+			t.Errorf("email_verified %v: %q is kept, want %q", said, got, want)
+		}
 	}
 }
 
