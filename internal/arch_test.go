@@ -17,7 +17,7 @@ const module = "frontdesk.dev/frontdesk/"
 var floors = [][]string{
 	{"internal/kit/fault", "internal/kit/secret", "internal/kit/outbound", "internal/kit/redact", "internal/kit/conf"},
 	{"internal/kit/oauth", "internal/kit/mcp", "internal/kit/web"},
-	{"internal/identity"},
+	{"internal/identity", "internal/catalog/openapi"},
 	{"internal/catalog", "internal/audit"},
 	{"internal/policy", "internal/policy/pack", "internal/policy/content", "internal/vault", "internal/vault/kms", "internal/hosted/sandbox"},
 	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/hosted", "internal/ending", "internal/catalog/rehearsal"},

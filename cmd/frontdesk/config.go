@@ -129,6 +129,7 @@ type Upstream struct {
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
 	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
+	OpenAPI      string            `yaml:"openapi" doc:"OpenAPI 3 description of the API, a file beside this one; policies can name its operations then (docs/policies.md)"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
 }
 
@@ -442,6 +443,7 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at+".on_leak", "on_leak is clean or cut", "")
 	}
 	slices.Sort(up.Scopes)
+	k.described(at+".openapi", u.OpenAPI, up)
 	if u.URL != nil {
 		up.Origins = append(up.Origins, u.URL.URL)
 	}

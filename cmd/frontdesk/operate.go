@@ -33,14 +33,19 @@ func reloadCommand() *cobra.Command {
 func explainCommand() *cobra.Command {
 	var q admin.Question
 	var args string
-	c := &cobra.Command{Use: "explain --server SERVER --tool TOOL --user USER", Short: "say what would be decided, by which policies, and with which credential method",
-		Example: "  frontdesk explain --user alice --server issues --tool create_issue --args '{\"repo\":\"acme/website\"}'",
+	var api admin.APIRequest
+	c := &cobra.Command{Use: "explain --server SERVER (--tool TOOL | --api METHOD --url URL) --user USER", Short: "say what would be decided, by which policies, and with which credential method",
+		Example: "  frontdesk explain --user alice --server issues --tool create_issue --args '{\"repo\":\"acme/website\"}'\n" +
+			"  frontdesk explain --user alice --server issues --api POST --url https://api.github.com/repos/acme/website/issues --body '{\"title\":\"x\"}'",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if args != "" {
 				if err := json.Unmarshal([]byte(args), &q.Arguments); err != nil {
 					return fmt.Errorf("--args is no JSON object: %w", err)
 				}
+			}
+			if api.Method != "" {
+				q.API = &api
 			}
 			body, err := json.Marshal(q)
 			if err != nil {
@@ -63,13 +68,18 @@ func explainCommand() *cobra.Command {
 	f.StringVar(&q.Client, "client", "", "client_id of the agent")
 	f.StringVar(&q.Server, "server", "", "name of the MCP server")
 	f.StringVar(&q.Tool, "tool", "", "name of the tool")
+	f.StringVar(&api.Method, "api", "", "method of an API request that the server might send, instead of --tool")
+	f.StringVar(&api.URL, "url", "", "its URL, as https://api.example.com/x?y=z")
+	f.StringVar(&api.Body, "body", "", "its body")
+	f.StringVar(&api.Type, "type", "application/json", "the type of its body")
 	f.StringVar(&args, "args", "", "the tool's arguments as JSON")
 	f.StringVar((*string)(&q.Tenant), "tenant", string(identity.DefaultTenant), "tenant")
-	for _, required := range []string{"server", "tool"} {
-		if err := c.MarkFlagRequired(required); err != nil {
-			panic(err) // a flag that does not exist: a slip in the lines above
-		}
+	if err := c.MarkFlagRequired("server"); err != nil {
+		panic(err) // a flag that does not exist: a slip in the lines above
 	}
+	c.MarkFlagsOneRequired("tool", "api")
+	c.MarkFlagsMutuallyExclusive("tool", "api")
+	c.MarkFlagsRequiredTogether("api", "url")
 	return c
 }
 
@@ -82,8 +92,17 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 		verdict = "no: " + e.Refused
 	case !e.Allow:
 		verdict = "no: " + e.Reason
+	case e.WouldDeny:
+		verdict = "yes, because the server is only observed; policy says no: " + e.Reason
 	}
-	fmt.Fprintf(&b, "May %s call %s at %s?  %s\n", cmpOr(q.User, q.Service), q.Tool, q.Server, verdict)
+	what := "call " + q.Tool
+	if q.API != nil {
+		what = "send " + q.API.Method + " " + q.API.URL
+	}
+	fmt.Fprintf(&b, "May %s %s at %s?  %s\n", cmpOr(q.User, q.Service), what, q.Server, verdict)
+	if e.Operation != "" {
+		fmt.Fprintf(&b, "  operation   %s\n", e.Operation)
+	}
 	for _, p := range e.Policies {
 		fmt.Fprintf(&b, "  decided by  %s\n", p)
 	}

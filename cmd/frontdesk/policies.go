@@ -3,12 +3,15 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/openapi"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/policy"
@@ -57,7 +60,7 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 				sources = append(sources, policy.Source{Name: filepath.Base(f), Text: text})
 			}
 		}
-		set, wrong := policy.Compile(policy.Input{Sources: sources, Allows: allows, ReadOnly: readOnly})
+		set, wrong := policy.Compile(policy.Input{Sources: sources, Allows: allows, ReadOnly: readOnly, Operations: c.operations(t, sum)})
 		for _, p := range wrong {
 			if p.Line == 0 {
 				problems = append(problems, c.doc.Problem(p.File, p.Message, p.Help))
@@ -70,6 +73,45 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 	c.digest = hex.EncodeToString(sum.Sum(nil))
 	slices.Sort(c.warnings)
 	return sets, problems
+}
+
+// operations are those that the descriptions of a tenant's upstreams name; the files' digests are written to sum.
+func (c *Config) operations(t identity.Tenant, sum io.Writer) map[string]map[string]bool {
+	all := map[string]map[string]bool{}
+	ups := c.snapshot.Upstreams[t]
+	for _, n := range slices.Sorted(maps.Keys(ups)) {
+		d := ups[n].Described
+		if d == nil {
+			continue
+		}
+		_, _ = sum.Write(d.Sum[:]) // a hash never fails
+		all[string(n)] = map[string]bool{}
+		for _, id := range d.IDs() {
+			all[string(n)][string(n)+"/"+id] = true
+		}
+	}
+	return all
+}
+
+// described reads the description of an upstream's API.
+func (k *checker) described(at, file string, up *catalog.Upstream) {
+	if file == "" {
+		return
+	}
+	path := inDir(k.dir, file)
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > openapi.MaxBytes {
+		k.wrong(at, "there is no file "+file+", or it is larger than 32 MiB", "paths are beside the config file")
+		return
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		k.wrong(at, "the description "+file+" cannot be read", "")
+		return
+	}
+	if up.Described, err = openapi.Read(text); err != nil {
+		k.wrong(at, file+": "+err.Error(), "OpenAPI 3.0 or 3.1, in one file")
+	}
 }
 
 func compare(a, b string) int {

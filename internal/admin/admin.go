@@ -31,18 +31,18 @@ type API struct {
 	People      People
 	Connections Connections
 	Door        broker.Door
-	Explain     Explainer
-	Flows       broker.Flows
-	Catalog     *catalog.Catalog
-	Log         LogReader
-	Events      broker.Notary
-	Reload      func(ctx context.Context) (string, error)
-	Status      func(ctx context.Context) map[string]string
-	Hosted      Hosted
-	Keys        Keys
-	Authority   func() []byte // PEM of egress's certification authority
-	Slog        *slog.Logger
-	Now         func() time.Time
+	Explains
+	Flows     broker.Flows
+	Catalog   *catalog.Catalog
+	Log       LogReader
+	Events    broker.Notary
+	Reload    func(ctx context.Context) (string, error)
+	Status    func(ctx context.Context) map[string]string
+	Hosted    Hosted
+	Keys      Keys
+	Authority func() []byte // PEM of egress's certification authority
+	Slog      *slog.Logger
+	Now       func() time.Time
 	Ends
 }
 
@@ -156,6 +156,7 @@ type Question struct {
 	Server    string                     `json:"server"`
 	Tool      string                     `json:"tool"`
 	Arguments map[string]json.RawMessage `json:"arguments"`
+	API       *APIRequest                `json:"api,omitzero"` // instead of a tool
 }
 
 // Explanation is the live code's answer.
@@ -164,7 +165,9 @@ type Explanation struct {
 	Reason    string                        `json:"reason,omitempty"`
 	Policies  []string                      `json:"policies"`
 	Errors    []string                      `json:"errors,omitempty"`
-	Visible   bool                          `json:"visible"` // the tool is listed for this caller
+	Visible   bool                          `json:"visible"`             // the tool is listed for this caller
+	WouldDeny bool                          `json:"would_deny,omitzero"` // policy says no, and it passes: the server is observed
+	Operation string                        `json:"operation,omitzero"`  // of an API request, by the upstream's description
 	Missing   []catalog.Missing             `json:"missing,omitempty"`
 	Refused   string                        `json:"refused,omitempty"` // why the call would be refused although policy allows it, in a sentence
 	Upstreams map[string][]exchange.Verdict `json:"upstreams"`
@@ -192,6 +195,9 @@ func (a *API) explain(r *http.Request) (any, error) {
 
 // Answer explains one call by the code that would decide it.
 func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server, q Question) (*Explanation, error) {
+	if q.API != nil {
+		return a.answerAPI(ctx, c, s, q.API)
+	}
 	act := broker.Act{Kind: broker.KindCall, Server: s, Method: "tools/call", Name: q.Tool, Arguments: func(names []string) (map[string][]byte, error) {
 		args := map[string][]byte{}
 		for _, n := range names {
@@ -201,12 +207,7 @@ func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server,
 		}
 		return args, nil
 	}}
-	answer, err := a.Door.Ready(ctx, c, act)
-	refused := ""
-	switch fault.KindOf(err) {
-	case fault.Denied, fault.Unauthenticated, fault.Unavailable: // what a call would be told
-		refused, err = fault.Message(err), nil
-	}
+	e, err := a.explained(ctx, c, act)
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +215,7 @@ func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server,
 	if err != nil {
 		return nil, err
 	}
-	e := &Explanation{Allow: answer.Decision.Allow, Reason: answer.Decision.Reason, Policies: answer.Decision.Policies, Errors: answer.Decision.Errors,
-		Visible: seen[0], Missing: answer.Missing, Refused: refused, Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}
+	e.Visible = seen[0]
 	for _, n := range s.Needs {
 		if up := a.Catalog.Upstream(q.Tenant, n.Upstream); up != nil {
 			e.Upstreams[string(n.Upstream)] = a.Explain.Explain(ctx, c, up, n.Wants(up))

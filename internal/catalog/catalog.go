@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/catalog/openapi"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
@@ -76,13 +77,14 @@ type Upstream struct {
 	Name      UpstreamName
 	Title     string // the vendor's name, for pages
 	Provider  *Provider
-	Origins   []*url.URL // scheme and host, with a path prefix on the first where the API has one; the first is the default
-	Aliases   []Alias    // further hosts under which servers address it
-	Methods   []Method   // in the order in which they are tried
-	Scopes    []string   // asked for by default
-	Risk      string     // accept_risk: the operator's reason, "" where nothing needs one
-	WebSocket bool       // connections may be upgraded to WebSockets
-	CutLeaks  bool       // on_leak: an answer that holds the credential is cut off there, not only cleaned
+	Origins   []*url.URL           // scheme and host, with a path prefix on the first where the API has one; the first is the default
+	Aliases   []Alias              // further hosts under which servers address it
+	Methods   []Method             // in the order in which they are tried
+	Scopes    []string             // asked for by default
+	Risk      string               // accept_risk: the operator's reason, "" where nothing needs one
+	WebSocket bool                 // connections may be upgraded to WebSockets
+	Described *openapi.Description // names its operations; nil: nothing does
+	CutLeaks  bool                 // on_leak: an answer that holds the credential is cut off there, not only cleaned
 }
 
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).

@@ -21,9 +21,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
-	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/policy/content"
 )
 
 // Proxy is egress. All fields but Tunnel and Trace are required. It serves any number of listeners (Serve) until Shutdown or Close.
@@ -98,20 +96,13 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithDeadline(r.Context(), holding.Ticket.Expires)
 	defer cancel()
 	r = r.WithContext(ctx)
-	up, err := rt.upstream(holding)
+	act, target, err := rt.act(r, holding)
 	if err != nil {
 		return err
 	}
-	if err := mayUpgrade(r, up); err != nil {
-		return err
-	}
-	target, err := rt.target(up)
-	if err != nil {
-		return err
-	}
+	up := act.Upstream
 	r.Body = guarded(r, ticket)
-	lease, err := p.Door.Open(r.Context(), holding.Caller, broker.Act{Kind: broker.KindAPI, Server: holding.Server, Method: r.Method, Upstream: up,
-		Host: target.Host, Path: target.EscapedPath(), Session: session(holding), Holding: holding, Content: content.Of(r, target, up, false)})
+	lease, err := p.Door.Open(r.Context(), holding.Caller, act)
 	if err != nil {
 		return err
 	}
@@ -160,13 +151,6 @@ func (p *Proxy) whileValid(ctx context.Context, l broker.Lease) (context.Context
 		cancel()
 	})
 	return ctx, func() { timer.Stop(); cancel() }
-}
-
-func session(h *broker.Holding) audit.CallID {
-	if h.Ticket.Kind != identity.TicketCall {
-		return audit.CallID(h.Ticket.Txn)
-	}
-	return ""
 }
 
 // answer is the one switch from kinds to egress's wire. Bodies are JSON that a server's author can read; an MCP server that

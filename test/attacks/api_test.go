@@ -1,12 +1,27 @@
 package attacks_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
 )
+
+// trackerAPI describes a part of the tracker's API, on its first host.
+const trackerAPI = `openapi: 3.0.3
+info: {title: Tracker, version: "1"}
+paths:
+  /issues/{id}:
+    delete: {operationId: issues.delete, responses: {"200": {description: ok}}}
+    get: {operationId: issues.get, responses: {"200": {description: ok}}}
+  /user:
+    get: {operationId: user.get, responses: {"200": {description: ok}}}
+  /search:
+    post: {operationId: search, x-frontdesk-reads: true, responses: {"200": {description: ok}}}
+`
 
 // rules are for the server `ruled` alone.
 const rules = `@id("one-repository") @reason("only acme/website") forbid(principal, action == Action::"api", resource in Server::"ruled")
@@ -17,6 +32,8 @@ when { context.path == "/search" } unless { context.query has repo && context.qu
 when { context.graphql.operation == "mutation" || context.graphql.fields.contains("secrets") };
 @id("no-eval") @reason("no eval") forbid(principal, action == Action::"api", resource in Server::"ruled")
 when { context.path == "/rpc" && context.jsonrpc.method == "eval" };
+@id("no-delete") @reason("nothing is deleted") forbid(principal, action == Action::"api", resource in Operation::"tracker/issues.delete");
+@id("named-only") @reason("only what the description names") forbid(principal, action == Action::"api", resource in Server::"reader") when { context.operation == "" && context.path like "*/named*" };
 `
 
 // request sends one request with a keycard to the tracker's second host, and says whether it came through.
@@ -145,5 +162,76 @@ func TestReadOnlyAndObserved(t *testing.T) {
 	}
 	if _, through := h.request(t, tried, "GET", "/x", "", ""); !through {
 		t.Error("what policy allows does not pass")
+	}
+}
+
+// TestOperations: policy names what the upstream's description names, and refuses what it does not.
+func TestOperations(t *testing.T) {
+	h := foes(t)
+	h.oracles(t)
+	card := h.keycardAt(t, "reader", "alice")
+	for _, tt := range []struct{ method, path, said string }{
+		{"GET", "/user", "octo-alice"}, // by the tracker itself
+		{"DELETE", "/issues/1", "this server may only read from the API|nothing is deleted"},
+		{"POST", "/search", ""}, // marked as reading: it goes on, whatever the tracker makes of it
+		{"GET", "/named/x", "only what the description names"},
+	} {
+		got := send(t, tt.method, h.Desk().Egress+"/egress/tracker"+tt.path, "", "Authorization", "Bearer "+card)
+		denied := strings.Contains(got.Body, `"error":"denied"`)
+		found := false
+		for s := range strings.SplitSeq(tt.said, "|") {
+			found = found || strings.Contains(got.Body, s)
+		}
+		if !found || denied != strings.Contains(tt.said, " ") {
+			t.Errorf("%s %s: %d %s", tt.method, tt.path, got.Status, got.Body)
+		}
+	}
+	out, err := h.Desk().Run("audit", "tail")
+	if err != nil || !strings.Contains(out, `"tool":"tracker/issues.delete"`) || !strings.Contains(out, `"tool":"tracker/user.get"`) {
+		t.Errorf("%v: the log does not name the operations", err)
+	}
+}
+
+// TestExplainOfRequestsIsTheLiveCode: for random requests explain says what egress does.
+func TestExplainOfRequestsIsTheLiveCode(t *testing.T) {
+	h := foes(t)
+	h.oracles(t)
+	rng := rand.New(rand.NewPCG(7, 8))
+	pick := func(l ...string) string { return l[rng.IntN(len(l))] }
+	said := map[bool]int{}
+	for _, server := range []string{"ruled", "reader", "tried"} {
+		card := h.keycardAt(t, server, "alice")
+		for range 25 {
+			method := pick("GET", "POST", "PUT", "DELETE", "HEAD", "TRACE")
+			path := pick("/issues", "/issues/1", "/search?repo=ok", "/search?repo=ok&REPO=x", "/graphql", "/rpc", "/forbidden", "/x/%2e%2e/y", "/user", "/named", "/a?b=%zz", "/graphql/")
+			body := ""
+			if method == "POST" || method == "PUT" {
+				body = pick(`{"repo":"acme/website"}`, `{"repo":"acme/secret"}`, `{"query":"{ a }"}`, `{"query":"mutation { a }"}`, `{"method":"eval"}`, `[]`, `{`, "")
+			}
+			host := h.api.URL
+			before := len(h.api.heard())
+			got := send(t, method, h.second(path), body, "Authorization", "Bearer "+card, "Content-Type", "application/json")
+			through := len(h.api.heard()) > before
+			args := []string{"explain", "--json", "--user", "emp-alice", "--client", "good-agent", "--server", server, "--api", method, "--url", host + path}
+			if body != "" {
+				args = append(args, "--body", body)
+			}
+			out, err := h.Desk().Run(args...)
+			var e struct {
+				Allow           bool
+				Reason, Refused string
+			}
+			if err == nil && json.Unmarshal([]byte(out), &e) != nil {
+				t.Fatalf("%s", out)
+			}
+			says := err == nil && e.Allow && e.Refused == ""
+			if says != through || err == nil && !through && !strings.Contains(got.Body, e.Reason) && method != "HEAD" {
+				t.Errorf("%s: %s %s %s: went through %v (%d %s), explain says %v: %v %s", server, method, path, body, through, got.Status, got.Body, says, err, out)
+			}
+			said[through]++
+		}
+	}
+	if said[true] < 10 || said[false] < 10 {
+		t.Errorf("the requests are one-sided: %v", said)
 	}
 }

@@ -79,6 +79,9 @@ func beginHostile() (*hostile, error) {
 	if err := os.WriteFile(filepath.Join(home, "hide.cedar"), []byte(hide), 0o600); err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(filepath.Join(home, "tracker.openapi.yaml"), []byte(trackerAPI), 0o600); err != nil {
+		return nil, err
+	}
 	evil, api := newStranger(), newStranger()
 	binary, err := built()
 	if err != nil {
@@ -91,7 +94,7 @@ func beginHostile() (*hostile, error) {
 			"  ruled: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n" +
 			"  reader: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], read_only: true}\n" +
 			"  tried: {url: " + evil.URL + "/mcp, upstreams: [tracker], allow: [group:engineering], read_only: true, observe: true}\n",
-		Upstream: "    hosts: [\"" + api.URL + "\"]\n",
+		Upstream: "    hosts: [\"" + api.URL + "\"]\n    openapi: tracker.openapi.yaml\n",
 		Config:   "policies: [hide.cedar]\ntrusted_proxies: [127.0.0.0/8]\n",
 	})
 	if err != nil {

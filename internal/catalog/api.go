@@ -41,3 +41,20 @@ func (u *Upstream) GraphQL(target *url.URL) Endpoint {
 	}
 	return NotGraphQL
 }
+
+// Operation names what a request to a target is, as "github/issues.create", by the upstream's description; "" where that does not
+// say, or there is none. reads: it is marked as changing nothing.
+func (u *Upstream) Operation(method string, target *url.URL) (name string, reads bool) {
+	if u.Described == nil || len(u.Origins) == 0 {
+		return "", false
+	}
+	first, base := u.Origins[0], ""
+	if first.Host == target.Host {
+		base = strings.TrimSuffix(first.EscapedPath(), "/")
+	}
+	id, reads := u.Described.Find(method, target.Host, first.Host == target.Host, base, target.EscapedPath())
+	if id == "" {
+		return "", false
+	}
+	return string(u.Name) + "/" + id, reads
+}
