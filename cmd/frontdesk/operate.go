@@ -37,7 +37,7 @@ func explainCommand() *cobra.Command {
 	c := &cobra.Command{Use: "explain --server SERVER (--tool TOOL | --api METHOD --url URL) --user USER", Short: "say what would be decided, by which policies, and with which credential method",
 		Example: "  frontdesk explain --user alice --server issues --tool create_issue --args '{\"repo\":\"acme/website\"}'\n" +
 			"  frontdesk explain --user alice --server issues --api POST --url https://api.github.com/repos/acme/website/issues --body '{\"title\":\"x\"}'",
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if args != "" {
 				if err := json.Unmarshal([]byte(args), &q.Arguments); err != nil {
