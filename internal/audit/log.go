@@ -397,3 +397,13 @@ func (l *Log) closeUnknown(ctx context.Context, rows []Row, own []string) error 
 	}
 	return nil
 }
+
+// Gap is a chain of one event, for a log that goes on elsewhere than it was written: what happened in between is not in it.
+func Gap(r Record) (Row, error) {
+	id := make([]byte, 8)
+	if _, err := rand.Read(id); err != nil {
+		return Row{}, err
+	}
+	r.Kind = KindEvent
+	return (&chain{writer: hex.EncodeToString(id)}).row(&entry{record: r}), nil
+}

@@ -139,9 +139,11 @@ func appendAround(ctx context.Context, tx *sql.Tx, rows []auditRow) error {
 	return nil
 }
 
+const enlist = "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING"
+
 // enlist makes the writer known, so that its rows are found by what goes from writer to writer.
 func (db *DB) enlist(ctx context.Context, writer string, at time.Time) error {
-	_, err := exec(ctx, db.write, "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING", writer, micros(at))
+	_, err := exec(ctx, db.write, enlist, writer, micros(at))
 	return err
 }
 

@@ -119,5 +119,9 @@ func (db *DB) Proved(ctx context.Context, t identity.Tenant, up catalog.Upstream
 // Restored marks every connection that can be renewed as uncertain, after a restore from a backup: since it was made, vendors
 // may have replaced what is stored here.
 func (db *DB) Restored(ctx context.Context, reason string) (int64, error) {
-	return exec(ctx, db.write, "UPDATE connections SET status = 'uncertain', reason = $1, not_before = 0, "+noLease+" WHERE refreshes AND status IN ('active', 'suspect', 'uncertain')", reason)
+	return db.restored(ctx, db.write, reason)
+}
+
+func (db *DB) restored(ctx context.Context, q querier, reason string) (int64, error) {
+	return exec(ctx, q, "UPDATE connections SET status = 'uncertain', reason = $1, not_before = 0, "+noLease+" WHERE refreshes AND status IN ('active', 'suspect', 'uncertain')", reason)
 }

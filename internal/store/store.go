@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -58,13 +59,26 @@ var migrations embed.FS
 
 // Open opens the database, and brings its tables up to date. A SQLite file serves one server at a time: fault.Conflict if
 // another one has it. fault.Unavailable where the database is away.
-func Open(ctx context.Context, cfg Config) (*DB, error) { return open(ctx, cfg, false) }
+func Open(ctx context.Context, cfg Config) (*DB, error) { return open(ctx, cfg, newest) }
+
+// OpenAt is Open for a database that is to be filled (DB.Fill): its tables are brought up to a version and no further.
+// fault.Invalid for a version that this program does not know.
+func OpenAt(ctx context.Context, cfg Config, version int64) (*DB, error) {
+	return open(ctx, cfg, version)
+}
 
 // OpenReader opens the database for reading alone, beside a running server or without one. It changes nothing, so tables
 // that are not up to date are fault.Conflict.
-func OpenReader(ctx context.Context, cfg Config) (*DB, error) { return open(ctx, cfg, true) }
+func OpenReader(ctx context.Context, cfg Config) (*DB, error) { return open(ctx, cfg, asItIs) }
 
-func open(ctx context.Context, cfg Config, readOnly bool) (*DB, error) {
+// Versions of tables that are no number of a migration.
+const (
+	newest = 0
+	asItIs = -1
+)
+
+func open(ctx context.Context, cfg Config, version int64) (*DB, error) {
+	readOnly := version == asItIs
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -83,7 +97,7 @@ func open(ctx context.Context, cfg Config, readOnly bool) (*DB, error) {
 		provider, err = db.openSQLite(ctx, readOnly)
 	}
 	if err == nil {
-		err = db.migrate(ctx, provider, readOnly)
+		err = db.migrate(ctx, provider, version)
 	}
 	if err == nil && cfg.Path != "" && !readOnly {
 		db.insertAudit, err = db.write.PrepareContext(ctx, insertAudit)
@@ -104,12 +118,18 @@ func provider(dialect goose.Dialect, db *sql.DB, folder string, opts ...goose.Pr
 
 // migrate goes forward only. A database that is ahead of this program is left alone: migrations run old and new code side
 // by side.
-func (db *DB) migrate(ctx context.Context, p *goose.Provider, readOnly bool) error {
-	if !readOnly {
+func (db *DB) migrate(ctx context.Context, p *goose.Provider, version int64) error {
+	sources := p.ListSources()
+	switch newer := version > sources[len(sources)-1].Version; {
+	case newer:
+		return fault.New(fault.Invalid, fmt.Sprintf("the backup is of a newer Frontdesk, with tables of version %d; this one knows them up to %d", version, sources[len(sources)-1].Version), nil)
+	case version == newest:
 		_, err := p.Up(ctx)
 		return asFault(err)
+	case version != asItIs:
+		_, err := p.UpTo(ctx, version)
+		return asFault(err)
 	}
-	sources := p.ListSources()
 	at, err := list(ctx, db.read, value[int64], "SELECT max(version_id) FROM goose_db_version")
 	if fault.KindOf(err) == fault.Unavailable {
 		return err

@@ -229,6 +229,7 @@ var elsewhere = map[string]string{
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
+	"Snapshot": "for operators", "Fill": "for operators",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
 }
 

@@ -1,0 +1,333 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// ColumnKind is what a column holds, in the words that both databases have.
+type ColumnKind string
+
+const (
+	Int  ColumnKind = "int"
+	Bool ColumnKind = "bool" // SQLite keeps it as Int
+	Text ColumnKind = "text"
+	Blob ColumnKind = "blob"
+)
+
+// Column is one column of a table.
+type Column struct {
+	Name string     `json:"name"`
+	Kind ColumnKind `json:"kind"`
+}
+
+// Table is one table, as the database itself describes it.
+type Table struct {
+	Name    string   `json:"name"`
+	Columns []Column `json:"columns"`
+}
+
+// Snapshot is the whole database as it was at one moment. It is good inside DB.Snapshot alone.
+type Snapshot struct {
+	Version int64   // of the tables: the newest migration
+	Tables  []Table // all but the migrations', by name
+	tx      *sql.Tx
+}
+
+// Snapshot calls f with the database as it is now, while servers go on. It holds up nobody.
+func (db *DB) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
+	how := &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
+	if db.notify == "" {
+		how = nil // SQLite's transactions see one moment by themselves, and have no other kind
+	}
+	tx, err := db.read.BeginTx(ctx, how)
+	if err != nil {
+		return asFault(err)
+	}
+	defer func() { _ = tx.Rollback() }() // it has changed nothing
+	s := Snapshot{tx: tx}
+	if s.Version, s.Tables, err = db.shape(ctx, tx); err != nil {
+		return err
+	}
+	return f(&s)
+}
+
+// Rows calls f with each row's values: int64, bool, string or []byte, by the columns' kinds. They are good until f returns.
+func (s *Snapshot) Rows(ctx context.Context, t Table, f func(values []any) error) error {
+	rows, err := s.tx.QueryContext(ctx, "SELECT "+quoted(t)+" FROM "+quote(t.Name))
+	if err != nil {
+		return asFault(err)
+	}
+	defer func() { _ = rows.Close() }() // its error is that of Err
+	values, places := make([]any, len(t.Columns)), make([]any, len(t.Columns))
+	for i := range values {
+		places[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(places...); err != nil {
+			return asFault(err)
+		}
+		for i, c := range t.Columns {
+			if values[i], err = c.Kind.of(values[i]); err != nil {
+				return fmt.Errorf("store: %s.%s: %w", t.Name, c.Name, err)
+			}
+		}
+		if err := f(values); err != nil {
+			return err
+		}
+	}
+	return asFault(rows.Err())
+}
+
+// of is v as a column of this kind holds it.
+func (k ColumnKind) of(v any) (any, error) {
+	switch v := v.(type) {
+	case int64:
+		if k == Bool {
+			return v != 0, nil
+		}
+		if k == Int {
+			return v, nil
+		}
+	case bool:
+		if k == Int && v {
+			return int64(1), nil
+		}
+		if k == Int {
+			return int64(0), nil
+		}
+		if k == Bool {
+			return v, nil
+		}
+	case string:
+		if k == Text {
+			return v, nil
+		}
+	case []byte:
+		if k == Blob && v == nil { // an empty one, as SQLite's driver gives it
+			return []byte{}, nil
+		}
+		if k == Blob {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("it holds a %T, not %s", v, k)
+}
+
+// Filling is an empty database that is being filled, in one transaction. It is good inside DB.Fill alone.
+type Filling struct {
+	db     *DB
+	tx     *sql.Tx
+	tables []Table
+}
+
+// Fill calls f to fill a database in which nothing is; with an error of f, or of anything else, nothing is in it afterwards. A
+// database that is not empty is fault.Conflict, and so is one whose tables are not those of version. Servers on it wait.
+func (db *DB) Fill(ctx context.Context, version int64, f func(*Filling) error) error {
+	tx, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return asFault(err)
+	}
+	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
+	at, tables, err := db.shape(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if at != version {
+		return fault.New(fault.Conflict, fmt.Sprintf("the database's tables are of version %d, the backup's of %d: restore into a new database", at, version), nil)
+	}
+	if err := db.empty(ctx, tx, tables); err != nil {
+		return err
+	}
+	if err := f(&Filling{db, tx, tables}); err != nil {
+		return err
+	}
+	return asFault(tx.Commit())
+}
+
+// empty makes sure that nobody was here, and that nobody comes.
+func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
+	if db.notify != "" { // a SQLite file has one server, and that is us
+		var names []string
+		for _, t := range tables {
+			names = append(names, quote(t.Name))
+		}
+		if _, err := tx.ExecContext(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return asFault(err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM epoch_counter WHERE value = 0"); err != nil { // the row with which it is born
+		return asFault(err)
+	}
+	for _, t := range tables {
+		there, err := list(ctx, tx, value[int64], "SELECT 1 FROM "+quote(t.Name)+" LIMIT 1")
+		if err != nil {
+			return err
+		}
+		if len(there) > 0 {
+			return fault.New(fault.Conflict, "this database is in use: there are rows in its table "+t.Name+"; a backup is restored into a new one", nil)
+		}
+	}
+	return nil
+}
+
+// Table begins a table. The function that it returns takes one row's values, and with nil those that it has kept back.
+func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error, error) {
+	i := slices.IndexFunc(f.tables, func(own Table) bool { return own.Name == t.Name })
+	if i < 0 {
+		return nil, fault.New(fault.Invalid, "the backup holds a table that its version does not have; nothing was restored", nil)
+	}
+	kinds := make([]ColumnKind, len(t.Columns))
+	for n, c := range t.Columns {
+		j := slices.IndexFunc(f.tables[i].Columns, func(own Column) bool { return own.Name == c.Name })
+		if j < 0 {
+			return nil, fault.New(fault.Invalid, "the backup's table "+t.Name+" has a column that its version does not have; nothing was restored", nil)
+		}
+		kinds[n] = f.tables[i].Columns[j].Kind
+	}
+	most := 1 // SQLite is fastest with a prepared statement a row (docs/decisions/0007-the-log-in-sql.md)
+	if f.db.notify != "" {
+		most = 500
+	}
+	head := "INSERT INTO " + quote(t.Name) + " (" + quoted(t) + ") VALUES "
+	full, err := f.tx.PrepareContext(ctx, head+tuples(most, len(kinds)))
+	if err != nil {
+		return nil, asFault(err)
+	}
+	var kept []any
+	size := 0
+	flush := func() error {
+		var err error
+		switch n := len(kept) / len(kinds); n {
+		case 0:
+		case most:
+			_, err = full.ExecContext(ctx, kept...)
+		default:
+			_, err = f.tx.ExecContext(ctx, head+tuples(n, len(kinds)), kept...)
+		}
+		kept, size = kept[:0], 0
+		return asFault(err)
+	}
+	return func(values []any) error {
+		if values == nil {
+			return flush()
+		}
+		for n, v := range values {
+			v, err := kinds[n].of(v)
+			if err != nil {
+				return fmt.Errorf("store: %s.%s: %w", t.Name, t.Columns[n].Name, err)
+			}
+			if s, ok := v.(string); ok && f.db.notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+				return fault.New(fault.Invalid, "a text in the table "+t.Name+" holds characters that PostgreSQL does not keep; nothing was restored", nil)
+			}
+			size += held(v)
+			kept = append(kept, v)
+		}
+		if len(kept) == most*len(kinds) || size > maxKept {
+			return flush()
+		}
+		return nil
+	}, nil
+}
+
+// maxKept is how much of rows waits for others, so that big ones need no more memory than small ones.
+const maxKept = 4 << 20
+
+func held(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case []byte:
+		return len(v)
+	}
+	return 8
+}
+
+// Restored marks what cannot be trusted after time has passed since the backup: connections that can be renewed are uncertain,
+// and everybody signs in again, since sign-ins that were ended meanwhile would be back, and refresh tokens of ours that were
+// replaced would be good. It returns how many connections it marked.
+func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
+	for _, once := range []string{"flows", "codes", "families", "tickets", "sessions"} {
+		if slices.ContainsFunc(f.tables, func(t Table) bool { return t.Name == once }) { // an older version lacks some
+			if _, err := f.tx.ExecContext(ctx, "DELETE FROM "+once); err != nil {
+				return 0, asFault(err)
+			}
+		}
+	}
+	return f.db.restored(ctx, f.tx, reason)
+}
+
+// Append writes rows of the log, of a chain that this database has not seen.
+func (f *Filling) Append(ctx context.Context, rows []audit.Row) error {
+	for _, r := range rows {
+		if _, err := exec(ctx, f.tx, enlist, r.Writer, micros(r.Time)); err != nil {
+			return err
+		}
+		if _, err := exec(ctx, f.tx, insertAudit, (*auditRow)(&r).args()...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shape asks the database what it is.
+func (db *DB) shape(ctx context.Context, q querier) (version int64, tables []Table, err error) {
+	query := `SELECT m.name, c.name, c.type FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, c.cid`
+	if db.notify != "" {
+		query = `SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c JOIN information_schema.tables AS t USING (table_schema, table_name)
+			WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' ORDER BY c.table_name COLLATE "C", c.ordinal_position`
+	}
+	type column struct{ table, name, kind string }
+	columns, err := list(ctx, q, func(c *column) []any { return []any{&c.table, &c.name, &c.kind} }, query)
+	if err != nil {
+		return 0, nil, err
+	}
+	kinds := map[string]ColumnKind{"integer": Int, "bigint": Int, "boolean": Bool, "text": Text, "blob": Blob, "bytea": Blob}
+	for _, c := range columns {
+		if c.table == migrationsTable {
+			continue
+		}
+		kind, ok := kinds[strings.ToLower(c.kind)]
+		if !ok {
+			return 0, nil, fmt.Errorf("store: %s.%s is a %s, which a backup does not know", c.table, c.name, c.kind)
+		}
+		if n := len(tables); n == 0 || tables[n-1].Name != c.table {
+			tables = append(tables, Table{Name: c.table})
+		}
+		last := &tables[len(tables)-1]
+		last.Columns = append(last.Columns, Column{c.name, kind})
+	}
+	at, err := list(ctx, q, value[int64], "SELECT max(version_id) FROM "+migrationsTable)
+	if err == nil && len(at) == 1 {
+		version = at[0]
+	}
+	return version, tables, err
+}
+
+const migrationsTable = "goose_db_version"
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+func quoted(t Table) string {
+	names := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		names[i] = quote(c.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// tuples are the placeholders of n rows of as many columns.
+func tuples(n, columns int) string {
+	rows := make([]string, n)
+	for i := range rows {
+		rows[i] = "(" + holes(1+i*columns, columns) + ")"
+	}
+	return strings.Join(rows, ", ")
+}
