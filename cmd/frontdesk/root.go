@@ -41,6 +41,7 @@ Start with:  frontdesk init github > frontdesk.yaml
 	c.PersistentFlags().Bool("json", false, "print JSON for scripts")
 	c.AddCommand(serveCommand(), checkCommand(), initCommand(), schemaCommand(), reloadCommand(), doctorCommand(), explainCommand(),
 		connectionsCommand(), accessCommand(), auditCommand(), caCommand(), serversCommand(), providersCommand(), sandboxCommand(), keysCommand(), versionCommand())
+	c.AddCommand(backupCommand(), restoreCommand())
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cobra.OnFinalize(stop)

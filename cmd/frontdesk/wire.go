@@ -125,15 +125,11 @@ func newDesk(ctx context.Context, path, dataDir string, cfg *Config, log *slog.L
 
 // open reaches what stands outside: database, keys, network.
 func (d *desk) open(ctx context.Context, cfg *Config) error {
-	s := store.Config{Path: filepath.Join(cfg.DataDir, "frontdesk.db"), Log: d.log, Now: d.now}
-	if !cfg.Database.IsZero() {
-		dsn, err := cfg.Database.Resolve(cfg.dir)
-		if err != nil {
-			return fmt.Errorf("database: %w", err)
-		}
-		s.Path, s.DSN = "", dsn
+	s, err := cfg.store()
+	if err != nil {
+		return err
 	}
-	var err error
+	s.Log, s.Now = d.log, d.now
 	if d.db, err = store.Open(ctx, s); err != nil {
 		return err
 	}

@@ -97,11 +97,8 @@ func (k ColumnKind) of(v any) (any, error) {
 			return v, nil
 		}
 	case bool:
-		if k == Int && v {
-			return int64(1), nil
-		}
 		if k == Int {
-			return int64(0), nil
+			return map[bool]int64{true: 1}[v], nil
 		}
 		if k == Bool {
 			return v, nil
@@ -194,7 +191,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 	}
 	most := 1 // SQLite is fastest with a prepared statement a row (docs/decisions/0007-the-log-in-sql.md)
 	if f.db.notify != "" {
-		most = 500
+		most = 200
 	}
 	head := "INSERT INTO " + quote(t.Name) + " (" + quoted(t) + ") VALUES "
 	full, err := f.tx.PrepareContext(ctx, head+tuples(most, len(kinds)))
@@ -202,7 +199,6 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 		return nil, asFault(err)
 	}
 	var kept []any
-	size := 0
 	flush := func() error {
 		var err error
 		switch n := len(kept) / len(kinds); n {
@@ -212,7 +208,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 		default:
 			_, err = f.tx.ExecContext(ctx, head+tuples(n, len(kinds)), kept...)
 		}
-		kept, size = kept[:0], 0
+		kept = kept[:0]
 		return asFault(err)
 	}
 	return func(values []any) error {
@@ -227,27 +223,13 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 			if s, ok := v.(string); ok && f.db.notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
 				return fault.New(fault.Invalid, "a text in the table "+t.Name+" holds characters that PostgreSQL does not keep; nothing was restored", nil)
 			}
-			size += held(v)
 			kept = append(kept, v)
 		}
-		if len(kept) == most*len(kinds) || size > maxKept {
+		if len(kept) == most*len(kinds) {
 			return flush()
 		}
 		return nil
 	}, nil
-}
-
-// maxKept is how much of rows waits for others, so that big ones need no more memory than small ones.
-const maxKept = 4 << 20
-
-func held(v any) int {
-	switch v := v.(type) {
-	case string:
-		return len(v)
-	case []byte:
-		return len(v)
-	}
-	return 8
 }
 
 // Restored marks what cannot be trusted after time has passed since the backup: connections that can be renewed are uncertain,

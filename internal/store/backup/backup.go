@@ -178,11 +178,11 @@ func Open(ctx context.Context, wrap vault.Wrapper, r io.Reader) (*Reader, error)
 		return nil, broken(err)
 	}
 	plain, err := wrap.Unwrap(ctx, wrapped, []byte(aadWrapped))
-	if fault.KindOf(err) == fault.Unavailable {
-		return nil, err
+	if k := fault.KindOf(err); k == fault.Unavailable || k == fault.Denied {
+		return nil, err // the provider's own word
 	}
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "this backup does not open with this deployment's key: it was made under another key, or was altered; nothing was restored", err)
+		return nil, fault.New(fault.Invalid, "this backup does not open with this deployment's key: it was made under another key, or was altered; nothing was restored", nil)
 	}
 	a, err := opening(plain)
 	clear(plain)
@@ -281,7 +281,7 @@ func broken(err error) error {
 	if pass, ok := errors.AsType[*readError](err); ok {
 		return fmt.Errorf("reading the backup: %w", pass.error)
 	}
-	return fault.New(fault.Invalid, fault.Message(errDamaged), err)
+	return errDamaged
 }
 
 func cut(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -166,11 +166,11 @@ func TestThereAndBack(t *testing.T) {
 	for _, way := range []struct{ from, to bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
 		t.Run(fmt.Sprintf("postgres %v to %v", way.from, way.to), func(t *testing.T) {
 			from := open(t, fresh(t, way.from))
-			stock(t, from, 520)
+			stock(t, from, 230)
 			want := contents(t, from, nil)
 			known := map[string]bool{}
 			for name, lines := range want {
-				if len(lines) != 520 {
+				if len(lines) != 230 {
 					t.Fatalf("%s has %d rows", name, len(lines))
 				}
 				for _, l := range lines {
@@ -180,7 +180,7 @@ func TestThereAndBack(t *testing.T) {
 			file := write(t, from, w)
 			to := fresh(t, way.to)
 			done, err := backup.Restoring{To: to, Wrap: w, Moved: true, Now: time.Now}.Restore(t.Context(), bytes.NewReader(file))
-			if err != nil || done.Total() != int64(520*len(want)) {
+			if err != nil || done.Total() != int64(230*len(want)) {
 				t.Fatal(done, err)
 			}
 			if diff := cmp.Diff(want, contents(t, open(t, to), known)); diff != "" {
