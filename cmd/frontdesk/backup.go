@@ -99,7 +99,7 @@ key service, apart from it.`,
 				m.Database = "postgres"
 			}
 			var t backup.Trailer
-			tell, end := progress(c)
+			tell, end := telling(c)
 			size, err := intoFile(c, args[0], func(w io.Writer) (err error) {
 				t, err = backup.Write(c.Context(), db, p.wrap, w, m, tell)
 				return err
@@ -144,7 +144,7 @@ signs in again; and the audit log goes on with a record of the gap.`,
 			if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
 				return err
 			}
-			tell, end := progress(c)
+			tell, end := telling(c)
 			done, err := backup.Restoring{To: p.store, Wrap: p.wrap, Moved: moved, Reason: refresh.ReasonRestored, Now: time.Now, Progress: tell}.Restore(c.Context(), from)
 			end()
 			if err != nil {
@@ -172,7 +172,7 @@ func checkBackup(c *cobra.Command, p premises, from io.Reader) error {
 	if err != nil {
 		return err
 	}
-	tell, end := progress(c)
+	tell, end := telling(c)
 	t, err := b.Rows(func(store.Table, []any) error { return nil }, tell)
 	end()
 	if err != nil {
@@ -183,8 +183,8 @@ func checkBackup(c *cobra.Command, p premises, from io.Reader) error {
 	return err
 }
 
-// progress is told on a terminal, on one line that end clears; nowhere else.
-func progress(c *cobra.Command) (tell backup.Progress, end func()) {
+// telling is progress on a terminal, on one line that end clears; nowhere else.
+func telling(c *cobra.Command) (tell backup.Progress, end func()) {
 	f, ok := c.ErrOrStderr().(*os.File)
 	if !ok {
 		return nil, func() {}
