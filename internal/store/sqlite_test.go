@@ -5,9 +5,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
+	"modernc.org/sqlite"
+
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
@@ -32,6 +37,54 @@ func TestSQLitePragmas(t *testing.T) {
 	}
 	if _, err := db.read.Exec("DELETE FROM users"); err == nil {
 		t.Error("a reader can write")
+	}
+	if runtime.GOOS == "linux" && !sqlite.FdatasyncEnabled() {
+		t.Error("commits sync the file's times too")
+	}
+}
+
+// TestSQLiteCheckpoint: what the chore wrote back need not be written back by a commit, and the log begins anew.
+func TestSQLiteCheckpoint(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "x.db"))
+	pages := func() (inLog, copied int) {
+		t.Helper()
+		var busy int
+		if err := db.read.QueryRow("PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &inLog, &copied); err != nil {
+			t.Fatal(err)
+		}
+		return inLog, copied
+	}
+	seq := int64(0)
+	add := func(n int) {
+		t.Helper()
+		rows := make([]audit.Row, n)
+		for i := range rows {
+			seq++
+			rows[i] = audit.Row{Writer: "00000000000000aa", Seq: seq, Tenant: "default", Kind: audit.KindEvent, Time: time.UnixMicro(seq), Record: make([]byte, 2000), Hash: make([]byte, 32)}
+		}
+		if err := db.Append(t.Context(), rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for seq < 3*checkpointPages {
+		add(200)
+	}
+	if in, copied := pages(); in < 2*checkpointPages || copied != 0 {
+		t.Fatalf("%d pages in the log, %d copied: commits write back", in, copied)
+	}
+	if err := db.checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if in, copied := pages(); copied != in {
+		t.Errorf("%d of %d pages copied", copied, in)
+	}
+	add(1)
+	if in, _ := pages(); in > 100 {
+		t.Errorf("the log went on, at %d pages", in)
+	}
+	n := int64(0)
+	if err := db.Chain(t.Context(), func(r audit.Row) error { n = r.Seq; return nil }); err != nil || n != seq {
+		t.Errorf("the chain ends at %d (%v), want %d", n, err, seq)
 	}
 }
 

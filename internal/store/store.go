@@ -191,6 +191,9 @@ func (db *DB) wake() {
 }
 
 const (
+	checkpointEvery = time.Second
+	checkpointPages = 1000 // in the write-ahead log: for fewer nobody has to hold still
+
 	indexEvery = 10 * time.Second
 	cleanEvery = 10 * time.Minute
 )
@@ -201,6 +204,9 @@ func (db *DB) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if db.notify != "" {
 		g.Go(func() error { return db.listen(ctx) })
+	}
+	if db.cfg.Path != "" {
+		g.Go(func() error { return db.every(ctx, checkpointEvery, "writing back the write-ahead log", db.checkpoint) })
 	}
 	g.Go(func() error { return db.every(ctx, indexEvery, "indexing the log", db.IndexActs) })
 	g.Go(func() error {
