@@ -22,6 +22,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
 // Proxy is egress. All fields but Tunnel and Trace are required. It serves any number of listeners (Serve) until Shutdown or Close.
@@ -43,6 +44,7 @@ type Proxy struct {
 	start  sync.Once
 	server *http.Server
 	in     *intake
+	rounds web.Rounds    // whose access has ended
 	blind  chan struct{} // one place for each tunnel that is passed on blindly
 }
 
@@ -132,25 +134,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// validEvery is how soon a stream ends whose person's access has ended.
-const validEvery = 5 * time.Second
-
 // whileValid is a context that ends when the lease's access does.
 func (p *Proxy) whileValid(ctx context.Context, l broker.Lease) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	timer := time.AfterFunc(validEvery, func() {
-		tick := time.NewTicker(validEvery)
-		defer tick.Stop()
-		for l.Valid(ctx) == nil {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-		}
-		cancel()
-	})
-	return ctx, func() { timer.Stop(); cancel() }
+	stop := p.rounds.Visit(func() bool { return l.Valid(ctx) == nil }, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // answer is the one switch from kinds to egress's wire. Bodies are JSON that a server's author can read; an MCP server that

@@ -15,6 +15,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/policy"
 )
 
@@ -42,7 +43,8 @@ type Gateway struct {
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
 
-	open, listening crowd // by caller
+	open, listening crowd      // by caller
+	rounds          web.Rounds // whose access has ended
 	traits          traits
 }
 

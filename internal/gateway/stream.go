@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	keepAlive  = 15 * time.Second
-	checkAlive = 2 * time.Second
-	endTime    = time.Second
+	keepAlive = 15 * time.Second
+	endTime   = time.Second
 )
 
 // relay passes a stream on event by event, as it came, but for the answer where it must be changed. It ends when the
@@ -76,25 +75,7 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	}
 }
 
-// endWithAccess calls end when the caller's access does, until stop is called. Most calls are over before it looks.
+// endWithAccess calls end when the caller's access does, until stop is called.
 func (c *call) endWithAccess(ctx context.Context, lease broker.Lease, end func()) (stop func()) {
-	over := make(chan struct{})
-	first := time.AfterFunc(checkAlive, func() {
-		tick := time.NewTicker(checkAlive)
-		defer tick.Stop()
-		for lease.Valid(ctx) == nil {
-			select {
-			case <-over:
-				return
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-		end()
-	})
-	return func() {
-		first.Stop()
-		close(over)
-	}
+	return c.g.rounds.Visit(func() bool { return lease.Valid(ctx) == nil }, end)
 }
