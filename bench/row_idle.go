@@ -58,7 +58,7 @@ func (b *bench) idle(t *tabwriter.Writer, w way, n int) error {
 	if err != nil {
 		return err
 	}
-	const rest = 6 * time.Second
+	const rest = 15 * time.Second // each stream says once that it is still there
 	sleep(b.ctx, rest)
 	after, err := sumOf(w.gateway, resident)
 	if err != nil {

@@ -121,7 +121,10 @@ func (s *Set) strictly(r Request, m mode) Decision {
 	if r.Caller == nil || r.Caller.Principal() == "" {
 		return Decision{Reason: "nobody is asking"}
 	}
-	world, req, err := entities(&r)
+	if s == nil {
+		return Decision{Reason: "no policy allows it"}
+	}
+	world, req, err := entities(&r, s.personas.of(r.Caller))
 	if err != nil {
 		return Decision{Errors: []string{err.Error()}, Reason: "an argument that a policy reads has no exact value"}
 	}

@@ -31,6 +31,7 @@ func (p Problem) Error() string {
 type Set struct {
 	byServer map[string][]*entry // includes those for all servers, in the order in which they were read
 	others   []*entry            // those for all servers
+	personas personas
 }
 
 // entry is one policy with what the index needs to know.

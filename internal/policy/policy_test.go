@@ -317,3 +317,39 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// TestDecideNewlyAboutChangedCallers: what is remembered of a caller is not what he was, nor what somebody else is.
+func TestDecideNewlyAboutChangedCallers(t *testing.T) {
+	change := map[string]func(c *identity.Caller){
+		"group":   func(c *identity.Caller) { c.Groups[0] = "other" },
+		"groups":  func(c *identity.Caller) { c.Groups = nil },
+		"actor":   func(c *identity.Caller) { c.Actors[0] = "other" },
+		"scope":   func(c *identity.Caller) { c.Scopes[0] = "other" },
+		"name":    func(c *identity.Caller) { c.Name = "other" },
+		"idp":     func(c *identity.Caller) { c.IDP = "other" },
+		"subject": func(c *identity.Caller) { c.Subject = "other" },
+		"user":    func(c *identity.Caller) { c.User = "other" },
+		"service": func(c *identity.Caller) { c.User, c.Service = "", "u" },
+		"client":  func(c *identity.Caller) { c.Client = "other" },
+		"acr":     func(c *identity.Caller) { c.Auth.ACR = "" },
+		"amr":     func(c *identity.Caller) { c.Auth.AMR[0] = "other" },
+		"time":    func(c *identity.Caller) { c.Auth.Time = noon.Add(time.Hour) },
+	}
+	s := load(t, `permit (principal == User::"u", action, resource) when {
+		principal in Group::"g" && principal.name == "n" && principal.idp == "i" && principal.subject == "s" && context.client == "c" &&
+		context.actors.contains("a") && context.scopes.contains("p") && context.session.acr == "r" && context.session.amr.contains("m") &&
+		context.session.auth_time <= context.time };`)
+	for what, f := range change {
+		c := &identity.Caller{Tenant: "default", User: "u", Name: "n", IDP: "i", Subject: "s", Client: "c", Groups: []string{"g"}, Actors: []string{"a"}, Scopes: []string{"p"},
+			Auth: identity.Authentication{ACR: "r", AMR: []string{"m"}, Time: noon}}
+		for range 2 {
+			if d := s.Decide(call(c, "x", nil)); !d.Allow {
+				t.Fatalf("%s: %+v", what, d)
+			}
+		}
+		f(c)
+		if d := s.Decide(call(c, "x", nil)); d.Allow {
+			t.Errorf("another %s is still decided as the old one", what)
+		}
+	}
+}

@@ -35,28 +35,17 @@ func principalUID(c *identity.Caller) cedar.EntityUID {
 }
 
 // entities spells a request in Cedar's terms.
-func entities(r *Request) (*world, cedar.Request, error) {
-	parents := make([]cedar.EntityUID, 0, len(r.Caller.Groups))
-	for _, g := range r.Caller.Groups {
-		parents = append(parents, cedar.NewEntityUID("Group", cedar.String(g)))
-	}
-	who := cedar.Entity{
-		UID:     principalUID(r.Caller),
-		Parents: cedar.NewEntityUIDSet(parents...),
-		Attributes: cedar.NewRecord(cedar.RecordMap{
-			"name": cedar.String(r.Caller.Name), "idp": cedar.String(r.Caller.IDP), "subject": cedar.String(r.Caller.Subject),
-		}),
-	}
+func entities(r *Request, who *persona) (*world, cedar.Request, error) {
 	args, err := arguments(r.Arguments)
 	if err != nil {
 		return nil, cedar.Request{}, err
 	}
 	what := thing(r)
-	return &world{who, what}, cedar.Request{
-		Principal: who.UID,
+	return &world{who.entity, what}, cedar.Request{
+		Principal: who.entity.UID,
 		Action:    cedar.NewEntityUID("Action", cedar.String(r.Action)),
 		Resource:  what.UID,
-		Context:   situation(r, args),
+		Context:   situation(r, who, args),
 	}, nil
 }
 
@@ -96,17 +85,10 @@ func thing(r *Request) cedar.Entity {
 }
 
 // situation is the context. What is not known is absent, so that a policy that needs it errs, and the answer is no.
-func situation(r *Request, args cedar.Record) cedar.Record {
-	session := cedar.RecordMap{"amr": stringSet(r.Caller.Auth.AMR)}
-	if r.Caller.Auth.ACR != "" {
-		session["acr"] = cedar.String(r.Caller.Auth.ACR)
-	}
-	if !r.Caller.Auth.Time.IsZero() {
-		session["auth_time"] = cedar.NewDatetime(r.Caller.Auth.Time)
-	}
+func situation(r *Request, who *persona, args cedar.Record) cedar.Record {
 	c := cedar.RecordMap{
-		"client": cedar.String(r.Caller.Client), "actors": stringSet(r.Caller.Actors), "scopes": stringSet(r.Caller.Scopes),
-		"method": cedar.String(r.Method), "args": args, "session": cedar.NewRecord(session), "time": cedar.NewDatetime(r.Now),
+		"client": cedar.String(r.Caller.Client), "actors": who.actors, "scopes": who.scopes,
+		"method": cedar.String(r.Method), "args": args, "session": who.session, "time": cedar.NewDatetime(r.Now),
 	}
 	if r.Action == ActionAPI {
 		c["host"], c["path"], c["in_session"] = cedar.String(r.Host), cedar.String(r.Path), cedar.Boolean(r.InSession)
