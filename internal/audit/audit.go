@@ -51,6 +51,7 @@ type Record struct {
 	Service string            `json:"service,omitzero"`
 	Client  identity.ClientID `json:"client,omitzero"`
 	Actors  []string          `json:"actors,omitzero"`
+	SignIn  string            `json:"sign_in,omitzero"` // of this client, whose end ends the act on every replica
 	Session string            `json:"session,omitzero"` // digest of the MCP session, where there is one
 
 	Action   string `json:"action"` // call, session, stream, api, catalogue; of an event its name, as "connection.revoked"

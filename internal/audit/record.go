@@ -27,6 +27,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 		b = optional(b, f.name, f.value)
 	}
 	b = list(b, "actors", r.Actors)
+	b = optional(b, "sign_in", r.SignIn)
 	b = optional(b, "session", r.Session)
 	b = field(b, "action", r.Action)
 	for _, f := range [...]struct{ name, value string }{
@@ -109,6 +110,6 @@ func link(writer string, seq int64, prev [32]byte, record []byte) [32]byte {
 // By names whose act it is; nobody's where there is no caller.
 func (r *Record) By(c *identity.Caller) {
 	if c != nil {
-		r.User, r.Service, r.Client, r.Actors = c.User, c.Service, c.Client, c.Actors
+		r.User, r.Service, r.Client, r.Actors, r.SignIn = c.User, c.Service, c.Client, c.Actors, c.Family
 	}
 }

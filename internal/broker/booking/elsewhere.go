@@ -33,5 +33,5 @@ func Elsewhere(ctx context.Context, log Intents, users identity.Users, t identit
 		return nil, err
 	}
 	return &identity.Caller{Tenant: r.Tenant, User: u.ID, Name: u.Name, IDP: u.IDP, Subject: u.Subject, Groups: u.Groups,
-		Client: r.Client, Actors: r.Actors, Issued: r.Time, Expires: t.Expires}, nil
+		Client: r.Client, Family: r.SignIn, Actors: r.Actors, Issued: r.Time, Expires: t.Expires}, nil
 }
