@@ -9,7 +9,7 @@ command -v gcc >/dev/null 2>&1 || { race=; echo "no gcc: running without the rac
 
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-go test $race -json "$@" >"$out"
+go test $race -timeout 20m -json "$@" >"$out"
 status=$?
 
 go run ./test/tools/report "$out"
