@@ -87,7 +87,7 @@ func auditCommand() *cobra.Command {
 			}
 			return verdict(report)
 		}}
-	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: SQLite in --data-dir")
+	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: as the running server's config says, else SQLite in --data-dir")
 	c.AddCommand(tail, export, verify)
 	return c
 }
@@ -111,15 +111,38 @@ func reader(c *cobra.Command, ref string) (*store.DB, error) {
 		return nil, err
 	}
 	s := store.Config{Path: filepath.Join(dir, "frontdesk.db"), Now: time.Now}
-	if ref != "" {
-		var sec conf.Secret
-		if err := sec.UnmarshalConf(ref); err != nil {
-			return nil, err
-		}
-		if s.DSN, err = sec.Resolve("."); err != nil {
-			return nil, err
-		}
+	if s.DSN, err = logDSN(c, ref); err != nil {
+		return nil, err
+	}
+	if s.DSN != "" {
 		s.Path = ""
 	}
 	return store.OpenReader(context.WithoutCancel(c.Context()), s)
+}
+
+// logDSN is where the log is kept: what was said, else what the config of the running server says; "" is SQLite in data_dir.
+func logDSN(c *cobra.Command, ref string) (string, error) {
+	if ref != "" {
+		var sec conf.Secret
+		if err := sec.UnmarshalConf(ref); err != nil {
+			return "", err
+		}
+		return sec.Resolve(".")
+	}
+	var status map[string]string
+	if err := ask(c, http.MethodGet, "/status", nil, &status); err != nil {
+		return "", nil // no server runs: a SQLite file can be read all the same
+	}
+	cfg, err := readConfig(status["config"], "")
+	if err != nil && cfg == nil {
+		return "", fmt.Errorf("%w; say where the log is kept with --database", err)
+	}
+	if cfg.Database.IsZero() { // also of a config on disk that is wrong elsewhere
+		return "", nil
+	}
+	dsn, err := cfg.Database.Resolve(cfg.dir)
+	if err != nil {
+		return "", fmt.Errorf("the running server keeps its log in PostgreSQL: %w; set it here too, or say --database", err)
+	}
+	return dsn, nil
 }

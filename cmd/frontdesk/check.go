@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,18 +133,38 @@ func (c *Config) online(ctx context.Context, out interface{ Write([]byte) (int, 
 			if org.Servers[n].URL == nil {
 				continue // runs here, when somebody calls
 			}
-			r, err := http.NewRequestWithContext(ctx, http.MethodPost, org.Servers[n].URL.String(), strings.NewReader(`{}`))
-			if err == nil {
-				var resp *http.Response
-				if resp, err = door.Named().Do(r); err == nil {
-					err = resp.Body.Close()
-				}
-			}
-			say("server "+n, err)
+			say("server "+n, answers(ctx, door.Named(), org.Servers[n].URL.String()))
 		}
 	}
 	if bad > 0 {
 		return fmt.Errorf("%d of what stands outside did not answer well", bad)
+	}
+	return nil
+}
+
+// answers sends an empty message to an MCP endpoint. A refusal is an answer: it may want a token, or a better message.
+func answers(ctx context.Context, d oauth.Doer, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(`{}`))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	resp, err := d.Do(r)
+	if inner, ok := errors.AsType[*url.Error](err); ok {
+		err = inner.Err
+	}
+	if err != nil {
+		return fmt.Errorf("%s does not answer: %w", address, err)
+	}
+	_ = resp.Body.Close() // its status says all
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%s answers with status 404: is the path right?", address)
+	case resp.StatusCode >= 500:
+		return fmt.Errorf("%s answers with status %d", address, resp.StatusCode)
 	}
 	return nil
 }

@@ -53,4 +53,8 @@ func TestTwoReplicas(t *testing.T) {
 		}
 		seen[r.Token] = true
 	}
+	// Whoever looks at the log beside a running server need not know where it is kept.
+	if out, err := s.Desk().Run("audit", "verify"); err != nil || !strings.Contains(out, "whole: ") {
+		t.Errorf("audit verify: %v, %s", err, out)
+	}
 }
