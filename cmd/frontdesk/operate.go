@@ -103,6 +103,9 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 	if e.Operation != "" {
 		fmt.Fprintf(&b, "  operation   %s\n", e.Operation)
 	}
+	for _, m := range e.Masks {
+		fmt.Fprintf(&b, "  kept back   %s\n", m)
+	}
 	for _, p := range e.Policies {
 		fmt.Fprintf(&b, "  decided by  %s\n", p)
 	}

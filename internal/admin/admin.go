@@ -167,6 +167,7 @@ type Explanation struct {
 	Errors    []string                      `json:"errors,omitempty"`
 	Visible   bool                          `json:"visible"`             // the tool is listed for this caller
 	WouldDeny bool                          `json:"would_deny,omitzero"` // policy says no, and it passes: the server is observed
+	Masks     []string                      `json:"masks,omitempty"`     // JSON pointers to what is kept back of the API's answer
 	Operation string                        `json:"operation,omitzero"`  // of an API request, by the upstream's description
 	Missing   []catalog.Missing             `json:"missing,omitempty"`
 	Refused   string                        `json:"refused,omitempty"` // why the call would be refused although policy allows it, in a sentence

@@ -44,7 +44,7 @@ func (a *API) explained(ctx context.Context, c *identity.Caller, act broker.Act)
 		return nil, err
 	}
 	d := answer.Decision
-	return &Explanation{Allow: d.Allow, Reason: d.Reason, Policies: d.Policies, Errors: d.Errors, WouldDeny: d.WouldDeny, Missing: answer.Missing, Refused: refused,
+	return &Explanation{Allow: d.Allow, Reason: d.Reason, Policies: d.Policies, Errors: d.Errors, WouldDeny: d.WouldDeny, Masks: d.Masks, Missing: answer.Missing, Refused: refused,
 		Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}, nil
 }
 

@@ -23,6 +23,7 @@ type lease struct {
 	act        Act
 	record     audit.Record
 	credential *exchange.Credential
+	masks      []string
 	once, leak sync.Once
 	leakErr    error // of recording it; set in leak
 }
@@ -40,8 +41,8 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, l.broker.note(l.act, err)
 	}
-	if err := redact.New(marks).Telling(l.leaked).Response(resp); err != nil {
-		return nil, fault.New(fault.Unavailable, "the answer was refused: it is partial, or in a coding that is not known here, or it held a credential and may not pass", err)
+	if err := redact.New(marks).Telling(l.leaked).Masking(l.masks).Response(resp); err != nil {
+		return nil, fault.New(fault.Unavailable, "the answer was refused: it is partial, or in a coding that is not known here, or what policy keeps back cannot be taken out, or it held a credential and may not pass", err)
 	}
 	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {
 		l.broker.calls.Succeeded(l.act.Holding.Call)

@@ -54,7 +54,7 @@ func (b *Broker) Open(ctx context.Context, c *identity.Caller, a Act) (Lease, er
 		return nil, fault.New(fault.Unavailable, "the audit log cannot be written, so nothing was done; try again later", err)
 	}
 	// 3. Obtain.
-	l := &lease{broker: b, entry: &booking.Entry{Call: id, Session: a.Session, Acts: a.Kind == KindCall, Caller: c}, act: a, record: r}
+	l := &lease{broker: b, entry: &booking.Entry{Call: id, Session: a.Session, Acts: a.Kind == KindCall, Caller: c}, act: a, record: r, masks: d.Masks}
 	if l.credential, err = b.obtain(ctx, c, a, id); err != nil {
 		l.Close(ctx, failure(err))
 		return nil, b.note(a, err)

@@ -137,6 +137,9 @@ func (s *Set) strictly(r Request, m mode) Decision {
 	for _, why := range diag.Reasons {
 		d.Policies = append(d.Policies, string(why.PolicyID))
 	}
+	if d.Allow && r.Action == ActionAPI {
+		d.Masks = s.masks(r.Server, d.Policies)
+	}
 	if !d.Allow {
 		d.Reason = s.reason(r.Server, d)
 		if r.Content != nil && r.Content.Unread != "" && len(d.Errors) > 0 {
@@ -144,6 +147,16 @@ func (s *Set) strictly(r Request, m mode) Decision {
 		}
 	}
 	return d
+}
+
+// masks joins those of the policies that said yes.
+func (s *Set) masks(server string, ids []string) (all []string) {
+	for _, e := range s.candidates(server) {
+		if len(e.masks) > 0 && slices.Contains(ids, string(e.id)) {
+			all = append(all, e.masks...)
+		}
+	}
+	return all
 }
 
 // reason is the sentence for the caller: what a forbid says of itself where it says something.

@@ -46,6 +46,7 @@ type entry struct {
 	principal principalScope
 	args      []string      // names under context.args that it reads
 	wants     Wants         // of API requests
+	masks     []string      // JSON pointers
 	visible   *cedar.Policy // as far as it can be decided without arguments; nil: not at all
 }
 
@@ -168,10 +169,16 @@ func (b *builder) add(id cedar.PolicyID, p *cedar.Policy, file string) {
 	if c.apiName != "" && !slices.Equal(actions, []Action{ActionAPI}) {
 		c.complain(`write  action == Action::"api"  in the policy's head`, "%s is there in API requests alone, and would be an error at every other call", c.apiName)
 	}
-	b.problems = append(b.problems, c.problems...)
 	e := &entry{id: id, policy: p, forbid: p.Effect() == cedar.Forbid, reason: string(p.Annotations()["reason"]), args: c.argNames(), wants: c.wants}
 	e.server, e.principal, e.actions = serverOf(tree.Resource), principalOf(tree.Principal), actions
 	e.upstream = upstreamOf(tree.Resource)
+	if m, ok := p.Annotations()["mask"]; ok {
+		e.masks = strings.Fields(string(m))
+		if e.forbid || !slices.Equal(actions, []Action{ActionAPI}) || len(e.masks) == 0 || slices.ContainsFunc(e.masks, func(p string) bool { return !strings.HasPrefix(p, "/") || len(p) < 2 }) {
+			c.complain(`as  @mask("/email /items/*/email") permit (principal, action == Action::"api", ...)`, "@mask stands on a permit of API requests, and holds JSON pointers")
+		}
+	}
+	b.problems = append(b.problems, c.problems...)
 	e.visible = withoutArguments(p, tree, e)
 	b.entries = append(b.entries, e)
 }

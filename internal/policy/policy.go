@@ -43,6 +43,7 @@ type Decision struct {
 	Policies  []string // ids of the policies that decided: those that permit, or those that forbid
 	Errors    []string // policies that erred, with what they said; any makes the answer no
 	Reason    string   // for the caller: a sentence, of the forbid's @reason where it has one
+	Masks     []string // of a yes: JSON pointers to what may not be seen in the answer (@mask of the permits that decided)
 	WouldDeny bool     // it is a no that is only said (Request.Observe); Allow is set
 }
 

@@ -163,6 +163,24 @@ forbid(principal, action, resource == Tool::"issues/broken") when { context.sess
 	}
 }
 
+// TestMasks: every permit that said yes keeps back what it names.
+func TestMasks(t *testing.T) {
+	s := load(t, `@mask("/email /items/*/email") permit(principal in Group::"engineering", action == Action::"api", resource in Upstream::"github") unless { context.path == "/user" };
+@mask("/name") permit(principal, action == Action::"api", resource in Upstream::"github");`, engineers("issues"))
+	r := policy.Request{Caller: alice, Action: policy.ActionAPI, Server: "issues", Upstream: "github", Method: "GET", Path: "/x", Now: noon}
+	if d := s.Decide(r); !slices.Equal(d.Masks, []string{"/email", "/items/*/email", "/name"}) {
+		t.Errorf("%+v", d)
+	}
+	r.Path = "/user"
+	if d := s.Decide(r); !slices.Equal(d.Masks, []string{"/name"}) {
+		t.Errorf("%+v", d)
+	}
+	r.Upstream = "other"
+	if d := s.Decide(r); !d.Allow || d.Masks != nil {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestDocsExamples: every policy in the manual loads.
 func TestDocsExamples(t *testing.T) {
 	text, err := os.ReadFile("../../docs/policies.md")
@@ -198,6 +216,9 @@ func TestProblems(t *testing.T) {
 		{`forbid(principal, action == Action::"api", resource) when { context.segments.s17 == "x" };`, "unknown attribute context.segments.s17"},
 		{`forbid(principal, action, resource) when { context.reads };`, "context.reads is there in API requests alone"},
 		{`forbid(principal, action == Action::"api", resource in Operation::"github/nothing");`, "no description names an operation"},
+		{`@mask("/email") forbid(principal, action == Action::"api", resource);`, "@mask stands on a permit of API requests"},
+		{`@mask("email") permit(principal, action == Action::"api", resource);`, "@mask stands on a permit of API requests"},
+		{`@mask("/email") permit(principal, action, resource);`, "@mask stands on a permit of API requests"},
 		{`permit(principal, action, resource) when { context.args == context.args };`, "context.args cannot be used whole"},
 		{`@id("a") permit(principal, action, resource); @id("a") permit(principal, action, resource);`, "two policies are called"},
 	}

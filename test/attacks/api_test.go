@@ -33,6 +33,7 @@ when { context.graphql.operation == "mutation" || context.graphql.fields.contain
 @id("no-eval") @reason("no eval") forbid(principal, action == Action::"api", resource in Server::"ruled")
 when { context.path == "/rpc" && context.jsonrpc.method == "eval" };
 @id("no-delete") @reason("nothing is deleted") forbid(principal, action == Action::"api", resource in Operation::"tracker/issues.delete");
+@id("masked") @mask("/email /items/*/email") permit(principal, action == Action::"api", resource in Server::"ruled") when { context.path == "/people" };
 @id("named-only") @reason("only what the description names") forbid(principal, action == Action::"api", resource in Server::"reader") when { context.operation == "" && context.path like "*/named*" };
 `
 
@@ -233,5 +234,35 @@ func TestExplainOfRequestsIsTheLiveCode(t *testing.T) {
 	}
 	if said[true] < 10 || said[false] < 10 {
 		t.Errorf("the requests are one-sided: %v", said)
+	}
+}
+
+// TestMaskedAnswers: what a permit keeps back does not come through, in whatever form the API answers.
+func TestMaskedAnswers(t *testing.T) {
+	h := foes(t)
+	h.oracles(t)
+	card := h.keycardAt(t, "ruled", "alice")
+	for name, tt := range map[string]struct {
+		kind, body string
+		want       string
+	}{
+		"JSON":    {"application/json", `{"email":"a@b.test","items":[{"email":"c@d.test","id":1}]}`, `{"email":null,"items":[{"email":null,"id":1}]}`},
+		"twice":   {"application/json", `{"email":"a@b.test","email":"a@b.test"}`, ""},
+		"text":    {"text/plain", `{"email":"a@b.test"}`, ""},
+		"no type": {"", `{"email":"a@b.test"}`, ""},
+		"events":  {"text/event-stream", "data: {\"email\":\"a@b.test\"}\n\n", ""},
+		"broken":  {"application/json", `{"email":"a@b.test"`, ""},
+	} {
+		h.api.answer(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["Content-Type"] = []string{tt.kind}
+			_, _ = io.WriteString(w, tt.body)
+		})
+		got := send(t, http.MethodGet, h.second("/people"), "", "Authorization", "Bearer "+card)
+		if strings.Contains(got.Body, "test") || tt.want != "" && (got.Status != http.StatusOK || got.Body != tt.want) || tt.want == "" && got.Status != http.StatusBadGateway {
+			t.Errorf("%s: %d %s", name, got.Status, got.Body)
+		}
+		if got := send(t, http.MethodGet, h.second("/other"), "", "Authorization", "Bearer "+card); got.Body != tt.body {
+			t.Errorf("%s, where nothing is kept back: %d %s", name, got.Status, got.Body)
+		}
 	}
 }

@@ -33,6 +33,8 @@ type Redactor struct {
 	*known
 	hits atomic.Int64
 	tell func(hits int) error // may be nil
+
+	masks []string // of answers
 }
 
 // known is what Redactors for the same marks share.

@@ -11,11 +11,8 @@ import (
 // coding that is not undone a mark is not itself.
 var ErrUncleanable = errors.New("the answer is partial, or in a coding that is not known here, so a credential in it could not be taken out; ask without Range and for identity coding")
 
-// Response cleans an answer in place: status line, header, body as it is read, and the trailer once the body has ended.
-// A coded body is decoded: it is passed on without Content-Encoding and Content-Length, and resp.Uncompressed says so.
-// After `101 Switching Protocols` the body stays an io.ReadWriteCloser, of which the reading side is cleaned. On an
-// error, which is ErrUncleanable or what tell said, the body has been closed and nothing of the answer may be used.
-func (r *Redactor) Response(resp *http.Response) error {
+// clean is Response without masks.
+func (r *Redactor) clean(resp *http.Response) error {
 	if len(r.marks) == 0 {
 		return nil
 	}
