@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
@@ -118,7 +119,8 @@ type IDP struct {
 }
 
 type Upstream struct {
-	Provider     string            `yaml:"provider" required:"yes" doc:"a vendor of the catalogue, or of providers in this file"`
+	Provider     string            `yaml:"provider" doc:"a vendor of the catalogue, or of providers in this file; without one, url is a vendor's own MCP server, whose authorization server is found from it"`
+	Issuers      []string          `yaml:"issuers" doc:"without a provider: the authorization servers that may be found; default: any public one"`
 	Title        string            `yaml:"title" doc:"shown to people; default: the vendor's name"`
 	ClientID     string            `yaml:"client_id" doc:"our OAuth client at the vendor"`
 	ClientSecret conf.Secret       `yaml:"client_secret" doc:"its secret, as env:GITHUB_SECRET"`
@@ -421,6 +423,14 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	if _, own := k.Providers[u.Provider]; !ok && own {
 		return nil // it is there, and wrong: that is told
 	}
+	if u.Provider == "" {
+		p, ok = k.toBeFound(at, u)
+		if !ok {
+			return nil
+		}
+	} else if len(u.Issuers) > 0 {
+		k.wrong(at+".issuers", "issuers is for an upstream without a provider: the vendor's facts name its own", "")
+	}
 	if !ok {
 		help := "name a built-in one, or describe it under providers"
 		if near := conf.Nearest(u.Provider, slices.Sorted(maps.Keys(k.providers))); near != "" {
@@ -444,6 +454,9 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	slices.Sort(up.Scopes)
 	k.described(at+".openapi", u.OpenAPI, up)
+	if u.Provider == "" {
+		up.Resource, up.Issuers = u.URL.String(), u.Issuers
+	}
 	if u.URL != nil {
 		up.Origins = append(up.Origins, u.URL.URL)
 	}
@@ -471,6 +484,40 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up.Methods = k.methods(t, at, u, p)
 	return up
+}
+
+// toBeFound is the provider of an upstream that is a vendor's own MCP server: all but its authorization server.
+func (k *checker) toBeFound(at string, u Upstream) (*catalog.Provider, bool) {
+	switch {
+	case u.URL == nil:
+		k.wrong(at, "neither provider nor url says what this is", "name a vendor (provider: github), or the vendor's own MCP server (url: https://mcp.example.com/mcp)")
+		return nil, false
+	case u.URL.Scheme != "https" && !k.local():
+		k.wrong(at+".url", "the URL of a vendor's MCP server is https", "")
+	case u.URL.RawQuery != "" || u.URL.Fragment != "":
+		k.wrong(at+".url", "the URL of an MCP server has neither query nor fragment", "")
+	}
+	if len(u.Hosts) > 0 {
+		k.wrong(at+".hosts", "an MCP server is one host: its url's", "")
+	}
+	for i, issuer := range u.Issuers {
+		if _, err := oauth.MetadataURLs(issuer); err != nil {
+			k.wrong(at+".issuers["+strconv.Itoa(i)+"]", fault.Message(err), "write it exactly as the server's metadata names it, as https://auth.example.com")
+		}
+	}
+	return &catalog.Provider{ID: "mcp:" + u.URL.Host, Name: u.URL.Hostname(), Hosts: []string{u.URL.Scheme + "://" + u.URL.Host}}, true
+}
+
+// itself checks that what was got for a vendor's MCP server goes there and nowhere else.
+func (k *checker) itself(at, here string, s *catalog.Server, u Upstream) {
+	if u.Provider != "" || u.URL == nil {
+		return
+	}
+	if s.Deliver != catalog.DeliverHeader {
+		k.wrong(here, "this upstream is a vendor's own MCP server and no API", "add  deliver: header  to the server")
+	} else if s.URL == nil || s.URL.String() != u.URL.String() {
+		k.wrong(at+".url", "the upstream is another MCP server than this one", "use the same url for both: the credential is for that alone")
+	}
 }
 
 // origin reads a host, which may say its scheme.
@@ -537,6 +584,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 		if len(out.Need(catalog.UpstreamName(need.Name))) > 0 {
 			k.wrong(here, fmt.Sprintf("upstream %q stands twice", need.Name), "")
 		}
+		k.itself(at, here, out, ups[need.Name])
 		out.Needs = append(out.Needs, catalog.Need{Upstream: catalog.UpstreamName(need.Name), Scopes: need.Scopes, Optional: need.Optional, Tools: need.Tools})
 	}
 	k.shape(at, s.TicketShape, out, ups)

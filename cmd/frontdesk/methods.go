@@ -186,7 +186,7 @@ func (m *Method) urls() []string {
 func (k *checker) methods(t identity.Tenant, at string, u Upstream, p *catalog.Provider) []catalog.Method {
 	entries := u.Methods
 	if len(entries) == 0 {
-		if u.ClientID != "" && p.OAuth != nil {
+		if u.ClientID != "" && p.OAuth != nil || u.Provider == "" {
 			entries = append(entries, Method{Kind: catalog.AuthorizationCode})
 		}
 		if p.APIKey != nil {
@@ -221,6 +221,9 @@ func (k *checker) methods(t identity.Tenant, at string, u Upstream, p *catalog.P
 // suits checks a method against what the vendor offers and the operator answers for.
 func (k *checker) suits(here, at string, m *Method, u Upstream, p *catalog.Provider) {
 	switch {
+	case u.Provider == "" && m.Kind == catalog.AuthorizationCode:
+	case u.Provider == "" && m.Kind == catalog.APIKey:
+		k.wrong(here, "nothing is known of keys of a server that is given by its URL alone", "describe it under providers, with api_key")
 	case m.Kind == catalog.AuthorizationCode && p.OAuth == nil:
 		k.wrong(here, p.Name+" has no OAuth in the catalogue", "use api_key")
 	case m.Kind == catalog.AuthorizationCode && u.ClientID == "":

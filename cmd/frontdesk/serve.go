@@ -122,7 +122,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	defer stopRooms()
 	failed := make(chan error, len(servers)+16)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -381,7 +381,9 @@ func (c *Config) callbacks() []string {
 			l = append(l, fmt.Sprintf("%s/callback/idp:%s  (register at %s)", c.at(t), cmpOr(org.IDP.Name, "login"), org.IDP.Issuer.Host))
 		}
 		for n, u := range org.Upstreams {
-			if u.ClientID != "" {
+			if u.ClientID != "" && u.Provider == "" {
+				l = append(l, fmt.Sprintf("%s/callback/%s  (register at the authorization server of %s, for %s)", c.at(t), n, u.URL.Host, u.ClientID))
+			} else if u.ClientID != "" {
 				l = append(l, fmt.Sprintf("%s/callback/%s  (register at %s, for the OAuth app %s)", c.at(t), n, c.providers[u.Provider].Name, u.ClientID))
 			}
 		}

@@ -198,7 +198,7 @@ func (d *desk) join(cfg *Config) error {
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}
 	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
-		OAuth: client, API: d.door.Named(), Ready: d.exchange, URL: at, Log: d.log, Now: d.now,
+		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finder(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
@@ -218,6 +218,17 @@ func (d *desk) join(cfg *Config) error {
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Requests: d.egress}, Flows: d.flows(), Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
 		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	return nil
+}
+
+// finder learns of vendors' own MCP servers what no catalogue says.
+func (d *desk) finder(at func(identity.Tenant, string) string) *connect.Finder {
+	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
+		Foreign: func(t identity.Tenant, issuer string) bool {
+			return issuer == at(t, "") || slices.ContainsFunc(d.idps.Of(t), func(i *identity.IdP) bool { return i.Issuer == issuer })
+		},
+		Secret: func(up *catalog.Upstream) bool {
+			return !d.clients.Secret(up, catalog.AuthorizationCode, vault.ClientSecret).IsZero()
+		}}
 }
 
 func (d *desk) flows() flows {
@@ -298,6 +309,9 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	d.policies.Use(sets)
 	d.clients.Use(secrets)
 	d.idps.Use(idps)
+	if err := d.connect.Finder.Load(ctx); err != nil {
+		return err
+	}
 	d.verifier.UseIssuers(issuers)
 	d.registry.UseConfig(clients, cfg.File.Clients.Redirects)
 	h := d.routes(cfg)

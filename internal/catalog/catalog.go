@@ -6,6 +6,7 @@ package catalog
 
 import (
 	"cmp"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -85,6 +86,11 @@ type Upstream struct {
 	WebSocket bool                 // connections may be upgraded to WebSockets
 	Described *openapi.Description // names its operations; nil: nothing does
 	CutLeaks  bool                 // on_leak: an answer that holds the credential is cut off there, not only cleaned
+
+	// Resource is the URL of the MCP server that this upstream is, where the vendor's authorization server is found from it and not
+	// known: until then the provider has no OAuth. Issuers are those that may be found; none: any public one.
+	Resource string
+	Issuers  []string
 }
 
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).
@@ -127,6 +133,22 @@ func (c *Catalog) Server(t identity.Tenant, n ServerName) *Server { return c.Sna
 // Upstream returns nil where there is none.
 func (c *Catalog) Upstream(t identity.Tenant, n UpstreamName) *Upstream {
 	return c.Snapshot().Upstreams[t][n]
+}
+
+// Replace puts an upstream with more facts in the place of one that is still the current one. False: it is not, any more.
+func (c *Catalog) Replace(old, with *Upstream) bool {
+	for {
+		s := c.now.Load()
+		if s == nil || s.Upstreams[old.Tenant][old.Name] != old {
+			return false
+		}
+		next := &Snapshot{Servers: s.Servers, Upstreams: maps.Clone(s.Upstreams)}
+		next.Upstreams[old.Tenant] = maps.Clone(s.Upstreams[old.Tenant])
+		next.Upstreams[old.Tenant][old.Name] = with
+		if c.now.CompareAndSwap(s, next) {
+			return true
+		}
+	}
 }
 
 // Siblings are the upstreams whose connections share their fate with those of up: the same vendor's, through the same OAuth

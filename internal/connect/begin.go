@@ -70,6 +70,9 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 	if up == nil {
 		return Next{}, fault.New(fault.NotFound, "there is no such service here", nil)
 	}
+	if up, err = d.found(ctx, up); err != nil {
+		return Next{}, err
+	}
 	if why == catalog.WhyGrant { // connected already: a yes to this agent is all that was missing
 		return Next{Done: true}, d.answer(ctx, v, s.Request, up, scopes)
 	}

@@ -162,7 +162,14 @@ func (d *Desk) prior(ctx context.Context, t identity.Tenant, u identity.UserID, 
 
 func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (Result, error) {
 	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
-	if up == nil || up.Provider.OAuth == nil {
+	if up == nil {
+		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
+	}
+	up, err := d.found(ctx, up)
+	if err != nil {
+		return Result{}, err
+	}
+	if up.Provider.OAuth == nil {
 		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
 	}
 	m := methodOf(up, f.Method)

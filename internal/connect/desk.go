@@ -35,6 +35,7 @@ type Desk struct {
 	OAuth    oauth.Client
 	API      Sender // to vendors' APIs, for account labels and for testing pasted keys
 	Ready    Readiness
+	Finder   *Finder                                     // of vendors' own MCP servers; nil finds none
 	URL      func(t identity.Tenant, path string) string // public URL of a path of that tenant
 	Log      *slog.Logger
 	Now      func() time.Time

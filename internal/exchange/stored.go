@@ -86,7 +86,7 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	if !c.Expires.IsZero() {
 		cred.Expires = c.Expires.Add(-refresh.Margin(c))
 	}
-	if c.Refreshes && s.Refresh.Now().Sub(c.Renewed) > youngest {
+	if c.Refreshes && r.Upstream.Provider.OAuth != nil && s.Refresh.Now().Sub(c.Renewed) > youngest {
 		cred.again = &again{expired: r.Upstream.Provider.OAuth.Refresh.Expired, rules: r.Upstream.Provider, renew: func(ctx context.Context) (*Credential, error) {
 			next, err := s.Refresh.Replace(ctx, c, r.Upstream, r.Method)
 			if err != nil {

@@ -111,6 +111,8 @@ func (s *Server) Mount(mux *http.ServeMux, t identity.Tenant, prefix string) {
 		mux.HandleFunc("GET "+prefix+"/.well-known/openid-configuration", s.at(t, s.metadata))
 	}
 	mux.HandleFunc("GET "+prefix+"/jwks", s.at(t, s.jwks))
+	mux.HandleFunc("GET "+prefix+connect.DocumentPath+"{upstream}", s.at(t, s.document))
+	mux.HandleFunc("GET "+prefix+connect.DocumentPath+"{upstream}"+connect.DocumentWithKey, s.at(t, s.document))
 	mux.HandleFunc("POST "+prefix+"/register", s.at(t, s.register))
 	mux.HandleFunc("GET "+prefix+"/authorize", s.at(t, s.authorize))
 	mux.Handle("POST "+prefix+"/authorize", s.Pages.Forms(s.at(t, s.decide)))
@@ -245,6 +247,23 @@ func (s *Server) jwks(w http.ResponseWriter, r *http.Request, t identity.Tenant)
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	_, err = w.Write(set)
 	return err
+}
+
+// document is Frontdesk as a client of an upstream's authorization server (draft-ietf-oauth-client-id-metadata-document): its address
+// is our client_id there.
+func (s *Server) document(w http.ResponseWriter, r *http.Request, t identity.Tenant) error {
+	name := r.PathValue("upstream")
+	if up := s.Catalog.Upstream(t, catalog.UpstreamName(name)); up == nil || up.Resource == "" {
+		http.NotFound(w, r)
+		return nil
+	}
+	at := connect.DocumentPath + name
+	key := strings.HasSuffix(r.URL.Path, at+connect.DocumentWithKey)
+	if key {
+		at += connect.DocumentWithKey
+	}
+	writeJSON(w, http.StatusOK, connect.Document(s.URL(t, at), s.URL(t, "/callback/"+name), s.URL(t, "/jwks"), key))
+	return nil
 }
 
 // resource finds the server that a resource names (RFC 8707): exactly its URL. Some clients send none, those of 2025-03-26

@@ -27,6 +27,8 @@ type OIDCProviderConfig struct {
 	Secret        string   `json:"clientSecret,omitempty"` // FrontdeskSecret where empty
 	AccessSeconds int      `json:"accessSeconds,omitempty"`
 	RequirePAR    bool     `json:"requirePAR,omitempty"` // no authorization request that was not pushed (RFC 9126)
+	JWKSURI       string   `json:"jwksURI,omitempty"`    // of the client: it then proves itself by private_key_jwt and has no secret
+	Port          int      `json:"port,omitempty"`       // any free one where 0
 }
 
 // OIDCProvider is npm's oidc-provider in a process of its own: a vendor that takes the specifications at their word.

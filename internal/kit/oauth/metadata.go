@@ -26,6 +26,7 @@ type Metadata struct {
 	GrantTypes            []string `json:"grant_types_supported,omitempty"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
+	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"`         // RFC 9126
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitzero"` // RFC 9207 s3
 	ClientIDMetadata      bool     `json:"client_id_metadata_document_supported,omitzero"`
 }
@@ -104,7 +105,7 @@ func FetchMetadata(ctx context.Context, doer Doer, issuer string) (Metadata, err
 	for name, endpoint := range map[string]string{
 		"authorization_endpoint": m.AuthorizationEndpoint, "token_endpoint": m.TokenEndpoint, "jwks_uri": m.JWKSURI,
 		"registration_endpoint": m.RegistrationEndpoint, "revocation_endpoint": m.RevocationEndpoint,
-		"device_authorization_endpoint": m.DeviceEndpoint,
+		"device_authorization_endpoint": m.DeviceEndpoint, "pushed_authorization_request_endpoint": m.PushedEndpoint,
 	} {
 		if endpoint == "" {
 			continue

@@ -170,3 +170,18 @@ func grants(t *testing.T, a, b *store.DB) {
 		}
 	}
 }
+
+// foundServers: what was found of an upstream is one a (tenant, upstream, issuer), and the first stays.
+func foundServers(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	f := filled[connect.Found]()
+	ok(t, a.PutFound(ctx, f))
+	late := f
+	late.Created, late.Facts = f.Created.Add(time.Hour), []byte("of another replica")
+	ok(t, b.PutFound(ctx, late))
+	other := late
+	other.Issuer = "https://other.example"
+	ok(t, b.PutFound(ctx, other))
+	same(t, must(a.Found(ctx, f.Tenant, f.Upstream))(t), []connect.Found{other, f})
+	same(t, len(must(a.Found(ctx, f.Tenant, "else"))(t)), 0)
+}

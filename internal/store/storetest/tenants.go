@@ -33,13 +33,14 @@ type things struct {
 	intent  audit.Row
 	ending  vault.Ending
 	consent issuer.Consented
+	found   connect.Found
 }
 
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented]()}
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[connect.Found]()}
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error
 	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
@@ -49,7 +50,7 @@ func stock(t *testing.T, db *store.DB) things {
 	_, err = db.OpenRequest(ctx, s.request)
 	ok(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent)} {
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found)} {
 		ok(t, err)
 	}
 	return s
@@ -66,6 +67,9 @@ var byTenant = map[string]strange{
 	},
 	"Rows": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Rows(ctx, audit.Query{Tenant: theirs, User: s.user.ID})
+	},
+	"Found": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Found(ctx, theirs, s.found.Upstream)
 	},
 	"Connections": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Connections(ctx, theirs, s.user.ID, s.conn.Upstream)
@@ -227,7 +231,7 @@ var elsewhere = map[string]string{
 	"Chain": "for operators", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes",
-	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
+	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Snapshot": "for operators", "Fill": "for operators",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",

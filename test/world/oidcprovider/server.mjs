@@ -34,10 +34,13 @@ const provider = new Provider(issuer, {
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
     require_pushed_authorization_requests: settings.requirePAR,
-    token_endpoint_auth_method: 'client_secret_basic',
+    ...(settings.jwksURI
+      ? { token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks_uri: settings.jwksURI, client_secret: undefined }
+      : { token_endpoint_auth_method: 'client_secret_basic' }),
   }],
   scopes: ['openid', 'offline_access'],
   responseTypes: ['code'],
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
   pkce: { required: () => true },
   rotateRefreshToken: true,
   issueRefreshToken: (_ctx, client, source) => client.grantTypeAllowed('refresh_token') && source.scopes.has('offline_access'),
