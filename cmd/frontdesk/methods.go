@@ -269,6 +269,10 @@ func (k *checker) method(t identity.Tenant, here string, m *Method, u Upstream, 
 		if d.Issuer == nil && d.Resource == "" {
 			k.wrong(here, "id_jag needs issuer or resource", "name the upstream's authorization server: issuer: https://auth.example.com")
 		}
+		secret := !d.ClientSecret.IsZero() || !u.ClientSecret.IsZero()
+		if d.Issuer == nil && secret && out.Auth != catalog.ClientJWT && out.Auth != catalog.ClientNone {
+			k.wrong(here, "a client_secret is for one authorization server, and whoever answers for the resource could name another", "add issuer, or client_auth: private_key_jwt")
+		}
 		if out.Client == "" {
 			k.wrong(here, "id_jag needs the client_id of Frontdesk at the upstream's authorization server", "")
 		}
