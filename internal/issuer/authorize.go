@@ -244,7 +244,10 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, t identity.Tenant
 	}
 	finish := s.path(t, "/authorize/finish?to="+url.QueryEscape(s.Browser.Seal(purposeLeave, v.Binding, plain)))
 	// Sealed: what is connected in this visit is granted to this client alone, and only because its consent was just given.
-	pass := s.Browser.Seal(web.PurposeDoor, v.Binding, []byte(string(p.User)+"\n"+string(srv.Name)+"\n"+string(p.Client)))
+	pass, err := web.DoorPass{User: string(p.User), Server: string(srv.Name), Client: string(p.Client), Ends: p.Expires}.Seal(s.Browser, v.Binding)
+	if err != nil {
+		return err
+	}
 	q := url.Values{"server": {string(srv.Name)}, "pass": {pass}, "return": {finish}}
 	http.Redirect(w, r, s.path(t, "/door?"+q.Encode()), http.StatusSeeOther)
 	return nil

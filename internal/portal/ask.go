@@ -158,9 +158,9 @@ func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 	}
 	// What was connected at the door is meant for the agent that brought the person here: its first call asks nothing.
 	// Who that is stands sealed in the address, by the issuer: a link that somebody else made grants nothing.
-	pass, err := s.Browser.Open(web.PurposeDoor, v.Binding, r.URL.Query().Get("pass"))
-	if client, ok := strings.CutPrefix(string(pass), string(v.User)+"\n"+string(srv.Name)+"\n"); ok && err == nil {
-		if err := s.Grants.Consent(r.Context(), v.Visitor, identity.ClientID(client), srv); err != nil {
+	pass, ok := s.Browser.Pass(v.Binding, r.URL.Query().Get("pass"))
+	if ok && pass.User == string(v.User) && pass.Server == string(srv.Name) {
+		if err := s.Grants.Consent(r.Context(), v.Visitor, identity.ClientID(pass.Client), srv); err != nil {
 			return err
 		}
 	}

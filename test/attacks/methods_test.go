@@ -26,7 +26,7 @@ func TestX_methodThatFellAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	db, err := sql.Open("sqlite", filepath.Join(s.Desk().Dir, "frontdesk.db"))
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.Desk().Dir, "frontdesk.db")+"?_pragma=busy_timeout(5000)")
 	if err != nil {
 		t.Fatal(err)
 	}

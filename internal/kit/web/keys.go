@@ -99,8 +99,35 @@ type Browser struct {
 	Alive func(s Session) bool
 }
 
-// PurposeDoor seals, from the consent page to the door, who was just let in.
-const PurposeDoor = "door"
+// DoorPass says, from the consent page to the door, who was just let in. It ends: an address that a browser opens again by itself,
+// days later, gives nothing back that its person has taken away since.
+type DoorPass struct {
+	User, Server, Client string
+	Ends                 time.Time
+}
+
+const purposeDoor = "door"
+
+// Sealer keeps what a page must bring back unchanged (Browser).
+type Sealer interface {
+	Seal(purpose string, aad, plain []byte) string
+}
+
+// Seal makes the pass a text for one browser.
+func (p DoorPass) Seal(by Sealer, binding []byte) (string, error) {
+	plain, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	return by.Seal(purposeDoor, binding, plain), nil
+}
+
+// Pass is the inverse of DoorPass.Seal; false for anything else than a pass of this browser that has not ended.
+func (b *Browser) Pass(binding []byte, sealed string) (DoorPass, bool) {
+	var p DoorPass
+	plain, err := b.Open(purposeDoor, binding, sealed)
+	return p, err == nil && json.Unmarshal(plain, &p) == nil && b.Now().Before(p.Ends)
+}
 
 const (
 	cookieSession = "session"
