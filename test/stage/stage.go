@@ -119,8 +119,11 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// Build builds frontdesk into dir.
+// Build builds frontdesk into dir; where FRONTDESK_BINARY names one that was built for a whole run of tests, it is that one.
 func Build(ctx context.Context, dir string) (string, error) {
+	if built := os.Getenv("FRONTDESK_BINARY"); built != "" {
+		return built, nil
+	}
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err

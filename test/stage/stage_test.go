@@ -12,7 +12,7 @@ import (
 
 func start(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s, err := stage.New(ctx, t.TempDir(), o)
 	if err != nil {

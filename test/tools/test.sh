@@ -8,7 +8,10 @@ command -v gcc >/dev/null 2>&1 || { race=; echo "no gcc: running without the rac
 [ -d test/tools/node_modules/.bin ] && export FRONTDESK_NODE="${FRONTDESK_NODE:-$PWD/test/tools/node_modules/.bin/node}"
 
 out=$(mktemp)
-trap 'rm -f "$out"' EXIT
+built=$(mktemp -d)
+trap 'rm -rf "$out" "$built"' EXIT
+chmod 755 "$built"
+go build -o "$built/frontdesk" ./cmd/frontdesk && export FRONTDESK_BINARY="$built/frontdesk"
 go test $race -timeout 20m -json "$@" >"$out"
 status=$?
 
