@@ -41,6 +41,11 @@ type setting struct {
 	server string // base URL of the MCP server; it may hang on the egress address, which is known before
 	egress string // listen address
 	api    string // base URL of the API
+	secure string // URL of the same API on https, "" where there is none
+	ca     string // file with the certificate that it shows
+	// program is a server that Frontdesk runs itself, in place of one at a URL, for so many users at most.
+	program string
+	max     int
 }
 
 // prepare builds the binary and opens the company's IdP.
@@ -100,6 +105,14 @@ func (b *bench) open(s setting) (*desk, error) {
 // config is what an operator would write.
 func (d *desk) config(idp string, s setting) string {
 	host := func(url string) string { return strings.TrimPrefix(url, "http://") }
+	server, hosts, more := "url: "+s.server+"/mcp", "", ""
+	if s.program != "" {
+		server = fmt.Sprintf("command: [%s], sandbox: {read: [%s]}", s.program, filepath.Dir(s.program))
+		more = fmt.Sprintf("hosting: {max: %d}\n", s.max)
+	}
+	if s.secure != "" {
+		hosts, more = fmt.Sprintf(", hosts: [%q]", s.secure), fmt.Sprintf("outbound: {ca_file: %s}\n", s.ca)
+	}
 	return fmt.Sprintf(`public_url: %s
 egress: {listen: "%s"}
 ops: {listen: "%s"}
@@ -113,11 +126,11 @@ providers:
     account: {url: /me, pointer: /login, id_pointer: /id}
     token_shapes: ['\bbenchkey_[-0-9a-z_]{16,}\b']
 upstreams:
-  api: {provider: api, url: "%s", methods: [api_key]}
+  api: {provider: api, url: "%s", methods: [api_key]%s}
 servers:
-  tools: {url: %s/mcp, upstreams: [api], allow: [group:engineering]}
+  tools: {%s, upstreams: [api], allow: [group:engineering]}
 policies: [policies.cedar]
-`, d.Public, s.egress, host(d.Ops), d.data, idp, audience, s.api, s.api, s.server)
+%s`, d.Public, s.egress, host(d.Ops), d.data, idp, audience, s.api, s.api, hosts, server, more)
 }
 
 // policies are 99 beside the server's allow list: some about every server, most about one of twenty, ours among them.

@@ -22,7 +22,8 @@ type exchange struct {
 // load is a closed loop: each connection sends its next request when the answer to the last one was read and found right.
 type load struct {
 	addr      string
-	exchanges []exchange // taken in turn; connections begin at different ones
+	dial      func() (net.Conn, error) // in place of addr
+	exchanges []exchange               // taken in turn; connections begin at different ones
 	conns     int
 	warm      time.Duration // not measured
 	length    time.Duration
@@ -100,7 +101,11 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // connection is one client: latencies of what was answered between from and stop, and how many answers came in all.
 func (l load) connection(ctx context.Context, next int, from, stop time.Time) (latencies []time.Duration, all int64, err error) {
-	conn, err := net.Dial("tcp", l.addr)
+	dial := l.dial
+	if dial == nil {
+		dial = func() (net.Conn, error) { return net.Dial("tcp", l.addr) }
+	}
+	conn, err := dial()
 	if err != nil {
 		return nil, 0, err
 	}

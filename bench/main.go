@@ -31,9 +31,12 @@ type row struct {
 var rows = []row{
 	{name: "call", title: "one tool call, no API call", run: callRow},
 	{name: "api", title: "one tool call with one API call: through egress, beside a bare proxy", run: apiRow},
+	{name: "egress", title: "one API request alone, by both doors of egress, beside a bare reverse proxy and a bare proxy that opens TLS", run: egressRow},
 	{name: "session", title: "one tool call in a session of the legacy era", run: sessionRow},
 	{name: "stored", title: "10 stored users beside 100,000", run: storedRow},
 	{name: "idle", title: "idle streams", run: idleRow},
+	{name: "redaction", title: "taking a credential out of answers of 10 MB", run: redactionRow},
+	{name: "hosted", title: "servers that Frontdesk runs: 1,000 starts, and what they cost idle", run: hostedRow},
 	{name: "against", title: "two builds of Frontdesk (-against)", asked: true, run: againstRow},
 }
 

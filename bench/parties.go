@@ -20,16 +20,17 @@ import (
 	"time"
 )
 
-// The small parties are this same program in processes of their own: bench -role server|api|proxy.
+// The small parties are this same program in processes of their own: bench -role server|api|proxy|opener.
 
 // play is such a process.
 func play(role string, args []string) error {
 	f := flag.NewFlagSet(role, flag.ContinueOnError)
 	to := f.String("to", "", "where the proxy leads; the server's API")
+	pair := f.String("pair", "", "file with certificate and key: speak TLS, or open it with that")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	h, err := map[string]func(string) (http.Handler, error){"server": newToolServer, "api": newAPI, "proxy": newProxy}[role](*to)
+	h, err := map[string]func(string) (http.Handler, error){"server": newToolServer, "api": newAPI, "proxy": newProxy, "opener": newOpener(*pair)}[role](*to)
 	if err != nil {
 		return err
 	}
@@ -39,7 +40,11 @@ func play(role string, args []string) error {
 	}
 	fmt.Println(l.Addr())
 	go func() { _, _ = io.Copy(io.Discard, os.Stdin); os.Exit(0) }() // whoever started us is gone
-	return (&http.Server{Handler: h, ReadHeaderTimeout: time.Minute}).Serve(l)
+	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	if *pair != "" && role != "opener" {
+		return s.ServeTLS(l, *pair, *pair)
+	}
+	return s.Serve(l)
 }
 
 // party is a running process.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"text/tabwriter"
@@ -14,6 +15,7 @@ type way struct {
 	name      string
 	tool      string
 	addr      string
+	dial      func() (net.Conn, error) // in place of addr, where a connection needs more than that
 	exchanges []exchange
 	gateway   []int // processes in between, whose CPU and memory are counted
 	server    []int // and those behind
@@ -65,7 +67,7 @@ func (w way) read() (r reading, err error) {
 func (b *bench) lap(w way, conns int, length time.Duration) (figures, error) {
 	var from, to reading
 	var err, err2 error
-	l := load{addr: w.addr, exchanges: w.exchanges, conns: conns, warm: length / 4, length: length}
+	l := load{addr: w.addr, dial: w.dial, exchanges: w.exchanges, conns: conns, warm: length / 4, length: length}
 	r, lerr := l.drive(b.ctx, func() { from, err = w.read() }, func() { to, err2 = w.read() })
 	if w.desk != nil {
 		w.desk.sent(r.all, w.tool)

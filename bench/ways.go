@@ -96,8 +96,10 @@ func (b *bench) greet(w way) error {
 
 // sent counts calls that were answered, and so have to be in the log.
 func (d *desk) sent(calls int64, tool string) {
-	d.calls += calls
-	if tool == "fetch" {
+	if tool != apiAlone {
+		d.calls += calls
+	}
+	if tool == apiAlone || tool == "fetch" {
 		d.apis += calls
 	}
 }

@@ -16,6 +16,8 @@ type table struct {
 	heads [][]pattern // the forms that begin with one byte, escapes undone; heads[0] is empty
 	head  [256]uint16 // which of heads
 	wide  bool        // a form may begin with a byte beyond ASCII
+	far   bool        // one may have a byte beyond ASCII at its second place
+	plain [256]bool   // bytes that stand at a second place, as they are
 	early int         // so many bytes of a mark may go out before it is known to be one
 }
 
@@ -50,6 +52,9 @@ func (t *table) begin(c byte, p pattern) {
 		t.wide = t.wide || c >= utf8.RuneSelf
 	}
 	t.heads[t.head[c]] = append(t.heads[t.head[c]], p)
+	for _, second := range []byte{p.a[1], p.b[1]} {
+		t.far, t.plain[second] = t.far || second >= utf8.RuneSelf, true
+	}
 	for _, next := range []byte{p.a[1], p.b[1], '\\', '%', '&', '\n', '\r'} {
 		t.allow(c, next)
 	}
@@ -70,11 +75,44 @@ func (t *table) allow(first, second byte) {
 	t.pairs[pair/64] |= 1 << (pair % 64)
 }
 
+func (t *table) allowed(first, second byte) bool {
+	pair := uint(first) | uint(second)<<8
+	return t.pairs[pair/64]&(1<<(pair%64)) != 0
+}
+
+// hopeless reports that a form which begins at b[i], with an escape at its first or second place, begins no mark: what the escape
+// means stands there in none. Text that is escaped throughout is full of these, and a longer look at each would take most of the time.
+func (t *table) hopeless(b []byte, i int) bool {
+	const enough = 6 // bytes, for every case
+	if len(b)-i < enough {
+		return false
+	}
+	b = b[i : i+enough]
+	switch {
+	case b[0] == '\\' || b[0] == '%':
+		if t.head[b[0]] != 0 {
+			return false
+		}
+		if b[0] == '%' {
+			v, ok, _ := hexDigits(b, 1, 2)
+			return !ok || t.head[byte(v)] == 0
+		}
+		return !t.wide && b[1] == 'u' && (b[2] != '0' || b[3] != '0')
+	case isSpecial(b[0]) || t.plain[b[1]]:
+		return false
+	case b[1] == '%':
+		v, ok, _ := hexDigits(b, 2, 2)
+		return !ok || !t.allowed(b[0], byte(v))
+	case b[1] == '\\':
+		return !t.far && b[2] == 'u' && (b[3] != '0' || b[4] != '0')
+	}
+	return false
+}
+
 // next returns the first place from i on where a form may begin; len(b) if there is none.
 func (t *table) next(b []byte, i int) int {
 	for ; i+1 < len(b); i++ {
-		pair := uint(b[i]) | uint(b[i+1])<<8
-		if t.pairs[pair/64]&(1<<(pair%64)) != 0 {
+		if t.allowed(b[i], b[i+1]) && !t.hopeless(b, i) {
 			return i
 		}
 	}
@@ -132,9 +170,6 @@ func (t *table) match(b []byte, at int) verdict {
 	if isSpecial(b[at]) {
 		if len(candidates) > 0 { // a mark that itself begins with such a byte: rare, and not worth being quick about
 			return longest(t.all, b, at, nil)
-		}
-		if text := b[at:]; !t.wide && len(text) > 3 && text[1] == 'u' && (text[2] != '0' || text[3] != '0') {
-			return verdict{} // JSON of which all but ASCII is escaped is full of these
 		}
 		var first text
 		if first, size = unescape(b[at:]); size <= 0 {
