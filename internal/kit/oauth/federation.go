@@ -11,11 +11,10 @@ import (
 
 // Token types of a token exchange (RFC 8693 section 3, and the drafts that add to it).
 const (
-	TokenTypeAccess  = "urn:ietf:params:oauth:token-type:access_token"
-	TokenTypeID      = "urn:ietf:params:oauth:token-type:id_token"
-	TokenTypeJWT     = "urn:ietf:params:oauth:token-type:jwt"
-	TokenTypeRefresh = "urn:ietf:params:oauth:token-type:refresh_token"
-	TokenTypeIDJAG   = "urn:ietf:params:oauth:token-type:id-jag"
+	TokenTypeAccess = "urn:ietf:params:oauth:token-type:access_token"
+	TokenTypeID     = "urn:ietf:params:oauth:token-type:id_token"
+	TokenTypeJWT    = "urn:ietf:params:oauth:token-type:jwt"
+	TokenTypeIDJAG  = "urn:ietf:params:oauth:token-type:id-jag"
 )
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
