@@ -18,16 +18,16 @@ func TestVendorByURLAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	at := l.Addr().String() // held until its party starts, so that nobody else gets it
 	mcp := "http://" + at + "/mcp"
 	s := start(t, stage.Options{
 		Callback: []string{"own"},
 		Upstream: "  own: {url: \"" + mcp + "\", title: Own, client_id: frontdesk, client_secret: file:tracker.secret}\n",
 		Servers:  "  own: {url: \"" + mcp + "\", upstreams: [own], deliver: header, allow: [group:engineering]}\n",
 	})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	v, err := world.NewVendorMCP(world.VendorMCPConfig{Listen: at, Tracker: s.Tracker.URL(), Stateless: true})
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,9 @@ const front = createServer();
 const issuer = await listen(front);
 const api = `${issuer}/api`;
 
+// It fetches no jwks_uri from this machine (its own guard), so the keys are taken once.
+const keys = settings.jwksURI && await (await fetch(settings.jwksURI)).json();
+
 console.warn = () => {}; // it would say that memory and made-up keys are for development only
 const provider = new Provider(issuer, {
   clients: [{
@@ -35,7 +38,7 @@ const provider = new Provider(issuer, {
     response_types: ['code'],
     require_pushed_authorization_requests: settings.requirePAR,
     ...(settings.jwksURI
-      ? { token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks_uri: settings.jwksURI, client_secret: undefined }
+      ? { token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks: keys, client_secret: undefined }
       : { token_endpoint_auth_method: 'client_secret_basic' }),
   }],
   scopes: ['openid', 'offline_access'],
