@@ -116,6 +116,24 @@ type IDP struct {
 	GroupsClaim  string      `yaml:"groups_claim" doc:"default groups, of the ID token"`
 	Audiences    []string    `yaml:"audiences" doc:"audiences of the IdP's own access tokens that are accepted here, for workloads"`
 	TokenTypes   []string    `yaml:"token_types" doc:"typ of those tokens; default at+jwt"`
+
+	Logout   *bool   `yaml:"backchannel_logout" doc:"end sign-ins that the IdP says have ended (docs/ending.md); default true"`
+	Events   *Events `yaml:"events" doc:"security events that are pushed here (CAEP, RISC)"`
+	SCIM     *SCIM   `yaml:"scim" doc:"let a directory deactivate and delete people (SCIM 2.0)"`
+	OnRevoke string  `yaml:"on_revoke" doc:"what an event, or a deactivation by SCIM, ends: end (default: access) or end_and_revoke (the person's connections too, at vendors). Who is deleted loses them always"`
+}
+
+type Events struct {
+	Issuer   *conf.URL   `yaml:"issuer" doc:"exactly the iss of the tokens; default: the IdP's issuer"`
+	Audience string      `yaml:"audience" required:"yes" doc:"exactly the aud of the tokens"`
+	JWKS     *conf.URL   `yaml:"jwks_uri" doc:"the sender's keys; default: the IdP's own, or of another issuer what its SSF configuration names"`
+	Token    conf.Secret `yaml:"token" required:"yes" doc:"the bearer token that the sender presents, as file:events.token"`
+	Email    bool        `yaml:"email" doc:"also believe subjects that are named by their e-mail address alone"`
+}
+
+type SCIM struct {
+	Token    conf.Secret `yaml:"token" required:"yes" doc:"the bearer token that the directory presents, as file:scim.token"`
+	UserName string      `yaml:"user_name" doc:"what userName is: email (default; externalId is then the subject that the IdP's tokens name), or subject"`
 }
 
 type Upstream struct {
@@ -396,6 +414,7 @@ func (k *checker) tenant(t identity.Tenant, org Tenant) {
 	if org.IDP == nil && len(org.Servers) > 0 && k.doc.Sound("") && k.doc.Sound(place(t, "servers")) {
 		k.wrong(place(t, "servers"), "there are servers, but nobody can sign in", "add  idp: {issuer: https://login.example.com, client_id: frontdesk, client_secret: file:idp.secret}")
 	}
+	k.signals(place(t, "idp"), org.IDP)
 	for _, n := range slices.Sorted(maps.Keys(org.Upstreams)) {
 		if !k.doc.Sound(place(t, "upstreams."+n)) {
 			continue

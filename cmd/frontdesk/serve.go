@@ -379,6 +379,7 @@ func (c *Config) callbacks() []string {
 	for t, org := range c.tenants() {
 		if org.IDP != nil {
 			l = append(l, fmt.Sprintf("%s/callback/idp:%s  (register at %s)", c.at(t), cmpOr(org.IDP.Name, "login"), org.IDP.Issuer.Host))
+			l = append(l, org.IDP.heard(c.at(t))...)
 		}
 		for n, u := range org.Upstreams {
 			if u.ClientID != "" && u.Provider == "" {

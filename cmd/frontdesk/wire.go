@@ -43,6 +43,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/portal"
+	"frontdesk.dev/frontdesk/internal/signals"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -200,7 +201,7 @@ func (d *desk) join(cfg *Config) error {
 	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finder(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
-	d.office = &ending.Office{Store: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
+	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
 		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
@@ -299,6 +300,10 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	if len(problems) > 0 {
 		return problems
 	}
+	hear, problems := d.receivers(cfg, idps)
+	if len(problems) > 0 {
+		return problems
+	}
 	if err := d.door.SetNamed(cfg.origins()); err != nil {
 		return err
 	}
@@ -314,7 +319,7 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	}
 	d.verifier.UseIssuers(issuers)
 	d.registry.UseConfig(clients, cfg.File.Clients.Redirects)
-	h := d.routes(cfg)
+	h := d.routes(cfg, hear)
 	d.public.Store(&h)
 	d.config.Store(cfg)
 	d.metrics.loaded.SetToCurrentTime()
@@ -413,6 +418,12 @@ func (c *Config) origins() []string {
 	for t, org := range c.tenants() {
 		if org.IDP != nil {
 			add(org.IDP.Issuer.String())
+			if e := org.IDP.Events; e != nil && e.Issuer != nil {
+				add(e.Issuer.String())
+			}
+			if e := org.IDP.Events; e != nil && e.JWKS != nil {
+				add(e.JWKS.String())
+			}
 		}
 		for _, s := range org.Servers {
 			if s.URL != nil {
@@ -447,7 +458,7 @@ func (c *Config) origins() []string {
 }
 
 // routes is the site map of the public listener.
-func (d *desk) routes(cfg *Config) http.Handler {
+func (d *desk) routes(cfg *Config, hear map[identity.Tenant]*signals.Receiver) http.Handler {
 	mux := http.NewServeMux()
 	base := cfg.PublicURL
 	suffix := ""
@@ -458,7 +469,7 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		p := prefix(t)
 		pages := web.NewPages(p, "Frontdesk", d.log, d.now)
 		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Tenant: strings.TrimPrefix(p, "/t/"), Now: d.now, Alive: func(s web.Session) bool {
-			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started)
+			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started) && d.epochs.SignIn(t, s.IDP, s.SID)
 		}}
 		people := d.flows()
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
@@ -466,6 +477,9 @@ func (d *desk) routes(cfg *Config) http.Handler {
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault, Endings: d.db,
 			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
+		if r := hear[t]; r != nil {
+			r.Mount(mux, p)
+		}
 	}
 	var trusted []conf.Prefix = cfg.TrustedProxies
 	front := &web.Front{Public: base.URL, Origins: cfg.File.Clients.Origins, Log: d.log}

@@ -127,8 +127,13 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 	if err != nil {
 		return Result{}, err
 	}
+	if user.Gone != "" {
+		v.User = user.ID
+		return Result{}, errors.Join(fault.New(fault.Denied, "your organisation has ended your access here; ask an operator if that is a mistake", nil),
+			d.event(ctx, v, "signed_in", audit.Record{Result: audit.ResultDenied, Detail: "the account is " + string(user.Gone)}))
+	}
 	now := d.Now()
-	signed := SignedIn{IDP: idp.Name, At: now, ACR: auth.ACR, AMR: auth.AMR, HasHome: !token.Refresh.IsZero()}
+	signed := SignedIn{IDP: idp.Name, SID: auth.SID, At: now, ACR: auth.ACR, AMR: auth.AMR, HasHome: !token.Refresh.IsZero()}
 	if signed.HasHome {
 		if err := d.keepHome(ctx, user, f.Upstream, token); err != nil {
 			return Result{}, err

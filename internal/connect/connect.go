@@ -143,6 +143,7 @@ type Result struct {
 // SignedIn is what a sign-in at the IdP proved.
 type SignedIn struct {
 	IDP     string
+	SID     string // the IdP's name of it, where it has one
 	At      time.Time
 	ACR     string
 	AMR     []string

@@ -124,6 +124,7 @@ type Opener interface {
 // Office ends. All fields are required.
 type Office struct {
 	Store   Store
+	People  People
 	Vault   Opener
 	Vendors Vendors
 	Catalog *catalog.Catalog

@@ -119,7 +119,7 @@ func newRoom(t testing.TB) *room {
 	r.vault = &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock}
 	r.epochs = &identity.Epochs{Store: db, Now: clock, Log: log}
 	r.endings = &vault.Endings{Vault: r.vault, Store: db, Catalog: cat, Clients: clients, OAuth: oauth.Client{HTTP: r.vendor, Now: clock}, Log: log, Now: clock}
-	r.Office = ending.Office{Store: db, Vault: r.vault, Vendors: r.endings, Catalog: cat, Epochs: r.epochs, Events: r.events, Log: log, Now: clock}
+	r.Office = ending.Office{Store: db, People: db, Vault: r.vault, Vendors: r.endings, Catalog: cat, Epochs: r.epochs, Events: r.events, Log: log, Now: clock}
 	return r
 }
 

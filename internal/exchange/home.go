@@ -66,7 +66,7 @@ func (h *Home) Renew(ctx context.Context, t identity.Tenant, u identity.UserID, 
 	if err != nil {
 		return err
 	}
-	if known.IDP != who.IDP || known.Subject != who.Subject { // OpenID Connect Core, section 12.2: the same sub, or it is not his
+	if known.Gone != "" || known.IDP != who.IDP || known.Subject != who.Subject { // OpenID Connect Core, section 12.2: the same sub, or it is not his
 		return h.dismissed(ctx, t, u, name)
 	}
 	_, err = h.Users.EnsureUser(ctx, who)

@@ -69,6 +69,16 @@ func (e *Epochs) Session(t Tenant, u UserID, id string, started time.Time) bool 
 	return id != "" && !over && e.Alive(&Caller{Tenant: t, User: u, Issued: started})
 }
 
+// SignIn reports whether a sign-in at the IdP, by its name for it, still holds; one without a name does.
+func (e *Epochs) SignIn(t Tenant, idp, sid string) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return sid == "" || !e.ended(t, EpochSession, SignInID(idp, sid))
+}
+
+// SignInID is the id of the session epoch that ends a sign-in at the IdP.
+func SignInID(idp, sid string) string { return "idp:" + idp + "/" + sid }
+
 // End makes an end, or a change, known everywhere: in the store first, then here.
 func (e *Epochs) End(ctx context.Context, t Tenant, k EpochKind, id string) error {
 	return e.EndAt(ctx, t, k, id, e.Now())

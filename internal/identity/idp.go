@@ -115,6 +115,7 @@ type idTokenClaims struct {
 	AuthTime int64          `json:"auth_time"`
 	ACR      string         `json:"acr"`
 	AMR      []string       `json:"amr"`
+	SID      string         `json:"sid"`
 }
 
 // Read verifies the ID token that came with an access token, and says who it names. At a sign-in, nonce is the one that was
@@ -144,6 +145,9 @@ func (p *IdP) Read(ctx context.Context, t oauth.Token, nonce string) (User, Auth
 		return User{}, Authentication{}, fault.New(fault.Unauthenticated, "the ID token's subject or groups cannot be used; ask an operator to look at subject_claim and groups_claim", nil)
 	}
 	auth := Authentication{ACR: k.ACR, AMR: k.AMR}
+	if len(k.SID) <= 255 {
+		auth.SID = k.SID
+	}
 	if k.AuthTime != 0 {
 		auth.Time = time.Unix(k.AuthTime, 0)
 	}

@@ -167,6 +167,9 @@ func (v *Verifier) own(ctx context.Context, iss Issuer, claims oauth.Claims) (*C
 	if err != nil {
 		return nil, err
 	}
+	if u.Gone != "" {
+		return nil, errEnded
+	}
 	c := &Caller{Tenant: iss.Tenant, User: u.ID, Name: u.Name, IDP: u.IDP, Subject: u.Subject, Groups: u.Groups, Client: a.Client,
 		Scopes: scopes(a.Scope), Issued: time.UnixMicro(a.Micros), Expires: claims.Expires, Local: true, Family: a.Family,
 		Auth: Authentication{ACR: a.ACR, AMR: a.AMR}}
@@ -228,6 +231,9 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims oauth.Claims)
 	u, err := v.Users.EnsureUser(ctx, User{Tenant: iss.Tenant, IDP: iss.IDP, Subject: subject, Name: k.Name, Email: email(k.Email, k.Verified), Groups: groups})
 	if err != nil {
 		return nil, err
+	}
+	if u.Gone != "" { // however fresh the token is: the directory's word stands above it
+		return nil, errEnded
 	}
 	c.User, c.Name, c.Groups = u.ID, u.Name, u.Groups
 	return c, nil

@@ -285,7 +285,7 @@ func (s *Server) issueCode(r *http.Request, t identity.Tenant, p pending, sessio
 	now := s.Now()
 	hash := sha256.Sum256([]byte(code))
 	return code, s.Grants.PutCode(r.Context(), Code{Tenant: t, Hash: hash[:], Family: family[:22], Client: p.Client, User: p.User, Redirect: p.Redirect, Challenge: p.Challenge,
-		Resource: p.Resource, Scopes: p.Scopes, Auth: identity.Authentication{ACR: session.ACR, AMR: session.AMR, Time: session.Started}, IDP: session.IDP,
+		Resource: p.Resource, Scopes: p.Scopes, Auth: identity.Authentication{ACR: session.ACR, AMR: session.AMR, Time: session.Started, SID: session.SID}, IDP: session.IDP,
 		Expires: now.Add(codeLife), Ends: session.Ends})
 }
 

@@ -159,7 +159,7 @@ func (s *Server) redeemRefresh(ctx context.Context, t identity.Tenant, client Cl
 }
 
 func (s *Server) revoked(f Family) bool {
-	return !s.Epochs.Alive(&identity.Caller{Tenant: f.Tenant, User: f.User, Client: f.Client, Family: f.ID, Issued: f.HomeAt})
+	return !s.Epochs.SignIn(f.Tenant, f.IDP, f.Auth.SID) || !s.Epochs.Alive(&identity.Caller{Tenant: f.Tenant, User: f.User, Client: f.Client, Family: f.ID, Issued: f.HomeAt})
 }
 
 func (s *Server) rotate(ctx context.Context, f Family, presented string) (map[string]any, error) {

@@ -243,7 +243,7 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 	case connect.FlowSignIn:
 		now := s.Now()
 		if err := s.Browser.SignIn(w, r, web.Session{Tenant: string(s.Tenant), User: string(res.User.ID), Name: cmpOr(res.User.Name, res.User.Email, res.User.Subject),
-			IDP: res.Session.IDP, ACR: res.Session.ACR, AMR: res.Session.AMR, Started: now, Ends: now.Add(sessionMax)}); err != nil {
+			IDP: res.Session.IDP, SID: res.Session.SID, ACR: res.Session.ACR, AMR: res.Session.AMR, Started: now, Ends: now.Add(sessionMax)}); err != nil {
 			return err
 		}
 		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)

@@ -13,8 +13,10 @@ import (
 )
 
 var (
-	_ ending.Store  = (*DB)(nil)
-	_ admin.Endings = (*DB)(nil)
+	_ ending.Store    = (*DB)(nil)
+	_ ending.People   = (*DB)(nil)
+	_ ending.Messages = (*DB)(nil)
+	_ admin.Endings   = (*DB)(nil)
 )
 
 // whose is the condition on a row of connections or grants, with its argument as $2; of what a client or a server was let use,

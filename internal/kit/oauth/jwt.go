@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"errors"
 	"hash"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ type Expect struct {
 	Now           time.Time
 	Leeway        time.Duration // for clocks that disagree; at most MaxLeeway
 	MaxLife       time.Duration // exp is at most this far ahead; 0: 24 hours
+	MaxAge        time.Duration // not 0: no exp, but an iat that is at most this old (security event tokens, RFC 8417 s2.2)
 }
 
 // MaxLeeway bounds Expect.Leeway.
@@ -94,7 +96,7 @@ func VerifyJWT(ctx context.Context, token string, keys Keys, want Expect) (Claim
 		if fault.KindOf(err) != fault.Internal {
 			return Claims{}, err
 		}
-		return Claims{}, fault.New(fault.Unauthenticated, "the token is signed with an unknown key", err)
+		return Claims{}, fault.New(fault.Unauthenticated, "the token is signed with an unknown key", errors.Join(ErrSignature, err))
 	}
 	if !fits(key, alg) {
 		return Claims{}, refuse("the token is signed with another algorithm than its key is for")
@@ -105,7 +107,7 @@ func VerifyJWT(ctx context.Context, token string, keys Keys, want Expect) (Claim
 	}
 	payload, err := jws.Verify(key.Key)
 	if err != nil {
-		return Claims{}, refuse("the token's signature does not verify")
+		return Claims{}, ErrSignature
 	}
 	c := Claims{Type: mediaType(p.header.Type), Alg: alg, payload: payload}
 	if err := want.checkClaims(p, &c); err != nil {
@@ -144,6 +146,12 @@ func TokenHash(alg jose.SignatureAlgorithm, token secret.Text) (string, error) {
 	sum := h.Sum(nil)
 	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2]), nil
 }
+
+// Refusals that some protocols have a word of their own for (RFC 8935 s2.4).
+var (
+	ErrSignature = refuse("the token's signature does not verify")
+	ErrAudience  = refuse("the token is for another audience")
+)
 
 func refuse(sentence string) error { return fault.New(fault.Unauthenticated, sentence, nil) }
 
@@ -241,7 +249,7 @@ func (want Expect) checkClaims(p parsedJWT, c *Claims) error {
 		return refuse("the token names no audience")
 	}
 	if !slices.ContainsFunc(c.Audience, func(a string) bool { return a != "" && slices.Contains(want.Audiences, a) }) {
-		return refuse("the token is for another audience")
+		return ErrAudience
 	}
 	if len(c.Audience) > 1 && !want.ManyAudiences {
 		return refuse("the token is for several audiences")
@@ -258,12 +266,21 @@ func (want Expect) checkTimes(claims jwtClaims, c *Claims) error {
 	c.Expires, readable[0] = numericDate(claims.Expires)
 	c.NotBefore, readable[1] = numericDate(claims.NotBefore)
 	c.IssuedAt, readable[2] = numericDate(claims.IssuedAt)
+	if want.MaxAge > 0 {
+		switch {
+		case readable != [3]bool{true, true, true} || claims.Expires != nil || c.IssuedAt.IsZero():
+			return refuse("the token's times are missing or malformed")
+		case c.IssuedAt.Before(want.Now.Add(-want.MaxAge)):
+			return refuse("the token is too old")
+		}
+		c.Expires = c.IssuedAt.Add(want.MaxAge)
+	}
 	switch {
 	case readable != [3]bool{true, true, true} || c.Expires.IsZero():
 		return refuse("the token's times are missing or malformed")
 	case !want.Now.Before(c.Expires.Add(leeway)):
 		return refuse("the token has expired")
-	case c.Expires.After(want.Now.Add(life + leeway)):
+	case want.MaxAge == 0 && c.Expires.After(want.Now.Add(life+leeway)):
 		return refuse("the token lives longer than is accepted")
 	case c.NotBefore.After(want.Now.Add(leeway)), c.IssuedAt.After(want.Now.Add(leeway)):
 		return refuse("the token is not valid yet")

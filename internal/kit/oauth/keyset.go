@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -236,4 +237,54 @@ func fits(key jose.JSONWebKey, alg jose.SignatureAlgorithm) bool {
 func isOnCurve(key jose.JSONWebKey, curve elliptic.Curve) bool {
 	public, ok := key.Key.(*ecdsa.PublicKey)
 	return ok && public.Curve == curve
+}
+
+// Transmitter is who sends security events: its keys, found through its SSF configuration when first needed (OpenID Shared
+// Signals Framework 1.0, section 7). All exported fields are required.
+type Transmitter struct {
+	Issuer string
+	HTTP   Doer
+	Now    func() time.Time
+	Log    *slog.Logger
+
+	mu   sync.Mutex
+	keys *KeySet
+}
+
+const wellKnownSSF = "/.well-known/ssf-configuration"
+
+// Key implements Keys. fault.Unavailable while the transmitter is away.
+func (t *Transmitter) Key(ctx context.Context, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
+	t.mu.Lock()
+	keys := t.keys
+	t.mu.Unlock()
+	if keys == nil {
+		var err error
+		if keys, err = t.discover(ctx); err != nil {
+			return jose.JSONWebKey{}, err
+		}
+		t.mu.Lock()
+		t.keys = keys
+		t.mu.Unlock()
+	}
+	return keys.Key(ctx, kid, alg)
+}
+
+func (t *Transmitter) discover(ctx context.Context) (*KeySet, error) {
+	u, ok := checkURL(t.Issuer)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "an issuer is an https URL without query, fragment and user info", nil)
+	}
+	var doc struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	at := u.Scheme + "://" + u.Host + wellKnownSSF + strings.TrimSuffix(u.EscapedPath(), "/")
+	if err := fetchFirst(ctx, t.HTTP, []string{at}, &doc); err != nil {
+		return nil, fault.New(fault.Unavailable, "the sender's configuration cannot be read", err)
+	}
+	if doc.Issuer != t.Issuer {
+		return nil, fault.New(fault.Unavailable, "the sender's configuration names another issuer", nil)
+	}
+	return NewKeySet(doc.JWKSURI, t.HTTP, t.Now, t.Log)
 }

@@ -17,6 +17,7 @@ type Session struct {
 	User    string
 	Name    string
 	IDP     string
+	SID     string // the IdP's name of the sign-in, where it has one
 	ACR     string
 	AMR     []string
 	Started time.Time
