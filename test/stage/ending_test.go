@@ -158,11 +158,14 @@ func TestEndsEverywhere(t *testing.T) {
 			s.Pin(0)
 			alice, bob := agent(t, world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "a", Era: world.Era2026July, Browser: s.Person("alice", "Later: a tool that needs it will ask then")}),
 				agent(t, world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "b", Era: world.Era2026July, Browser: s.Person("bob", "Later: a tool that needs it will ask then")})
-			ofIssues := agent(t, world.AgentConfig{URL: s.Desk().MCP("issues"), Name: "c", Era: world.Era2025November, Browser: s.Person("alice", "Later: a tool that needs it will ask then")})
+			ofIssues := agent(t, world.AgentConfig{URL: s.Desk().MCP("issues"), Name: "c", Era: world.Era2025November, Browser: s.Person("alice", "Connect Tracker", "Done")})
 			for _, a := range []*world.Agent{alice, bob, ofIssues} {
 				if _, err := a.Tools(within(t)); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if r := call(t, ofIssues, "whoami", nil); !strings.Contains(world.Text(r), "octo-alice") {
+				t.Fatal(world.Text(r))
 			}
 			var running []<-chan struct{}
 			for i := range s.Desks {
