@@ -149,6 +149,7 @@ type Upstream struct {
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
 	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
+	Limits       Limits            `yaml:"limits" doc:"how many requests it may get, of all servers together, and how large"`
 	OpenAPI      string            `yaml:"openapi" doc:"OpenAPI 3 description of the API, a file beside this one; policies can name its operations then (docs/policies.md)"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
 }
@@ -169,9 +170,18 @@ type Server struct {
 	CallLimit   *conf.Duration    `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
 	Check       bool              `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
 	Methods     []string          `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
+	Limits      Limits            `yaml:"limits" doc:"how many API requests it may send, and how large"`
 	ReadOnly    bool              `yaml:"read_only" doc:"its API requests may change nothing: GET, HEAD, OPTIONS, GraphQL queries, and what an upstream's description marks as reading"`
 	Observe     bool              `yaml:"observe" doc:"try policies before they bind: what they would refuse to those whom the server is open to is recorded as would_deny, and passes"`
 	Refuse      []string          `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
+}
+
+// Limits are counted by each replica for itself.
+type Limits struct {
+	Calls         int `yaml:"calls" doc:"API requests a minute; default: no limit. Each replica counts for itself"`
+	UserCalls     int `yaml:"user_calls" doc:"of these, of each person"`
+	Megabytes     int `yaml:"megabytes" doc:"MiB a minute, of request and answer bodies; what is over is paid back by waiting"`
+	UserMegabytes int `yaml:"user_megabytes" doc:"of these, of each person"`
 }
 
 type Sandbox struct {
@@ -468,6 +478,7 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmpOr(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk, CutLeaks: u.OnLeak == "cut",
 		WebSocket: p.Egress.WebSocket || u.WebSocket}
+	up.Limits = k.limits(at, u.Limits)
 	if u.OnLeak != "" && u.OnLeak != "cut" && u.OnLeak != "clean" {
 		k.wrong(at+".on_leak", "on_leak is clean or cut", "")
 	}
@@ -539,6 +550,13 @@ func (k *checker) itself(at, here string, s *catalog.Server, u Upstream) {
 	}
 }
 
+func (k *checker) limits(at string, l Limits) catalog.Limits {
+	if min(l.Calls, l.UserCalls, l.Megabytes, l.UserMegabytes) < 0 {
+		k.wrong(at+".limits", "a limit is not below 0", "leave it out where there is none")
+	}
+	return catalog.Limits{Calls: int64(l.Calls), UserCalls: int64(l.UserCalls), Bytes: int64(l.Megabytes) << 20, UserBytes: int64(l.UserMegabytes) << 20}
+}
+
 // origin reads a host, which may say its scheme.
 func origin(h string) (*url.URL, error) {
 	if !strings.Contains(h, "://") {
@@ -577,6 +595,7 @@ func (k *checker) server(t identity.Tenant, n string, s Server, ups map[string]U
 	}
 	out := &catalog.Server{Tenant: t, Name: catalog.ServerName(n), Title: cmpOr(s.Title, n), Deliver: catalog.Delivery(cmpOr(s.Deliver, string(catalog.DeliverEgress))),
 		TokenHeader: s.TokenHeader, Placeholder: identity.TicketKind(cmpOr(s.Placeholder, string(identity.TicketCall))), CallLimit: defaultCallLimit, SmuggleHeaders: s.Refuse, CheckArguments: s.Check, Methods: s.Methods, Observe: s.Observe}
+	out.Limits = k.limits(at, s.Limits)
 	k.whereItRuns(at, s, out)
 	k.notOurselves(at, out.URL)
 	if s.CallLimit != nil {

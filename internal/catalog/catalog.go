@@ -50,7 +50,14 @@ type Server struct {
 	SmuggleHeaders []string // request headers of clients that are refused, beside the built-in ones
 	Methods        []string // MCP requests of clients that pass, beside those of the protocol
 	Observe        bool     // what policy refuses is recorded, and passes
+	Limits         Limits
 	Program        *Program // what we run ourselves; nil where the server runs elsewhere
+}
+
+// Limits are how much may pass in a minute; 0 is as much as there is.
+type Limits struct {
+	Calls, UserCalls int64 // API requests; of all, and of each person
+	Bytes, UserBytes int64 // of their bodies, both ways
 }
 
 // Program is how a server of our own is run: one process a user, which speaks MCP on its standard input and output.
@@ -91,6 +98,7 @@ type Upstream struct {
 	// known: until then the provider has no OAuth. Issuers are those that may be found; none: any public one.
 	Resource string
 	Issuers  []string
+	Limits   Limits // of all its requests
 }
 
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).

@@ -172,6 +172,9 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
 		status, code = http.StatusForbidden, "denied"
 	case fault.RateLimited:
 		status, code = http.StatusTooManyRequests, "rate_limited"
+		if after := fault.RetryAfter(err); after > 0 {
+			w.Header().Set("Retry-After", seconds(after))
+		}
 	case fault.Unavailable:
 		status, code = http.StatusBadGateway, "unavailable"
 		if fault.RetryAfter(err) > 0 {

@@ -1,0 +1,244 @@
+// Package limits answers: is there room for one more API request?
+//
+// It counts calls and bytes by server and upstream, for each person and for all, and it remembers what vendors said of their own
+// limits: who was told to wait waits here, and nobody's quota is spent on asking again. It wraps the broker's door, so that
+// what it refuses has been decided and is on record, with its outcome. All is in the memory of one replica: with n replicas the
+// limits are up to n times as high, and a vendor is asked once by each. It trusts the vendor's headers for at most an hour.
+package limits
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// Door is a broker's door with limits. All fields are required.
+type Door struct {
+	broker.Door
+	Now func() time.Time
+
+	mu     sync.Mutex
+	left   map[counter]*bucket  // guarded by mu
+	closed map[window]time.Time // guarded by mu: until when a vendor wants no more
+}
+
+// counter is what is counted: the calls or bytes of one person, or of all, at a server or an upstream.
+type counter struct {
+	tenant identity.Tenant
+	server catalog.ServerName   // or
+	up     catalog.UpstreamName // one of the two
+	who    string               // "" for all
+	bytes  bool
+}
+
+// window is what a vendor counts together, as far as that can be seen from outside: a person's requests to one part of the API.
+// Vendors count searches apart, and GraphQL; both have a first segment of their own.
+type window struct {
+	tenant    identity.Tenant
+	up        catalog.UpstreamName
+	who, part string
+}
+
+// maxKept bounds both tables; what is full or past is forgotten first.
+const maxKept = 100_000
+
+// bucket holds what is left, and fills within a minute. It may be overdrawn: how large an answer is shows when it is there.
+type bucket struct {
+	left float64
+	at   time.Time
+}
+
+func (b *bucket) fill(now time.Time, perMinute int64) {
+	b.left = min(float64(perMinute), b.left+now.Sub(b.at).Minutes()*float64(perMinute))
+	b.at = now
+}
+
+// Open implements broker.Door.
+func (d *Door) Open(ctx context.Context, c *identity.Caller, a broker.Act) (broker.Lease, error) {
+	l, err := d.Door.Open(ctx, c, a)
+	if err != nil || a.Kind != broker.KindAPI {
+		return l, err
+	}
+	return &lease{Lease: l, door: d, caller: c, act: a}, nil
+}
+
+// lease is one API request.
+type lease struct {
+	broker.Lease
+	door    *Door
+	caller  *identity.Caller
+	act     broker.Act
+	refused string
+}
+
+// Do implements broker.Lease.
+func (l *lease) Do(r *http.Request) (*http.Response, error) {
+	if err := l.door.take(l.caller, l.act); err != nil {
+		l.refused = fault.Message(err)
+		return nil, err
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &counted{r.Body, l}
+	}
+	resp, err := l.Lease.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if until := closedUntil(resp, l.door.Now()); !until.IsZero() {
+		l.door.close(l.window(), until)
+	}
+	if _, both := resp.Body.(io.Writer); !both && resp.Body != nil { // an upgraded connection stays one
+		resp.Body = &counted{resp.Body, l}
+	}
+	return resp, nil
+}
+
+// Close implements broker.Lease: what was refused here says so in the log.
+func (l *lease) Close(ctx context.Context, o broker.Outcome) {
+	if l.refused != "" {
+		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.refused}
+	}
+	l.Lease.Close(ctx, o)
+}
+
+func (l *lease) window() window {
+	part, _, _ := strings.Cut(strings.TrimPrefix(l.act.Path, "/"), "/")
+	return window{l.act.Server.Tenant, l.act.Upstream.Name, l.caller.Principal(), l.act.Host + "/" + part}
+}
+
+// counted counts what passes.
+type counted struct {
+	io.ReadCloser
+	l *lease
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if n > 0 {
+		c.l.door.spend(c.l.caller, c.l.act, int64(n))
+	}
+	return n, err
+}
+
+// rule is one limit that an act is under.
+type rule struct {
+	counter
+	perMinute int64
+	what      string
+}
+
+func rules(c *identity.Caller, a broker.Act) (all []rule) {
+	add := func(k counter, l catalog.Limits, name string) {
+		for _, r := range []struct {
+			n     int64
+			bytes bool
+			who   string
+			what  string
+		}{{l.Calls, false, "", "calls"}, {l.UserCalls, false, c.Principal(), "calls of one person"}, {l.Bytes, true, "", "bytes"}, {l.UserBytes, true, c.Principal(), "bytes of one person"}} {
+			if r.n > 0 {
+				k.who, k.bytes = r.who, r.bytes
+				all = append(all, rule{k, r.n, fmt.Sprintf("%s has room for %d %s a minute", name, r.n, r.what)})
+			}
+		}
+	}
+	if l := a.Server.Limits; l != (catalog.Limits{}) {
+		add(counter{tenant: a.Server.Tenant, server: a.Server.Name}, l, "server "+string(a.Server.Name))
+	}
+	if l := a.Upstream.Limits; l != (catalog.Limits{}) {
+		add(counter{tenant: a.Server.Tenant, up: a.Upstream.Name}, l, a.Upstream.Title)
+	}
+	return all
+}
+
+// take counts one call, or says why there is no room for it; then nothing is counted.
+func (d *Door) take(c *identity.Caller, a broker.Act) error {
+	l := lease{caller: c, act: a}
+	now := d.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if until, ok := d.closed[l.window()]; ok && now.Before(until) {
+		return refusal(a.Upstream.Title+" has no more requests for this person until "+until.UTC().Format(time.TimeOnly)+" UTC; do something else until then", until.Sub(now))
+	}
+	all := rules(c, a)
+	for _, r := range all {
+		b := d.bucket(r, now)
+		if need := 1 - b.left; r.bytes && b.left <= 0 || !r.bytes && need > 0 {
+			wait := time.Duration(max(need, 1) / float64(r.perMinute) * float64(time.Minute))
+			return refusal(r.what+", and they are used up; wait, and ask for less", max(wait, time.Second))
+		}
+	}
+	for _, r := range all {
+		if !r.bytes {
+			d.bucket(r, now).left--
+		}
+	}
+	return nil
+}
+
+func refusal(msg string, after time.Duration) error {
+	return &fault.Error{Kind: fault.RateLimited, Msg: msg, RetryAfter: after}
+}
+
+func (d *Door) spend(c *identity.Caller, a broker.Act, n int64) {
+	if a.Server.Limits == (catalog.Limits{}) && a.Upstream.Limits == (catalog.Limits{}) {
+		return
+	}
+	now := d.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range rules(c, a) {
+		if r.bytes {
+			d.bucket(r, now).left -= float64(n)
+		}
+	}
+}
+
+// bucket is a rule's, filled up to now. d.mu is held.
+func (d *Door) bucket(r rule, now time.Time) *bucket {
+	b := d.left[r.counter]
+	if b == nil {
+		if d.left == nil {
+			d.left = map[counter]*bucket{}
+		}
+		if len(d.left) >= maxKept {
+			for k, o := range d.left {
+				if now.Sub(o.at) >= time.Minute && o.left >= 0 {
+					delete(d.left, k)
+				}
+			}
+		}
+		b = &bucket{float64(r.perMinute), now}
+		d.left[r.counter] = b
+	}
+	b.fill(now, r.perMinute)
+	return b
+}
+
+func (d *Door) close(w window, until time.Time) {
+	now := d.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed == nil {
+		d.closed = map[window]time.Time{}
+	}
+	if len(d.closed) >= maxKept {
+		for k, t := range d.closed {
+			if !now.Before(t) {
+				delete(d.closed, k)
+			}
+		}
+	}
+	if len(d.closed) < maxKept {
+		d.closed[w] = until
+	}
+}
