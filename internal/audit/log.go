@@ -55,6 +55,7 @@ const (
 	maxBatch  = 256
 	maxQueued = 1 << 16 // outcomes; beyond it nothing new begins
 	linger    = 2 * time.Millisecond
+	bearable  = 5 * time.Second // for one append; who comes while one fails waits for two, and hears of it before clients give up
 
 	beatEvery  = 5 * time.Second
 	deadAfter  = 30 * time.Second
@@ -275,6 +276,8 @@ func (l *Log) append(ctx context.Context, batch []*entry) {
 	for i, e := range all {
 		rows[i] = next.row(e)
 	}
+	ctx, cancel := context.WithTimeout(ctx, bearable)
+	defer cancel()
 	err := l.Store.Append(ctx, rows)
 	if err == nil {
 		l.chain, l.backlog = next, nil

@@ -218,6 +218,18 @@ func TestReadThroughLinks(t *testing.T) {
 	if out != "found\nfound\nin\n" {
 		t.Errorf("got %q", out)
 	}
+	// A directory is whole, though something in it was named before it.
+	s.Read = []string{filepath.Join(base, "real", "in", "f"), filepath.Join(base, "rel"), filepath.Join(base, "real")}
+	out, _ = run(t, s, "cat "+base+"/real/in/f; readlink "+base+"/rel; ls "+base)
+	if out != "found\nabs/in\nabs\nreal\nrel\n" {
+		t.Errorf("got %q", out)
+	}
+	if err := os.WriteFile(filepath.Join(base, "real", "beside"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ = run(t, s, "ls "+base+"/real"); out != "beside\nin\n" {
+		t.Errorf("got %q", out)
+	}
 }
 
 // TestBounds: memory is bounded where the report says so.

@@ -42,7 +42,7 @@ func (b *builder) tree() error {
 			return err
 		}
 	}
-	for _, path := range b.Setup.Read {
+	for _, path := range slices.Sorted(slices.Values(b.Setup.Read)) { // a directory before what is in it: what a path lies in is made empty
 		if err := b.bring(path); err != nil {
 			return fmt.Errorf("%s cannot be made readable (every directory above it must be open to everybody): %w", path, err)
 		}
