@@ -75,6 +75,9 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 		if rel, rerr := filepath.Rel(path, data); err != nil || rerr == nil && !strings.HasPrefix(rel, "..") {
 			k.wrong(here, "this would let the server read Frontdesk's own data", "name the directory of the program alone")
 		}
+		if slices.Contains(sandbox.Own, filepath.Clean(path)) {
+			k.wrong(here, "the sandbox has a "+filepath.Clean(path)+" of its own", "name what the program needs of it alone")
+		}
 		p.Read = append(p.Read, filepath.Clean(path))
 	}
 	if arg := s.Command[0]; strings.Contains(arg, "/") && !filepath.IsAbs(arg) {

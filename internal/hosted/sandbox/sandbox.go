@@ -88,6 +88,9 @@ func Readable(path string, read []string) bool {
 var System = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
 	"/etc/localtime", "/etc/mime.types", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/ca-certificates", "/etc/pki"}
 
+// Own are the directories that the sandbox fills itself. They cannot be made readable whole.
+var Own = []string{"/dev", "/etc", "/proc"}
+
 // SearchPath is where programs without a path are looked for.
 const SearchPath = "/usr/local/bin:/usr/bin:/bin"
 

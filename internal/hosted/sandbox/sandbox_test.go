@@ -230,6 +230,10 @@ func TestReadThroughLinks(t *testing.T) {
 	if out, _ = run(t, s, "ls "+base+"/real"); out != "beside\nin\n" {
 		t.Errorf("got %q", out)
 	}
+	s.Read = []string{filepath.Join(base, "abs", "in", "f"), filepath.Join(base, "real")} // also where a link leads into it, whatever their order
+	if out, _ = run(t, s, "cat "+base+"/abs/in/f; ls "+base+"/real; touch "+base+"/real/x 2>&1 | grep -o Read-only"); out != "found\nbeside\nin\nRead-only\n" {
+		t.Errorf("got %q", out)
+	}
 }
 
 // TestBounds: memory is bounded where the report says so.

@@ -42,7 +42,7 @@ func (b *builder) tree() error {
 			return err
 		}
 	}
-	for _, path := range slices.Sorted(slices.Values(b.Setup.Read)) { // a directory before what is in it: what a path lies in is made empty
+	for _, path := range b.Setup.Read {
 		if err := b.bring(path); err != nil {
 			return fmt.Errorf("%s cannot be made readable (every directory above it must be open to everybody): %w", path, err)
 		}
@@ -127,11 +127,18 @@ func (b *builder) bringBy(path string, links int) error {
 	return place(path, func(to string) error { return bind(path, to) })
 }
 
-// place makes the directories above a path, and then what belongs there, if it did not come with one of them.
+// place makes the directories above a path, and then what belongs there, if it did not come with one of them. A directory that was
+// only made, for something in it that was named first, is still to come.
 func place(path string, put func(to string) error) error {
 	to := "/new" + path
-	if _, err := os.Lstat(to); err == nil {
-		return nil
+	var at, tree unix.Stat_t
+	if err := unix.Lstat(to, &at); err == nil {
+		if err := unix.Lstat("/new", &tree); err != nil {
+			return err
+		}
+		if made := at.Mode&unix.S_IFMT == unix.S_IFDIR && at.Dev == tree.Dev; !made {
+			return nil
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
@@ -145,7 +152,7 @@ func bind(path, to string) error {
 		return err
 	}
 	if info.IsDir() {
-		err = os.Mkdir(to, 0o755)
+		err = os.MkdirAll(to, 0o755)
 	} else {
 		err = os.WriteFile(to, nil, 0o444)
 	}
