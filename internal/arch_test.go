@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/hosted", "internal/ending", "internal/catalog/rehearsal"},
 	{"internal/broker", "internal/broker/booking", "internal/broker/limits"},
 	{"internal/gateway", "internal/egress", "internal/issuer", "internal/portal", "internal/admin", "internal/signals"},
-	{"internal/store", "internal/store/storetest", "internal/store/backup"}, // above the faces, so that it can serve them all and only cmd may import it
+	{"cmd/frontdesk/config", "internal/store", "internal/store/storetest", "internal/store/backup"}, // store stands above the faces, so that it can serve them all and only cmd may import it
 	{"cmd/frontdesk"},
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -133,14 +134,14 @@ func logDSN(c *cobra.Command, ref string) (string, error) {
 	if err := ask(c, http.MethodGet, "/status", nil, &status); err != nil {
 		return "", nil // no server runs: a SQLite file can be read all the same
 	}
-	cfg, err := readConfig(status["config"], "")
+	cfg, err := config.Read(status["config"], "")
 	if err != nil && cfg == nil {
 		return "", fmt.Errorf("%w; say where the log is kept with --database", err)
 	}
 	if cfg.Database.IsZero() { // also of a config on disk that is wrong elsewhere
 		return "", nil
 	}
-	dsn, err := cfg.Database.Resolve(cfg.dir)
+	dsn, err := cfg.Secret(cfg.Database)
 	if err != nil {
 		return "", fmt.Errorf("the running server keeps its log in PostgreSQL: %w; set it here too, or say --database", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/store"
@@ -21,7 +22,7 @@ import (
 
 // premises are what backup and restore need of a deployment: its database and what wraps its keys.
 type premises struct {
-	cfg   *Config
+	cfg   *config.Config
 	store store.Config
 	wrap  vault.Wrapper
 }
@@ -36,20 +37,20 @@ func openPremises(c *cobra.Command) (premises, error) {
 		dataDir = f.Value.String()
 	}
 	p := premises{}
-	if p.cfg, err = readConfig(path, dataDir); err != nil {
+	if p.cfg, err = config.Read(path, dataDir); err != nil {
 		return p, err
 	}
 	if err := harden(); err != nil {
 		return p, err
 	}
-	if p.store, err = p.cfg.store(); err != nil {
+	if p.store, err = databaseOf(p.cfg); err != nil {
 		return p, err
 	}
-	door, err := outbound.New(outbound.Config{Named: p.cfg.origins(), Proxy: p.cfg.File.Outbound.Proxy, CAFile: p.cfg.File.Outbound.CAFile})
+	door, err := outbound.New(outbound.Config{Named: p.cfg.Origins(), Proxy: p.cfg.File.Outbound.Proxy, CAFile: p.cfg.File.Outbound.CAFile})
 	if err != nil {
 		return p, err
 	}
-	current, all, err := p.cfg.wrappers(c.Context(), door, false, time.Now)
+	current, all, err := wrappers(c.Context(), p.cfg, door, false, time.Now)
 	p.wrap = both{current, all}
 	return p, err
 }
@@ -65,13 +66,13 @@ func (b both) Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, erro
 	return b.all.Unwrap(ctx, wrapped, context)
 }
 
-// store is the database that the config names.
-func (c *Config) store() (store.Config, error) {
+// databaseOf is the database that the config names.
+func databaseOf(c *config.Config) (store.Config, error) {
 	s := store.Config{Path: filepath.Join(c.DataDir, "frontdesk.db"), Now: time.Now}
 	if c.Database.IsZero() {
 		return s, nil
 	}
-	dsn, err := c.Database.Resolve(c.dir)
+	dsn, err := c.Secret(c.Database)
 	if err != nil {
 		return s, fmt.Errorf("database: %w", err)
 	}
@@ -109,7 +110,7 @@ key service, apart from it.`,
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s of %s, %d bytes, as of %s\nIt opens only with %s, which is not in it.\n", args[0], plural(int(t.Total()), "row", "rows"),
-				plural(len(t.Rows), "table", "tables"), size, m.Made.Format(time.RFC3339), p.cfg.keyPlace())
+				plural(len(t.Rows), "table", "tables"), size, m.Made.Format(time.RFC3339), p.cfg.KeyPlace())
 			return err
 		}}
 	c.Flags().String("config", "frontdesk.yaml", "config file of the deployment")

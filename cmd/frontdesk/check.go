@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -24,18 +26,18 @@ import (
 
 func checkCommand() *cobra.Command {
 	online := false
-	c := &cobra.Command{Use: "check FILE", Short: "say what is wrong with a config, and what to register where, without starting", Args: cobra.MaximumNArgs(1),
+	c := &cobra.Command{Use: "check [FILE]", Short: "say what is wrong with a config, and what to register where, without starting", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			cfg, err := checked(args)
+			cfg, err := config.Checked(fileOf(args))
 			if err != nil {
 				return err
 			}
 			out := c.OutOrStdout()
-			for _, l := range cfg.summary() {
+			for _, l := range cfg.Summary() {
 				fmt.Fprintln(out, l)
 			}
 			if online {
-				if err := cfg.online(c.Context(), out); err != nil {
+				if err := tryOnline(c.Context(), cfg, out); err != nil {
 					return err
 				}
 			}
@@ -46,70 +48,9 @@ func checkCommand() *cobra.Command {
 	return c
 }
 
-// checked reads a config whole: form, references, policies and secrets.
-func checked(args []string) (*Config, error) {
-	path := "frontdesk.yaml"
-	if len(args) == 1 {
-		path = args[0]
-	}
-	cfg, err := readConfig(path, "")
-	problems, formal := errors.AsType[conf.Problems](err)
-	if err != nil && !formal {
-		return nil, err
-	}
-	_, wrong := cfg.policySets()
-	problems = append(append(problems, wrong...), cfg.secretProblems()...)
-	if len(problems) > 0 {
-		cfg.doc.Sort(problems)
-		return nil, problems
-	}
-	return cfg, nil
-}
-
-// secretProblems tries every reference.
-func (c *Config) secretProblems() conf.Problems {
-	var l conf.Problems
-	try := func(at string, s conf.Secret) {
-		if s.IsZero() {
-			return
-		}
-		if _, err := s.Resolve(c.dir); err != nil {
-			l = append(l, c.doc.Problem(at, err.Error(), "put the secret there, then check again"))
-		}
-	}
-	for t, org := range c.tenants() {
-		if org.IDP != nil {
-			try(place(t, "idp.client_secret"), org.IDP.ClientSecret)
-		}
-		for n, u := range org.Upstreams {
-			try(place(t, "upstreams."+n+".client_secret"), u.ClientSecret)
-			for i := range u.Methods {
-				for key, s := range u.Methods[i].secrets() {
-					try(methodAt(t, n, i)+"."+key, s)
-				}
-			}
-		}
-	}
-	try("database", c.Database)
-	for at, s := range map[string]*KeyService{"keys.service": c.Keys.Service, "keys.previous.service": previousService(c.Keys.Previous)} {
-		if s != nil && s.Azure != nil {
-			try(at+".azure.client_secret", s.Azure.ClientSecret)
-		}
-		if s != nil && s.Transit != nil {
-			try(at+".transit.token", s.Transit.Token)
-		}
-	}
-	for at, f := range map[string]conf.Secret{"tls.cert": cmpOrZero(c.TLS).Cert, "tls.key": cmpOrZero(c.TLS).Key} {
-		if f.IsFile() {
-			try(at, f)
-		}
-	}
-	return l
-}
-
-// online asks what stands outside. Every answer is shown; the first that is bad makes it an error.
-func (c *Config) online(ctx context.Context, out interface{ Write([]byte) (int, error) }) error {
-	door, err := outbound.New(outbound.Config{Named: c.origins(), Proxy: c.File.Outbound.Proxy, CAFile: c.File.Outbound.CAFile, FetchTimeout: 10 * time.Second})
+// tryOnline asks what stands outside. Every answer is shown; the first that is bad makes it an error.
+func tryOnline(ctx context.Context, c *config.Config, out interface{ Write([]byte) (int, error) }) error {
+	door, err := outbound.New(outbound.Config{Named: c.Origins(), Proxy: c.File.Outbound.Proxy, CAFile: c.File.Outbound.CAFile, FetchTimeout: 10 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -123,7 +64,7 @@ func (c *Config) online(ctx context.Context, out interface{ Write([]byte) (int, 
 		}
 		fmt.Fprintf(out, "online    %s: ok\n", what)
 	}
-	for _, org := range c.tenants() {
+	for _, org := range c.Organisations() {
 		if org.IDP != nil {
 			_, err := oauth.FetchMetadata(ctx, door.Found(), org.IDP.Issuer.String())
 			say("idp "+org.IDP.Issuer.String(), err)
@@ -194,7 +135,7 @@ func clockSkew(ctx context.Context, d oauth.Doer, url string) error {
 
 func schemaCommand() *cobra.Command {
 	return &cobra.Command{Use: "schema", Short: "print the JSON Schema of the config, for editors", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		b, err := conf.Schema(File{}, "Frontdesk config")
+		b, err := conf.Schema(config.File{}, "Frontdesk config")
 		if err != nil {
 			return err
 		}
@@ -235,9 +176,6 @@ func initCommand() *cobra.Command {
 	return c
 }
 
-// fillIn stands in a starter where the operator has to write; check refuses it.
-const fillIn = "FILL-IN"
-
 func starter(p *catalog.Provider) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "public_url: https://desk.example.com\ntrusted_proxies: [10.0.0.0/8]   # TLS ends there; or tls: {cert: file:tls.crt, key: file:tls.key}\n")
@@ -247,18 +185,18 @@ func starter(p *catalog.Provider) string {
 	if len(p.Inputs) > 0 {
 		var l []string
 		for _, n := range slices.Sorted(maps.Keys(p.Inputs)) {
-			l = append(l, n+": "+cmpOr(p.Inputs[n].Default, fillIn))
+			l = append(l, n+": "+cmp.Or(p.Inputs[n].Default, config.FillIn))
 		}
 		inputs = ", inputs: {" + strings.Join(l, ", ") + "}"
 	}
 	switch {
 	case p.OAuth != nil:
-		fmt.Fprintf(&b, "  %s: {provider: %s, client_id: %s, client_secret: env:%s%s}\n", p.ID, p.ID, fillIn, secretVariable(p), inputs)
+		fmt.Fprintf(&b, "  %s: {provider: %s, client_id: %s, client_secret: env:%s%s}\n", p.ID, p.ID, config.FillIn, secretVariable(p), inputs)
 	case slices.Contains(p.Federation, catalog.AWSWebIdentity):
-		fmt.Fprintf(&b, "  %s: {provider: %s%s, methods: [aws_web_identity: {role_arn: %s}]}\n", p.ID, p.ID, inputs, fillIn)
+		fmt.Fprintf(&b, "  %s: {provider: %s%s, methods: [aws_web_identity: {role_arn: %s}]}\n", p.ID, p.ID, inputs, config.FillIn)
 	case slices.Contains(p.Federation, catalog.GitHubApp):
 		fmt.Fprintf(&b, "  %s: {provider: %s, accept_risk: %s, methods: [github_app: {app_id: %s, installation_id: %q, private_key: env:%s}]}   # one credential for everybody\n",
-			p.ID, p.ID, fillIn, fillIn, fillIn, secretVariable(p))
+			p.ID, p.ID, config.FillIn, config.FillIn, config.FillIn, secretVariable(p))
 	default:
 		fmt.Fprintf(&b, "  %s: {provider: %s%s}   # people paste a key\n", p.ID, p.ID, inputs)
 	}
@@ -268,7 +206,7 @@ func starter(p *catalog.Provider) string {
 }
 
 func serverName(p *catalog.Provider) string {
-	if n := p.ID + "-tools"; name.MatchString(n) {
+	if n := p.ID + "-tools"; config.ValidName(n) {
 		return n
 	}
 	return p.ID
@@ -285,15 +223,15 @@ func next(p *catalog.Provider) string {
 	fmt.Fprintf(&b, "  1. At your IdP register a web application with the callback https://desk.example.com/callback/idp:login; put its secret into idp.secret (chmod 600).\n")
 	switch {
 	case p.OAuth == nil && p.APIKey == nil:
-		fmt.Fprintf(&b, "  2. At %s (%s) set up what %s needs, and put it into the file; docs/config.md has its settings.\n", p.Name, cmpOr(p.Console, p.Docs), p.Federation[0])
+		fmt.Fprintf(&b, "  2. At %s (%s) set up what %s needs, and put it into the file; docs/config.md has its settings.\n", p.Name, cmp.Or(p.Console, p.Docs), p.Federation[0])
 	case p.OAuth != nil:
-		fmt.Fprintf(&b, "  2. At %s register an OAuth app (%s) with the callback https://desk.example.com/callback/%s;\n     put its id into the file (client_id) and its secret into the environment variable %s.\n", p.Name, cmpOr(p.Console, p.Docs), p.ID, secretVariable(p))
+		fmt.Fprintf(&b, "  2. At %s register an OAuth app (%s) with the callback https://desk.example.com/callback/%s;\n     put its id into the file (client_id) and its secret into the environment variable %s.\n", p.Name, cmp.Or(p.Console, p.Docs), p.ID, secretVariable(p))
 	default:
-		fmt.Fprintf(&b, "  2. At %s nothing is registered: each person pastes a key of his own, made at %s.\n", p.Name, cmpOr(p.APIKey.URL, p.APIKey.Where))
+		fmt.Fprintf(&b, "  2. At %s nothing is registered: each person pastes a key of his own, made at %s.\n", p.Name, cmp.Or(p.APIKey.URL, p.APIKey.Where))
 	}
 	step := 3
 	if slices.ContainsFunc(slices.Collect(maps.Values(p.Inputs)), func(in catalog.Input) bool { return in.Default == "" }) {
-		fmt.Fprintf(&b, "  %d. Fill in what still reads %s: the names of your own site at %s.\n", step, fillIn, p.Name)
+		fmt.Fprintf(&b, "  %d. Fill in what still reads %s: the names of your own site at %s.\n", step, config.FillIn, p.Name)
 		step++
 	}
 	fmt.Fprintf(&b, "  %d. frontdesk check frontdesk.yaml --online\n", step)

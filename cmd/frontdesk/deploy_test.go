@@ -14,6 +14,7 @@ import (
 	"testing"
 	"text/template"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"github.com/goccy/go-yaml"
 )
 
@@ -161,7 +162,7 @@ func TestChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The README's lines, which values.yaml shows too, may say egress; the chart says it itself.
-	if _, err := checked(nil); err != nil {
+	if _, err := config.Checked("frontdesk.yaml"); err != nil {
 		t.Errorf("the chart's config:\n%v", err)
 	}
 	pod := at(t, kinds["Deployment"][0], "spec", "template", "spec")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
@@ -31,7 +32,7 @@ A whole one that works:
 // TestConfigManual: docs/config.md says what the program reads.
 func TestConfigManual(t *testing.T) {
 	const path = "../../docs/config.md"
-	want := manualHead + "```yaml\n" + readmeConfig(t) + "```\n" + conf.Manual(File{})
+	want := manualHead + "```yaml\n" + readmeConfig(t) + "```\n" + conf.Manual(config.File{})
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -80,17 +81,21 @@ func TestInitStartsEveryProvider(t *testing.T) {
 		t.Chdir(dir)
 		t.Setenv(secretVariable(p), "s")
 		text := starter(p)
+		filling, ok := fill[id]
+		if !ok {
+			filling = "acme"
+		}
 		for name, body := range map[string]string{"idp.secret": "s", "empty.yaml": text,
-			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+fillIn, "client_id: x", "tenant: "+fillIn, "tenant: acme", "cloud_id: "+fillIn, "cloud_id: 11223344-a1b2-4c3d-9e8f-001122334455", "region: "+fillIn, "region: eu-central-1",
-				"role_arn: "+fillIn, "role_arn: arn:aws:iam::123456789012:role/agents", "installation_id: \""+fillIn, "installation_id: \"42").Replace(text), fillIn, cmpOr(fill[id], "acme"))} {
+			"filled.yaml": strings.ReplaceAll(strings.NewReplacer("client_id: "+config.FillIn, "client_id: x", "tenant: "+config.FillIn, "tenant: acme", "cloud_id: "+config.FillIn, "cloud_id: 11223344-a1b2-4c3d-9e8f-001122334455", "region: "+config.FillIn, "region: eu-central-1",
+				"role_arn: "+config.FillIn, "role_arn: arn:aws:iam::123456789012:role/agents", "installation_id: \""+config.FillIn, "installation_id: \"42").Replace(text), config.FillIn, filling)} {
 			if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := checked([]string{"filled.yaml"}); err != nil {
+		if _, err := config.Checked("filled.yaml"); err != nil {
 			t.Errorf("%s, filled in:\n%v", id, err)
 		}
-		if _, err := checked([]string{"empty.yaml"}); strings.Contains(text, fillIn) == (err == nil) {
+		if _, err := config.Checked("empty.yaml"); strings.Contains(text, config.FillIn) == (err == nil) {
 			t.Errorf("%s, not filled in: %v", id, err)
 		}
 		if said := next(p); !strings.Contains(said, p.Name) || p.OAuth != nil && !strings.Contains(said, "/callback/"+id) {

@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
@@ -91,31 +91,18 @@ func running(c *cobra.Command) []finding {
 		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
 	}
 	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
-	cfg, err := checked([]string{s["config"]})
+	cfg, err := config.Checked(s["config"])
 	if problems, ok := errors.AsType[conf.Problems](err); ok {
 		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
 	} else if err != nil {
 		return append(l, finding{"bad", err.Error(), ""})
 	}
-	for _, w := range cfg.warnings {
+	for _, w := range cfg.Warnings {
 		l = append(l, finding{"note", w, ""})
 	}
-	l = append(l, cfg.walls(s)...)
-	if cfg.digest != s["config_digest"] {
+	l = append(l, walls(cfg, s)...)
+	if cfg.Digest != s["config_digest"] {
 		return append(l, finding{"note", "the config on disk is not the one that runs", "frontdesk reload"})
 	}
 	return append(l, finding{"ok", "the config on disk is the one that runs", ""})
-}
-
-// exposure says in a line which part of a deployment holds what: a row of the table in docs/security.md.
-func (c *Config) exposure() string {
-	switch {
-	case c.Keys.Service != nil:
-		return "the database opens nothing without " + c.keyPlace() + "; who takes over this process may ask it, on record there, until its right is taken away"
-	case c.Database.IsZero() && strings.HasPrefix(c.Keys.Vault, filepath.Clean(c.DataDir)+string(filepath.Separator)):
-		return "key file and database lie together in " + c.DataDir + ": who reads both opens every credential; keep them apart in backups"
-	case c.Database.IsZero():
-		return "key file and database lie on this machine, apart: who becomes root here opens every credential"
-	}
-	return "the database is elsewhere and opens nothing without the key file " + c.Keys.Vault
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -86,7 +87,7 @@ func (m *metrics) refusedAtEgress(code string) { m.refused.WithLabelValues(code)
 
 // leaked counts places where an upstream said a credential back. The vendor's own MCP server has no upstream's name here.
 func (m *metrics) leaked(r audit.Record, hits int) {
-	m.leaks.WithLabelValues(cmpOr(r.Upstream, r.Server)).Add(float64(hits))
+	m.leaks.WithLabelValues(cmp.Or(r.Upstream, r.Server)).Add(float64(hits))
 }
 
 // gauges are read when somebody asks.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -99,7 +100,7 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 	if q.API != nil {
 		what = "send " + q.API.Method + " " + q.API.URL
 	}
-	fmt.Fprintf(&b, "May %s %s at %s?  %s\n", cmpOr(q.User, q.Service), what, q.Server, verdict)
+	fmt.Fprintf(&b, "May %s %s at %s?  %s\n", cmp.Or(q.User, q.Service), what, q.Server, verdict)
 	if e.Operation != "" {
 		fmt.Fprintf(&b, "  operation   %s\n", e.Operation)
 	}
@@ -129,13 +130,6 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 		}
 	}
 	return b.String()
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func connectionsCommand() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -34,16 +35,16 @@ func providersCommand() *cobra.Command {
 }
 
 // catalogueOf is the built-in catalogue, with a config's entries before it.
-func catalogueOf(file string) (map[string]*catalog.Provider, *Config, error) {
+func catalogueOf(file string) (map[string]*catalog.Provider, *config.Config, error) {
 	all, err := catalog.Providers()
 	if err != nil || file == "" {
 		return all, nil, err
 	}
-	cfg, err := readConfig(file, "")
+	cfg, err := config.Read(file, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	return cfg.providers, cfg, nil
+	return cfg.Vendors, cfg, nil
 }
 
 // listed is a line of the list.
@@ -208,7 +209,7 @@ func testProviders(c *cobra.Command, file string, ids []string) error {
 }
 
 // inputsOf are the config's inputs of a vendor's first upstream, else values that its patterns let through.
-func inputsOf(p *catalog.Provider, cfg *Config) map[string]string {
+func inputsOf(p *catalog.Provider, cfg *config.Config) map[string]string {
 	values := map[string]string{}
 	for name, in := range p.Inputs {
 		values[name] = in.Default

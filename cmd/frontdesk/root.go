@@ -82,6 +82,14 @@ func plural(n int, one, many string) string {
 	return strconv.Itoa(n) + " " + many
 }
 
+// fileOf is the config that a command is about.
+func fileOf(args []string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return "frontdesk.yaml"
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		commit := ""

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -26,7 +26,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
@@ -34,20 +34,17 @@ import (
 func serveCommand() *cobra.Command {
 	restored := false
 	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		path := "frontdesk.yaml"
-		if len(args) == 1 {
-			path = args[0]
-		}
+		path := fileOf(args)
 		dataDir := ""
 		if f := c.Flags().Lookup("data-dir"); f.Changed {
 			dataDir = f.Value.String()
 		}
-		cfg, err := readConfig(path, dataDir)
+		cfg, err := config.Read(path, dataDir)
 		if err != nil {
 			return err
 		}
 		var level slog.Level
-		if err := level.UnmarshalText([]byte(cmpOr(cfg.Telemetry.LogLevel, "info"))); err != nil {
+		if err := level.UnmarshalText([]byte(cmp.Or(cfg.Telemetry.LogLevel, "info"))); err != nil {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
@@ -184,11 +181,11 @@ func (d *desk) server(l net.Listener, h http.Handler) *http.Server {
 }
 
 // certificates is nil where TLS ends elsewhere. A certificate is read again when its file changes.
-func certificates(cfg *Config) (*tls.Config, error) {
+func certificates(cfg *config.Config) (*tls.Config, error) {
 	if cfg.TLS == nil {
 		return nil, nil
 	}
-	certs := &certificate{cert: cfg.TLS.Cert.Path(cfg.dir), key: cfg.TLS.Key.Path(cfg.dir)}
+	certs := &certificate{cert: cfg.Path(cfg.TLS.Cert), key: cfg.Path(cfg.TLS.Key)}
 	if _, err := certs.get(nil); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -265,42 +262,26 @@ func (d *desk) reload(ctx context.Context) (string, error) {
 }
 
 func (d *desk) reread(ctx context.Context) (string, error) {
-	cfg, err := readConfig(d.path, d.dataDir)
+	cfg, err := config.Read(d.path, d.dataDir)
 	if err != nil {
 		return "", err
 	}
-	if fixed := d.config.Load().fixed(cfg); len(fixed) > 0 {
+	if fixed := d.config.Load().Fixed(cfg); len(fixed) > 0 {
 		return "", fmt.Errorf("%s: %s only at a restart", filepath.Base(d.path), strings.Join(fixed, ", ")+map[bool]string{true: " changes", false: " change"}[len(fixed) == 1])
 	}
 	if err := d.apply(ctx, cfg); err != nil {
 		return "", err
 	}
 	said := fmt.Sprintf("%s applied: %s, %s", filepath.Base(d.path), plural(len(cfg.File.Servers), "server", "servers"), plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
-	for _, w := range cfg.warnings {
+	for _, w := range cfg.Warnings {
 		said += "\nwarning: " + w
 	}
 	return said, nil
 }
 
-// fixed names what differs of that which only a restart can change.
-func (c *Config) fixed(next *Config) []string {
-	var l []string
-	for _, f := range []struct {
-		name     string
-		old, new any
-	}{{"public_url", c.PublicURL.String(), next.PublicURL.String()}, {"listen", c.Listen, next.Listen}, {"tls", c.TLS, next.TLS}, {"egress.listen", c.Egress.Listen, next.Egress.Listen}, {"egress.others", c.Egress.Others, next.Egress.Others}, {"ops", c.Ops, next.Ops},
-		{"data_dir", c.DataDir, next.DataDir}, {"database", c.Database, next.Database}, {"keys", c.Keys, next.Keys}, {"outbound", c.File.Outbound, next.File.Outbound},
-		{"telemetry", c.Telemetry, next.Telemetry}, {"clients.dynamic", c.File.Clients.Dynamic, next.File.Clients.Dynamic}} {
-		if !reflect.DeepEqual(f.old, f.new) {
-			l = append(l, f.name)
-		}
-	}
-	return l
-}
-
 func (d *desk) status(ctx context.Context) map[string]string {
 	cfg := d.config.Load()
-	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.digest, "public_url": cfg.PublicURL.String(), "version": version, "exposure": cfg.exposure(),
+	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.Digest, "public_url": cfg.PublicURL.String(), "version": version, "exposure": cfg.Exposure(),
 		"audit_queue": strconv.Itoa(d.audit.Queued())}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -319,7 +300,7 @@ func (d *desk) status(ctx context.Context) map[string]string {
 }
 
 // announce says what runs, and what is to be registered where.
-func (d *desk) announce(out io.Writer, cfg *Config) {
+func (d *desk) announce(out io.Writer, cfg *config.Config) {
 	ends := "plain http on this machine alone"
 	switch {
 	case cfg.TLS != nil:
@@ -329,66 +310,12 @@ func (d *desk) announce(out io.Writer, cfg *Config) {
 	}
 	fmt.Fprintf(out, "frontdesk %s\n", version)
 	fmt.Fprintf(out, "  public    %s  (listening on %s; %s)\n", cfg.PublicURL, cfg.Listen, ends)
-	for _, t := range slices.Sorted(maps.Keys(cfg.tenants())) {
-		fmt.Fprintf(out, "  issuer    %s\n", cfg.at(t))
+	for _, t := range slices.Sorted(maps.Keys(cfg.Organisations())) {
+		fmt.Fprintf(out, "  issuer    %s\n", cfg.Issuer(t))
 	}
-	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.keyPlace())
-	fmt.Fprintf(out, "  exposure  %s  (docs/security.md)\n", cfg.exposure())
-	for _, line := range cfg.summary() {
+	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.KeyPlace())
+	fmt.Fprintf(out, "  exposure  %s  (docs/security.md)\n", cfg.Exposure())
+	for _, line := range cfg.Summary() {
 		fmt.Fprintf(out, "  %s\n", line)
 	}
-}
-
-// summary is what check and serve say of a config that is right: what to register, what is served, what to think of.
-func (c *Config) summary() []string {
-	var l []string
-	for _, line := range c.callbacks() {
-		l = append(l, "callback  "+line)
-	}
-	for _, t := range slices.Sorted(maps.Keys(c.tenants())) {
-		for _, n := range slices.Sorted(maps.Keys(c.snapshot.Upstreams[t])) {
-			up := c.snapshot.Upstreams[t][n]
-			var methods []string
-			for _, m := range up.Methods {
-				methods = append(methods, string(m.Kind))
-			}
-			line := "upstream  " + string(n) + "  (" + up.Provider.Name + ": " + strings.Join(methods, ", then ") + ")"
-			if up.Risk != "" {
-				line += "  accepted risk: " + up.Risk
-			}
-			l = append(l, line)
-		}
-		for _, n := range slices.Sorted(maps.Keys(c.snapshot.Servers[t])) {
-			s := c.snapshot.Servers[t][n]
-			holds := "holds a keycard"
-			if s.Deliver == catalog.DeliverHeader {
-				holds = "is the vendor's own, and gets the credential"
-			}
-			l = append(l, "server    "+c.at(t)+"/mcp/"+string(n)+"  ("+holds+")")
-		}
-	}
-	for _, w := range c.warnings {
-		l = append(l, "warning   "+w)
-	}
-	return l
-}
-
-// callbacks are the addresses to register at the IdP and at vendors.
-func (c *Config) callbacks() []string {
-	var l []string
-	for t, org := range c.tenants() {
-		if org.IDP != nil {
-			l = append(l, fmt.Sprintf("%s/callback/idp:%s  (register at %s)", c.at(t), cmpOr(org.IDP.Name, "login"), org.IDP.Issuer.Host))
-			l = append(l, org.IDP.heard(c.at(t))...)
-		}
-		for n, u := range org.Upstreams {
-			if u.ClientID != "" && u.Provider == "" {
-				l = append(l, fmt.Sprintf("%s/callback/%s  (register at the authorization server of %s, for %s)", c.at(t), n, u.URL.Host, u.ClientID))
-			} else if u.ClientID != "" {
-				l = append(l, fmt.Sprintf("%s/callback/%s  (register at %s, for the OAuth app %s)", c.at(t), n, c.providers[u.Provider].Name, u.ClientID))
-			}
-		}
-	}
-	slices.Sort(l)
-	return l
 }

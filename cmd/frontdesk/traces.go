@@ -18,6 +18,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -41,7 +42,7 @@ type tracer struct {
 const tracesPath = "/v1/traces"
 
 // newTracer exports over OTLP/HTTP to the endpoint that the config names, or is nil where it names none.
-func newTracer(ctx context.Context, cfg *Config, client *http.Client, log *slog.Logger) (*tracer, error) {
+func newTracer(ctx context.Context, cfg *config.Config, client *http.Client, log *slog.Logger) (*tracer, error) {
 	u := cfg.Telemetry.Traces
 	if u == nil {
 		return nil, nil

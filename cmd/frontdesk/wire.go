@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,16 +13,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -54,7 +54,7 @@ type desk struct {
 	path     string // of the config file
 	dataDir  string // of the command line; "" where the file says it
 	stopping atomic.Bool
-	config   atomic.Pointer[Config]
+	config   atomic.Pointer[config.Config]
 	log      *slog.Logger
 	now      func() time.Time
 
@@ -106,7 +106,7 @@ type notary struct {
 func (n notary) Record(ctx context.Context, r audit.Record) error { return n.log.Event(ctx, r) }
 
 // newDesk opens what the config names and joins the rooms. Nothing runs yet.
-func newDesk(ctx context.Context, path, dataDir string, cfg *Config, log *slog.Logger) (*desk, error) {
+func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, log *slog.Logger) (*desk, error) {
 	d := &desk{path: path, dataDir: dataDir, log: log, now: time.Now}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir %s cannot be made: %w", cfg.DataDir, err)
@@ -126,8 +126,8 @@ func newDesk(ctx context.Context, path, dataDir string, cfg *Config, log *slog.L
 }
 
 // open reaches what stands outside: database, keys, network.
-func (d *desk) open(ctx context.Context, cfg *Config) error {
-	s, err := cfg.store()
+func (d *desk) open(ctx context.Context, cfg *config.Config) error {
+	s, err := databaseOf(cfg)
 	if err != nil {
 		return err
 	}
@@ -136,17 +136,17 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	var tenants []identity.Tenant
-	for t := range cfg.tenants() {
+	for t := range cfg.Organisations() {
 		tenants = append(tenants, t)
 	}
 	fresh, err := vault.Fresh(ctx, d.db, tenants)
 	if err != nil {
 		return err
 	}
-	if d.door, err = outbound.New(outbound.Config{Named: cfg.origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
+	if d.door, err = outbound.New(outbound.Config{Named: cfg.Origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
 		return err
 	}
-	wrap, all, err := cfg.wrappers(ctx, d.door, fresh, d.now)
+	wrap, all, err := wrappers(ctx, cfg, d.door, fresh, d.now)
 	if err != nil {
 		return err
 	}
@@ -168,9 +168,11 @@ func (d *desk) open(ctx context.Context, cfg *Config) error {
 }
 
 // join makes the rooms, floor by floor.
-func (d *desk) join(cfg *Config) error {
+func (d *desk) join(cfg *config.Config) error {
 	base := *cfg.PublicURL.URL
-	at := func(t identity.Tenant, path string) string { return base.Scheme + "://" + base.Host + prefix(t) + path }
+	at := func(t identity.Tenant, path string) string {
+		return base.Scheme + "://" + base.Host + config.Prefix(t) + path
+	}
 	issuerURL := at(identity.DefaultTenant, "")
 	client := oauth.Client{HTTP: d.door.Found(), Now: d.now}
 	owner := make([]byte, 6)
@@ -203,7 +205,7 @@ func (d *desk) join(cfg *Config) error {
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finder(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
-	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: orInt(cfg.Hosting.Max, defaultHosted), Per: orInt(cfg.Hosting.PerUser, defaultPerUser),
+	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: cfg.Hosting.Max, Per: cfg.Hosting.PerUser,
 		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,
@@ -264,19 +266,11 @@ func placeID(dir string) (string, error) {
 func (d *desk) tenants() []identity.Tenant {
 	var l []identity.Tenant
 	if cfg := d.config.Load(); cfg != nil {
-		for t := range cfg.tenants() {
+		for t := range cfg.Organisations() {
 			l = append(l, t)
 		}
 	}
 	return l
-}
-
-// prefix of a tenant's paths.
-func prefix(t identity.Tenant) string {
-	if t == identity.DefaultTenant {
-		return ""
-	}
-	return "/t/" + string(t)
 }
 
 // forget drops what is remembered of whoever an epoch names, from whichever replica it came.
@@ -292,8 +286,8 @@ func (d *desk) forget(e identity.Epoch) {
 }
 
 // apply makes a checked config the current one: all of it, or, with an error, nothing.
-func (d *desk) apply(ctx context.Context, cfg *Config) error {
-	sets, problems := cfg.policySets()
+func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
+	sets, problems := cfg.PolicySets()
 	if len(problems) > 0 {
 		return problems
 	}
@@ -305,13 +299,13 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 	if len(problems) > 0 {
 		return problems
 	}
-	if err := d.door.SetNamed(cfg.origins()); err != nil {
+	if err := d.door.SetNamed(cfg.Origins()); err != nil {
 		return err
 	}
-	if err := d.ca.Use(ctx, cfg.certified()); err != nil {
+	if err := d.ca.Use(ctx, cfg.Certified()); err != nil {
 		return err
 	}
-	d.catalog.Set(cfg.snapshot)
+	d.catalog.Set(cfg.Snapshot)
 	d.policies.Use(sets)
 	d.clients.Use(secrets)
 	d.idps.Use(idps)
@@ -329,43 +323,43 @@ func (d *desk) apply(ctx context.Context, cfg *Config) error {
 }
 
 // resolve reads the secrets that the config refers to.
-func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, idps []*identity.IdP, issuers []identity.Issuer, clients []issuer.Client, problems conf.Problems) {
+func (d *desk) resolve(cfg *config.Config) (secrets map[vault.ClientKey]secret.Text, idps []*identity.IdP, issuers []identity.Issuer, clients []issuer.Client, problems conf.Problems) {
 	secrets = map[vault.ClientKey]secret.Text{}
 	read := func(at string, s conf.Secret) string {
 		if s.IsZero() {
 			return ""
 		}
-		v, err := s.Resolve(cfg.dir)
+		v, err := cfg.Secret(s)
 		if err != nil {
-			problems = append(problems, cfg.doc.Problem(at, err.Error(), ""))
+			problems = append(problems, cfg.Problem(at, err.Error(), ""))
 		}
 		return v
 	}
-	for t, org := range cfg.tenants() {
+	for t, org := range cfg.Organisations() {
 		for n, u := range org.Upstreams {
-			secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
+			secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(config.Place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
 			for i := range u.Methods {
-				for key, s := range u.Methods[i].secrets() {
+				for key, s := range u.Methods[i].Secrets() {
 					if !s.IsZero() {
-						secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n), Method: u.Methods[i].Kind, Part: parts[key]}] = secret.New(read(methodAt(t, n, i)+"."+key, s))
+						secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n), Method: u.Methods[i].Kind, Part: parts[key]}] = secret.New(read(config.MethodAt(t, n, i)+"."+key, s))
 					}
 				}
 			}
 		}
-		own := identity.Issuer{Tenant: t, URL: cfg.at(t), Keys: d.signer.OfTenant(t)}
+		own := identity.Issuer{Tenant: t, URL: cfg.Issuer(t), Keys: d.signer.OfTenant(t)}
 		issuers = append(issuers, own)
 		if org.IDP == nil {
 			continue
 		}
-		idp := identity.NewIdP(identity.IdPConfig{Tenant: t, Name: cmpOr(org.IDP.Name, "login"), Issuer: org.IDP.Issuer.String(), ClientID: org.IDP.ClientID,
-			Secret: secret.New(read(place(t, "idp.client_secret"), org.IDP.ClientSecret)), Scopes: org.IDP.Scopes, SubjectClaim: org.IDP.SubjectClaim, GroupsClaim: org.IDP.GroupsClaim,
+		idp := identity.NewIdP(identity.IdPConfig{Tenant: t, Name: cmp.Or(org.IDP.Name, "login"), Issuer: org.IDP.Issuer.String(), ClientID: org.IDP.ClientID,
+			Secret: secret.New(read(config.Place(t, "idp.client_secret"), org.IDP.ClientSecret)), Scopes: org.IDP.Scopes, SubjectClaim: org.IDP.SubjectClaim, GroupsClaim: org.IDP.GroupsClaim,
 			Audiences: org.IDP.Audiences, TokenTypes: org.IDP.TokenTypes}, d.door.Found(), d.now, d.log)
 		idps = append(idps, idp)
 		issuers = append(issuers, identity.Issuer{Tenant: t, URL: idp.Issuer, Keys: idp, IDP: idp.Name, Audiences: idp.Audiences, Types: idp.TokenTypes,
 			SubjectClaim: idp.SubjectClaim, GroupsClaim: idp.GroupsClaim})
 	}
 	for id, r := range cfg.File.Clients.Registered {
-		c := issuer.Client{Tenant: identity.DefaultTenant, ID: identity.ClientID(id), Name: cmpOr(r.Name, id), RedirectURIs: r.Redirects, Created: d.now()}
+		c := issuer.Client{Tenant: identity.DefaultTenant, ID: identity.ClientID(id), Name: cmp.Or(r.Name, id), RedirectURIs: r.Redirects, Created: d.now()}
 		if v := read("clients.registered."+id+".client_secret", r.Secret); v != "" {
 			sum := sha256.Sum256([]byte(v))
 			c.SecretHash = sum[:]
@@ -378,102 +372,22 @@ func (d *desk) resolve(cfg *Config) (secrets map[vault.ClientKey]secret.Text, id
 // parts are a method's secrets in the vault's words.
 var parts = map[string]vault.Part{"client_secret": vault.ClientSecret, "private_key": vault.PrivateKey, "key": vault.StaticKey}
 
-// methodAt is the place of a method in the file.
-func methodAt(t identity.Tenant, upstream string, i int) string {
-	return place(t, "upstreams."+upstream+".methods["+strconv.Itoa(i)+"]")
-}
-
-// at is a tenant's issuer.
-func (c *Config) at(t identity.Tenant) string {
-	return c.PublicURL.Scheme + "://" + c.PublicURL.Host + prefix(t)
-}
-
-// certified are the names that egress shows certificates for: the hosts that it opens, and its own.
-func (c *Config) certified() []string {
-	l := append([]string{"localhost", "127.0.0.1", "::1"}, c.snapshot.Hosts()...)
-	if host, _, err := net.SplitHostPort(c.Egress.Listen); err == nil {
-		if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
-			l = append(l, host)
-		}
-	}
-	return append(l, c.Egress.Names...)
-}
-
-// origins are all that the config names: where connections may go, private addresses included.
-func (c *Config) origins() []string {
-	set := map[string]bool{}
-	add := func(raw string) {
-		if u, err := url.Parse(raw); err == nil && u.Host != "" {
-			set[u.Scheme+"://"+u.Host] = true
-		}
-	}
-	for _, o := range c.File.Clients.Documents {
-		add(o.String())
-	}
-	if c.Telemetry.Traces != nil {
-		add(c.Telemetry.Traces.String())
-	}
-	for _, raw := range append(c.Keys.Service.urls(), previousService(c.Keys.Previous).urls()...) {
-		add(raw)
-	}
-	for t, org := range c.tenants() {
-		if org.IDP != nil {
-			add(org.IDP.Issuer.String())
-			if e := org.IDP.Events; e != nil && e.Issuer != nil {
-				add(e.Issuer.String())
-			}
-			if e := org.IDP.Events; e != nil && e.JWKS != nil {
-				add(e.JWKS.String())
-			}
-		}
-		for _, s := range org.Servers {
-			if s.URL != nil {
-				add(s.URL.String())
-			}
-		}
-		for _, u := range org.Upstreams {
-			for i := range u.Methods {
-				for _, raw := range u.Methods[i].urls() {
-					add(raw)
-				}
-			}
-		}
-		for _, up := range c.snapshot.Upstreams[t] {
-			for _, o := range up.Origins {
-				add(o.String())
-			}
-			add(up.Provider.Account.URL)
-			if o := up.Provider.OAuth; o != nil {
-				add(o.Token)
-				add(o.Refreshing)
-				add(o.Pushed)
-				add(strings.ReplaceAll(o.Revocation, "{client_id}", ""))
-			}
-		}
-	}
-	var l []string
-	for o := range set {
-		l = append(l, o)
-	}
-	return l
-}
-
 // routes is the site map of the public listener.
-func (d *desk) routes(cfg *Config, hear map[identity.Tenant]*signals.Receiver) http.Handler {
+func (d *desk) routes(cfg *config.Config, hear map[identity.Tenant]*signals.Receiver) http.Handler {
 	mux := http.NewServeMux()
 	base := cfg.PublicURL
 	suffix := ""
 	if base.Scheme == "http" {
 		suffix = "-" + base.Port()
 	}
-	for t := range cfg.tenants() {
-		p := prefix(t)
+	for t := range cfg.Organisations() {
+		p := config.Prefix(t)
 		pages := web.NewPages(p, "Frontdesk", d.log, d.now)
 		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Tenant: strings.TrimPrefix(p, "/t/"), Now: d.now, Alive: func(s web.Session) bool {
 			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started) && d.epochs.SignIn(t, s.IDP, s.SID)
 		}}
 		people := d.flows()
-		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.at(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
+		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.Issuer(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
 			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Given: d.db, Browser: browser, Pages: issuerPages{pages, d}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault, Endings: d.db,
 			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
@@ -530,13 +444,13 @@ type issuerPages struct {
 
 func (p issuerPages) Consent(w http.ResponseWriter, r *http.Request, c issuer.Consent) {
 	c.Tools = p.d.toolsFor(r.Context(), c)
-	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmpOr(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
+	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmp.Or(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
 }
 
 func (p issuerPages) Leave(w http.ResponseWriter, _ *http.Request, to string) {
 	where := to
 	if u, err := url.Parse(to); err == nil {
-		where = cmpOr(u.Hostname(), u.Scheme)
+		where = cmp.Or(u.Hostname(), u.Scheme)
 	}
 	p.Pages.Leave(w, "Back to your agent", to, where)
 }

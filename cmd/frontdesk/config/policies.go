@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"crypto/sha256"
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/catalog/openapi"
@@ -17,14 +18,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/policy"
 )
 
-// policySets compiles every tenant's allow lists and files. A server that nobody can call is a warning.
-func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
+// PolicySets compiles every tenant's allow lists and files. A server that nobody can call is a warning.
+func (c *Config) PolicySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 	sets := map[identity.Tenant]*policy.Set{}
 	var problems conf.Problems
 	sum := sha256.New()
 	sum.Write(c.text)
-	c.warnings = nil
-	orgs := c.tenants()
+	c.Warnings = nil
+	orgs := c.Organisations()
 	for _, t := range slices.Sorted(maps.Keys(orgs)) {
 		org := orgs[t]
 		var allows []policy.Allow
@@ -32,28 +33,28 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 		var readOnly []policy.ReadOnly
 		for name, s := range org.Servers {
 			for i, who := range s.Allow {
-				allows = append(allows, policy.Allow{Server: name, Who: who, From: place(t, "servers."+name+".allow["+strconv.Itoa(i)+"]")})
+				allows = append(allows, policy.Allow{Server: name, Who: who, From: Place(t, "servers."+name+".allow["+strconv.Itoa(i)+"]")})
 			}
 			if s.ReadOnly {
-				readOnly = append(readOnly, policy.ReadOnly{Server: name, From: place(t, "servers."+name+".read_only")})
+				readOnly = append(readOnly, policy.ReadOnly{Server: name, From: Place(t, "servers."+name+".read_only")})
 			}
 			if s.Observe {
-				c.warnings = append(c.warnings, name+" is only observed: what policy refuses to those whom it is open to passes, and is recorded as would_deny")
+				c.Warnings = append(c.Warnings, name+" is only observed: what policy refuses to those whom it is open to passes, and is recorded as would_deny")
 			}
 			if len(s.Allow) == 0 && len(org.Policies) == 0 {
-				c.warnings = append(c.warnings, "nobody can call "+name+": add  allow: [group:NAME]  to "+place(t, "servers."+name)+", or a policy file")
+				c.Warnings = append(c.Warnings, "nobody can call "+name+": add  allow: [group:NAME]  to "+Place(t, "servers."+name)+", or a policy file")
 			}
 		}
-		slices.SortFunc(allows, func(a, b policy.Allow) int { return compare(a.From, b.From) })
+		slices.SortFunc(allows, func(a, b policy.Allow) int { return strings.Compare(a.From, b.From) })
 		for i, pattern := range org.Policies {
 			files, err := filepath.Glob(inDir(c.dir, pattern))
 			if err != nil || len(files) == 0 {
-				problems = append(problems, c.doc.Problem(place(t, "policies")+"["+strconv.Itoa(i)+"]", "there is no policy file "+pattern, "paths are beside the config file"))
+				problems = append(problems, c.doc.Problem(Place(t, "policies")+"["+strconv.Itoa(i)+"]", "there is no policy file "+pattern, "paths are beside the config file"))
 			}
 			for _, f := range files {
 				text, err := os.ReadFile(f)
 				if err != nil {
-					problems = append(problems, c.doc.Problem(place(t, "policies")+"["+strconv.Itoa(i)+"]", "the policy file "+pattern+" cannot be read", ""))
+					problems = append(problems, c.doc.Problem(Place(t, "policies")+"["+strconv.Itoa(i)+"]", "the policy file "+pattern+" cannot be read", ""))
 					continue
 				}
 				sum.Write(text)
@@ -70,15 +71,15 @@ func (c *Config) policySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 		}
 		sets[t] = set
 	}
-	c.digest = hex.EncodeToString(sum.Sum(nil))
-	slices.Sort(c.warnings)
+	c.Digest = hex.EncodeToString(sum.Sum(nil))
+	slices.Sort(c.Warnings)
 	return sets, problems
 }
 
 // operations are those that the descriptions of a tenant's upstreams name; the files' digests are written to sum.
 func (c *Config) operations(t identity.Tenant, sum io.Writer) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
-	ups := c.snapshot.Upstreams[t]
+	ups := c.Snapshot.Upstreams[t]
 	for _, n := range slices.Sorted(maps.Keys(ups)) {
 		d := ups[n].Described
 		if d == nil {
@@ -112,16 +113,6 @@ func (k *checker) described(at, file string, up *catalog.Upstream) {
 	if up.Described, err = openapi.Read(text); err != nil {
 		k.wrong(at, file+": "+err.Error(), "OpenAPI 3.0 or 3.1, in one file")
 	}
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func inDir(dir, path string) string {

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"cmp"
@@ -132,8 +132,8 @@ func (m *Method) Details() any {
 	return m.details
 }
 
-// secrets are the references of a method's own, by their key in the file.
-func (m *Method) secrets() map[string]conf.Secret {
+// Secrets are the references of a method's own, by their key in the file.
+func (m *Method) Secrets() map[string]conf.Secret {
 	switch d := m.details.(type) {
 	case *IDJAGMethod:
 		return map[string]conf.Secret{"client_secret": d.ClientSecret}
@@ -153,8 +153,8 @@ func (m *Method) secrets() map[string]conf.Secret {
 	return nil
 }
 
-// urls are the addresses that a method's settings name: where connections may go.
-func (m *Method) urls() []string {
+// URLs are the addresses that a method's settings name: where connections may go.
+func (m *Method) URLs() []string {
 	var l []string
 	add := func(all ...*conf.URL) {
 		for _, u := range all {
@@ -358,7 +358,7 @@ func (k *checker) aws(t identity.Tenant, here string, d *AWSMethod) *catalog.AWS
 
 // foreign refuses an audience of our own: nothing that is made for elsewhere may work here.
 func (k *checker) foreign(t identity.Tenant, at, audience string) {
-	if own := k.at(t); audience == own || strings.HasPrefix(audience, own+"/") {
+	if own := k.Issuer(t); audience == own || strings.HasPrefix(audience, own+"/") {
 		k.wrong(at, "the audience is Frontdesk itself", "name the upstream's")
 	}
 }

@@ -1,0 +1,199 @@
+package config
+
+import (
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+)
+
+// File is the operator's config: the `doc` tags are its manual (docs/config.md and the JSON Schema are made of them).
+type File struct {
+	PublicURL      conf.URL      `yaml:"public_url" required:"yes" doc:"where people and agents reach this, as https://desk.example.com"`
+	Listen         string        `yaml:"listen" doc:"address of the public listener; default: the port of public_url on loopback, else :8080"`
+	TrustedProxies []conf.Prefix `yaml:"trusted_proxies" doc:"addresses of the proxies in front, where TLS ends"`
+	TLS            *TLS          `yaml:"tls" doc:"certificate and key, where TLS ends here"`
+	Egress         Egress        `yaml:"egress" doc:"where MCP servers send their API requests"`
+	Ops            Ops           `yaml:"ops" doc:"metrics, health, readiness and profiles"`
+	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
+	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
+	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
+	Hosting        Hosting       `yaml:"hosting" doc:"servers that Frontdesk runs itself (command)"`
+	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
+	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
+	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
+	Connections    Connections   `yaml:"connections" doc:"what becomes of people's connections"`
+
+	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones"`
+
+	IDP       *IDP                `yaml:"idp" doc:"the company's sign-in service (OpenID Connect)"`
+	Upstreams map[string]Upstream `yaml:"upstreams" doc:"APIs in other trust domains"`
+	Servers   map[string]Server   `yaml:"servers" doc:"MCP servers behind the gateway"`
+	Policies  []string            `yaml:"policies" doc:"Cedar files, beside the servers' allow lists"`
+	Tenants   map[string]Tenant   `yaml:"tenants" doc:"further organisations, under /t/<name>"`
+}
+
+// Tenant is what an organisation has of its own.
+type Tenant struct {
+	IDP       *IDP                `yaml:"idp" doc:"the company's sign-in service (OpenID Connect)"`
+	Upstreams map[string]Upstream `yaml:"upstreams" doc:"APIs in other trust domains"`
+	Servers   map[string]Server   `yaml:"servers" doc:"MCP servers behind the gateway"`
+	Policies  []string            `yaml:"policies" doc:"Cedar files"`
+}
+
+type TLS struct {
+	Cert conf.Secret `yaml:"cert" required:"yes" doc:"PEM certificate chain, as file:tls.crt"`
+	Key  conf.Secret `yaml:"key" required:"yes" doc:"PEM key, as file:tls.key"`
+}
+
+type Egress struct {
+	Listen string   `yaml:"listen" doc:"address; default 127.0.0.1:8081"`
+	Names  []string `yaml:"names" doc:"host names and addresses by which servers reach it over https, beside localhost and the address that it listens on"`
+	Others string   `yaml:"others" doc:"what a server gets that asks the proxy for a host that no upstream lists: refuse (default), or tunnel (passed on unseen, to public addresses on port 443)"`
+}
+
+type Ops struct {
+	Listen string `yaml:"listen" doc:"address; default 127.0.0.1:9090"`
+}
+
+type Keys struct {
+	Vault    string       `yaml:"vault" doc:"key file that wraps the vault's keys; default data_dir/vault.key"`
+	Service  *KeyService  `yaml:"service" doc:"service that wraps them instead of the file"`
+	Previous *WrappingKey `yaml:"previous" doc:"what wrapped them until now, while that changes: at the start everything is wrapped anew"`
+	Faces    string       `yaml:"faces" doc:"key file of cookies and pages; default data_dir/faces.key"`
+}
+
+type Outbound struct {
+	Proxy  string `yaml:"proxy" doc:"http proxy for everything that leaves"`
+	CAFile string `yaml:"ca_file" doc:"certificates that are trusted beside the system's"`
+}
+
+type Telemetry struct {
+	LogLevel string      `yaml:"log_level" doc:"debug, info (default), warn or error"`
+	Traces   *conf.URL   `yaml:"traces" doc:"OTLP/HTTP endpoint for traces, as http://collector:4318; default: none"`
+	Sample   *conf.Share `yaml:"sample" doc:"share of the traces begun here that are kept; a caller's own decision (traceparent) comes first; default 100%"`
+}
+
+type Connections struct {
+	UnusedDays int `yaml:"unused_days" doc:"end connections that nobody has used for so many days, here and at the vendor; default: they stay"`
+}
+
+type Clients struct {
+	Dynamic    *bool                 `yaml:"dynamic" doc:"let public clients register themselves; default true"`
+	Redirects  []string              `yaml:"redirects" doc:"redirect URIs that they may have beside loopback and the built-in list"`
+	Documents  []conf.URL            `yaml:"documents" doc:"origins of client metadata documents that are not on the public internet, as https://agents.corp.example"`
+	Origins    []string              `yaml:"origins" doc:"web origins that may speak MCP from a browser"`
+	Registered map[string]Registered `yaml:"registered" doc:"clients that the operator registers, by client_id"`
+}
+
+type Registered struct {
+	Name      string      `yaml:"name" doc:"shown to people"`
+	Redirects []string    `yaml:"redirects" required:"yes" doc:"exact redirect URIs"`
+	Secret    conf.Secret `yaml:"client_secret" doc:"of a confidential client"`
+}
+
+type IDP struct {
+	Name         string      `yaml:"name" doc:"default login"`
+	Issuer       conf.URL    `yaml:"issuer" required:"yes" doc:"exactly the issuer that its discovery document names"`
+	ClientID     string      `yaml:"client_id" required:"yes" doc:"our registration there"`
+	ClientSecret conf.Secret `yaml:"client_secret" doc:"its secret, as file:idp.secret"`
+	Scopes       []string    `yaml:"scopes" doc:"asked for beside openid, profile, email and offline_access"`
+	SubjectClaim string      `yaml:"subject_claim" doc:"default sub; Entra: oid"`
+	GroupsClaim  string      `yaml:"groups_claim" doc:"default groups, of the ID token"`
+	Audiences    []string    `yaml:"audiences" doc:"audiences of the IdP's own access tokens that are accepted here, for workloads"`
+	TokenTypes   []string    `yaml:"token_types" doc:"typ of those tokens; default at+jwt"`
+
+	Logout   *bool   `yaml:"backchannel_logout" doc:"end sign-ins that the IdP says have ended (docs/ending.md); default true"`
+	Events   *Events `yaml:"events" doc:"security events that are pushed here (CAEP, RISC)"`
+	SCIM     *SCIM   `yaml:"scim" doc:"let a directory deactivate and delete people (SCIM 2.0)"`
+	OnRevoke string  `yaml:"on_revoke" doc:"what an event, or a deactivation by SCIM, ends: end (default: access) or end_and_revoke (the person's connections too, at vendors). Who is deleted loses them always"`
+}
+
+type Events struct {
+	Issuer   *conf.URL   `yaml:"issuer" doc:"exactly the iss of the tokens; default: the IdP's issuer"`
+	Audience string      `yaml:"audience" required:"yes" doc:"exactly the aud of the tokens"`
+	JWKS     *conf.URL   `yaml:"jwks_uri" doc:"the sender's keys; default: the IdP's own, or of another issuer what its SSF configuration names"`
+	Token    conf.Secret `yaml:"token" required:"yes" doc:"the bearer token that the sender presents, as file:events.token"`
+	Email    bool        `yaml:"email" doc:"also believe subjects that are named by their e-mail address alone"`
+}
+
+type SCIM struct {
+	Token    conf.Secret `yaml:"token" required:"yes" doc:"the bearer token that the directory presents, as file:scim.token"`
+	UserName string      `yaml:"user_name" doc:"what userName is: email (default; externalId is then the subject that the IdP's tokens name), or subject"`
+}
+
+type Upstream struct {
+	Provider     string            `yaml:"provider" doc:"a vendor of the catalogue, or of providers in this file; without one, url is a vendor's own MCP server, whose authorization server is found from it"`
+	Issuers      []string          `yaml:"issuers" doc:"without a provider: the authorization servers that may be found; default: any public one"`
+	Title        string            `yaml:"title" doc:"shown to people; default: the vendor's name"`
+	ClientID     string            `yaml:"client_id" doc:"our OAuth client at the vendor"`
+	ClientSecret conf.Secret       `yaml:"client_secret" doc:"its secret, as env:GITHUB_SECRET"`
+	URL          *conf.URL         `yaml:"url" doc:"base URL of the API, where it is not the vendor's default"`
+	Hosts        []string          `yaml:"hosts" doc:"further hosts of the API, beside the vendor's"`
+	Scopes       []string          `yaml:"scopes" doc:"asked for by default"`
+	Methods      []Method          `yaml:"methods" doc:"ways to obtain a credential, in order: the first that can serve a caller is used"`
+	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
+	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
+	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
+	Limits       Limits            `yaml:"limits" doc:"how many requests it may get, of all servers together, and how large"`
+	OpenAPI      string            `yaml:"openapi" doc:"OpenAPI 3 description of the API, a file beside this one; policies can name its operations then (docs/policies.md)"`
+	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
+}
+
+type Server struct {
+	URL         *conf.URL         `yaml:"url" doc:"its streamable HTTP endpoint"`
+	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url"`
+	Env         map[string]string `yaml:"env" doc:"its environment; {keycard} stands for its token, {egress:NAME} for the base URL of an upstream"`
+	Sandbox     Sandbox           `yaml:"sandbox" doc:"what it may read, how much it may use, and which walls must stand"`
+	Idle        *conf.Duration    `yaml:"idle" doc:"after which a process without a call ends; default 10m"`
+	Title       string            `yaml:"title" doc:"shown to people"`
+	Upstreams   []Need            `yaml:"upstreams" doc:"what it uses: a name, or {name: {optional, tools, scopes}}"`
+	Allow       []string          `yaml:"allow" doc:"who may use it: group:NAME, user:SUBJECT, service:SUBJECT, client:ID, everyone"`
+	Deliver     string            `yaml:"deliver" doc:"egress (default): the server holds a keycard; header: it is the vendor's own server and gets the credential"`
+	TokenHeader string            `yaml:"token_header" doc:"header in which it expects its token; default Authorization: Bearer"`
+	Placeholder string            `yaml:"placeholder" doc:"call (default), or session for a server that reads its token once"`
+	TicketShape string            `yaml:"ticket_shape" doc:"what its keycards look like, where it checks its token: vendor (as the tokens of its upstream's vendor), or as ghp_{36}; see docs/egress.md"`
+	CallLimit   *conf.Duration    `yaml:"call_limit" doc:"how long a call may last; default 5m, at most 1h"`
+	Check       bool              `yaml:"check_arguments" doc:"refuse messages in which a credential of one of the upstreams' vendors stands; costs a look at every string"`
+	Methods     []string          `yaml:"methods" doc:"requests beyond the protocol's own that clients may send it, by exact method name; default none"`
+	Limits      Limits            `yaml:"limits" doc:"how many API requests it may send, and how large"`
+	ReadOnly    bool              `yaml:"read_only" doc:"its API requests may change nothing: GET, HEAD, OPTIONS, GraphQL queries, and what an upstream's description marks as reading"`
+	Observe     bool              `yaml:"observe" doc:"try policies before they bind: what they would refuse to those whom the server is open to is recorded as would_deny, and passes"`
+	Refuse      []string          `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
+}
+
+// Limits are counted by each replica for itself.
+type Limits struct {
+	Calls         int `yaml:"calls" doc:"API requests a minute; default: no limit. Each replica counts for itself"`
+	UserCalls     int `yaml:"user_calls" doc:"of these, of each person"`
+	Megabytes     int `yaml:"megabytes" doc:"MiB a minute, of request and answer bodies; what is over is paid back by waiting"`
+	UserMegabytes int `yaml:"user_megabytes" doc:"of these, of each person"`
+}
+
+type Sandbox struct {
+	Read      []string `yaml:"read" doc:"absolute paths that it may read, beside the system's programs and libraries; readable for everybody"`
+	Memory    int      `yaml:"memory_mb" doc:"bound of its memory, in MiB; default 512"`
+	Processes int      `yaml:"processes" doc:"bound of its processes and threads; default 128"`
+	Require   []string `yaml:"require" doc:"walls without which it is not started: uid, network, files, processes, ipc, no_new_privs, landlock, seccomp, limits, memory; default network, files, processes, no_new_privs and seccomp; frontdesk doctor says which stand on this machine"`
+}
+
+type Hosting struct {
+	Max     int `yaml:"max" doc:"processes of hosted servers in all; default 200"`
+	PerUser int `yaml:"per_user" doc:"processes of one user; default 10"`
+}
+
+// Need is an entry of a server's upstreams.
+type Need struct {
+	Name string
+	NeedDetails
+}
+
+type NeedDetails struct {
+	Optional bool     `yaml:"optional" doc:"the server can do without"`
+	Tools    []string `yaml:"tools" doc:"tool name patterns that need it"`
+	Scopes   []string `yaml:"scopes" doc:"beyond the upstream's own"`
+}
+
+// SetName implements conf.Either.
+func (n *Need) SetName(name string) { n.Name = name }
+
+// Details implements conf.Either.
+func (n *Need) Details() any { return &n.NeedDetails }
