@@ -16,7 +16,7 @@ const module = "frontdesk.dev/frontdesk/"
 // floors lists every package from the ground up. A package may import only lower floors, never sideways.
 var floors = [][]string{
 	{"internal/kit/fault", "internal/kit/secret", "internal/kit/outbound", "internal/kit/redact", "internal/kit/conf"},
-	{"internal/kit/oauth", "internal/kit/mcp", "internal/kit/web"},
+	{"internal/kit/jwt", "internal/kit/oauth", "internal/kit/mcp", "internal/kit/web"},
 	{"internal/identity", "internal/catalog/openapi"},
 	{"internal/catalog", "internal/audit"},
 	{"internal/policy", "internal/policy/pack", "internal/policy/content", "internal/vault", "internal/vault/kms", "internal/hosted/sandbox"},
@@ -29,7 +29,7 @@ var floors = [][]string{
 
 // nested are the imports that go sideways by design: packages of one room, and the one error vocabulary.
 var nested = map[string]string{"internal/vault/kms": "internal/vault", "internal/store/storetest": "internal/store", "internal/store/backup": "internal/store", "internal/policy/content": "internal/policy", "internal/broker/limits": "internal/broker", "internal/broker": "internal/broker/booking", "internal/exchange": "internal/exchange/refresh", "internal/exchange/federation": "internal/exchange",
-	"internal/kit/outbound": "internal/kit/fault"}
+	"internal/kit/outbound": "internal/kit/fault", "internal/kit/oauth": "internal/kit/jwt"}
 
 // outside are trees that are no part of the product's floors; they may import anything but are imported by nothing here.
 var outside = []string{"test/", "bench", "sdk/", "docs/", "deploy/"}

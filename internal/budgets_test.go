@@ -32,7 +32,6 @@ var over = map[string]struct {
 	"struct cmd/frontdesk.desk":             {40, "the wiring: every part of the program once"},
 	"struct internal/catalog.Provider":      {18, "the facts of a vendor, a field each, as a person reviews them"},
 	"struct internal/catalog.ProviderOAuth": {21, "the same, of its authorization server"},
-	"package internal/kit/oauth lines":      {2600, "the words and calls of both sides of OAuth, one file a call"},
 	"struct internal/catalog.Server":        {18, "what the config says of a server"},
 	"struct internal/admin.API":             {18, "what operators may look into, a field each"},
 	"struct internal/audit.Record":          {23, "one line of the log"},

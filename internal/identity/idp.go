@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -78,7 +79,7 @@ func (p *IdP) Metadata(ctx context.Context) (oauth.Metadata, error) {
 	return found, nil
 }
 
-// Key makes IdP an oauth.Keys: the IdP's own signing keys.
+// Key makes IdP an jwt.Keys: the IdP's own signing keys.
 func (p *IdP) Key(ctx context.Context, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
 	if _, err := p.Metadata(ctx); err != nil {
 		return jose.JSONWebKey{}, err
@@ -121,8 +122,8 @@ type idTokenClaims struct {
 // Read verifies the ID token that came with an access token, and says who it names. At a sign-in, nonce is the one that was
 // sent; at a refresh it is "" and the token's is not looked at (OpenID Connect Core, sections 3.1.3.7 and 12.2).
 func (p *IdP) Read(ctx context.Context, t oauth.Token, nonce string) (User, Authentication, error) {
-	claims, err := oauth.VerifyJWT(ctx, t.IDToken.Expose(), p, oauth.Expect{Issuer: p.Issuer, Audiences: []string{p.ClientID},
-		Types: []string{oauth.TypeJWT, ""}, ManyAudiences: true, Absent: []string{"events"}, Now: p.now(), Leeway: oauth.MaxLeeway})
+	claims, err := jwt.Verify(ctx, t.IDToken.Expose(), p, jwt.Expect{Issuer: p.Issuer, Audiences: []string{p.ClientID},
+		Types: []string{jwt.TypeJWT, ""}, ManyAudiences: true, Absent: []string{"events"}, Now: p.now(), Leeway: jwt.MaxLeeway})
 	if err != nil {
 		return User{}, Authentication{}, err
 	}
@@ -135,7 +136,7 @@ func (p *IdP) Read(ctx context.Context, t oauth.Token, nonce string) (User, Auth
 		return User{}, Authentication{}, errOtherSignIn
 	}
 	if k.AtHash != "" { // whose access token it came with (section 3.1.3.8)
-		if hash, err := oauth.TokenHash(claims.Alg, t.Access); err != nil || !oauth.Same(hash, k.AtHash) {
+		if hash, err := jwt.TokenHash(claims.Alg, t.Access); err != nil || !oauth.Same(hash, k.AtHash) {
 			return User{}, Authentication{}, errOtherSignIn
 		}
 	}

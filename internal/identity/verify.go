@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -43,7 +44,7 @@ type AccessClaims struct {
 type Issuer struct {
 	Tenant Tenant
 	URL    string // exactly the `iss`
-	Keys   oauth.Keys
+	Keys   jwt.Keys
 	IDP    string // name in the config; "" is our own issuer
 
 	// Of an IdP:
@@ -112,7 +113,7 @@ var (
 
 // issuerOf picks whose token it claims to be, by exact comparison, before anything is fetched.
 func (v *Verifier) issuerOf(t Tenant, token string) (Issuer, error) {
-	url, err := oauth.UnverifiedIssuer(token)
+	url, err := jwt.UnverifiedIssuer(token)
 	if err != nil {
 		return Issuer{}, errNotHere
 	}
@@ -127,17 +128,17 @@ func (v *Verifier) issuerOf(t Tenant, token string) (Issuer, error) {
 }
 
 func (v *Verifier) verify(ctx context.Context, iss Issuer, resource, token string) (*Caller, error) {
-	want := oauth.Expect{Issuer: iss.URL, Audiences: []string{resource}, Types: []string{AccessType}, Now: v.Now(),
+	want := jwt.Expect{Issuer: iss.URL, Audiences: []string{resource}, Types: []string{AccessType}, Now: v.Now(),
 		// cnf (RFC 7800): what is bound to a key is no bearer token, and proofs are not taken here.
 		Absent: []string{"nonce", "events", "req_wl", "at_hash", "c_hash", "cnf"}}
 	if iss.IDP != "" {
 		want.Audiences = append(want.Audiences, iss.Audiences...)
-		want.Leeway = oauth.MaxLeeway
+		want.Leeway = jwt.MaxLeeway
 		if iss.Types != nil {
 			want.Types = iss.Types
 		}
 	}
-	claims, err := oauth.VerifyJWT(ctx, token, iss.Keys, want)
+	claims, err := jwt.Verify(ctx, token, iss.Keys, want)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,7 @@ func (v *Verifier) verify(ctx context.Context, iss Issuer, resource, token strin
 }
 
 // own reads a token that we issued.
-func (v *Verifier) own(ctx context.Context, iss Issuer, claims oauth.Claims) (*Caller, error) {
+func (v *Verifier) own(ctx context.Context, iss Issuer, claims jwt.Claims) (*Caller, error) {
 	var a AccessClaims
 	if err := claims.Decode(&a); err != nil {
 		return nil, err
@@ -203,7 +204,7 @@ type actor struct {
 }
 
 // foreign reads a token of the company's IdP. The same person is the same user as by a sign-in at our issuer.
-func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims oauth.Claims) (*Caller, error) {
+func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims jwt.Claims) (*Caller, error) {
 	var k idpClaims
 	if err := claims.Decode(&k); err != nil {
 		return nil, errNotHere

@@ -14,7 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
 // Event types that are acted on; every other is accepted, and changes nothing.
@@ -108,15 +108,15 @@ type subject struct {
 
 // readEvent verifies a security event token (RFC 8417 section 2; SSF 1.0 section 4): typ, no sub, no exp, one event.
 func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
-	if iss, err := oauth.UnverifiedIssuer(token); err == nil && iss != s.Events.Issuer {
+	if iss, err := jwt.UnverifiedIssuer(token); err == nil && iss != s.Events.Issuer {
 		return event{}, &refusal{"invalid_issuer", "the token is from another issuer"}
 	}
-	claims, err := oauth.VerifyJWT(ctx, token, s.Events.Keys, oauth.Expect{Issuer: s.Events.Issuer, Audiences: []string{s.Events.Audience}, ManyAudiences: true, Types: []string{"secevent+jwt"},
-		Absent: []string{"sub", "exp", "nonce"}, Now: s.Now(), Leeway: oauth.MaxLeeway, MaxAge: maxEventAge})
+	claims, err := jwt.Verify(ctx, token, s.Events.Keys, jwt.Expect{Issuer: s.Events.Issuer, Audiences: []string{s.Events.Audience}, ManyAudiences: true, Types: []string{"secevent+jwt"},
+		Absent: []string{"sub", "exp", "nonce"}, Now: s.Now(), Leeway: jwt.MaxLeeway, MaxAge: maxEventAge})
 	switch {
-	case errors.Is(err, oauth.ErrAudience):
+	case errors.Is(err, jwt.ErrAudience):
 		return event{}, &refusal{"invalid_audience", fault.Message(err)}
-	case errors.Is(err, oauth.ErrSignature):
+	case errors.Is(err, jwt.ErrSignature):
 		return event{}, &refusal{"invalid_key", fault.Message(err)}
 	case fault.KindOf(err) == fault.Unauthenticated && err != nil:
 		return event{}, &refusal{"invalid_request", fault.Message(err)}
@@ -146,7 +146,7 @@ func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
 	if k.Subject != nil && json.Unmarshal(k.Subject, &e.subject) != nil {
 		return event{}, &refusal{"invalid_request", "the subject is malformed"}
 	}
-	if s.Now().Sub(e.at) < oauth.MaxLeeway { // clocks disagree that much: what began just before it must not escape
+	if s.Now().Sub(e.at) < jwt.MaxLeeway { // clocks disagree that much: what began just before it must not escape
 		e.at = s.Now()
 	}
 	return e, nil

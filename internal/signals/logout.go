@@ -14,7 +14,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
 const (
@@ -85,8 +85,8 @@ func firstOf(errs ...error) error {
 // readLogout verifies a logout token (section 2.6). An ID token is none, nor the other way round: typ, events and nonce keep
 // them apart.
 func (s *Receiver) readLogout(ctx context.Context, token string) (sub, sid, id string, err error) {
-	claims, err := oauth.VerifyJWT(ctx, token, s.IDP, oauth.Expect{Issuer: s.IDP.Issuer, Audiences: []string{s.IDP.ClientID}, ManyAudiences: true, Types: []string{"logout+jwt"},
-		Absent: []string{"nonce", "at_hash"}, Now: s.Now(), Leeway: oauth.MaxLeeway, MaxLife: logoutLife})
+	claims, err := jwt.Verify(ctx, token, s.IDP, jwt.Expect{Issuer: s.IDP.Issuer, Audiences: []string{s.IDP.ClientID}, ManyAudiences: true, Types: []string{"logout+jwt"},
+		Absent: []string{"nonce", "at_hash"}, Now: s.Now(), Leeway: jwt.MaxLeeway, MaxLife: logoutLife})
 	if err != nil {
 		return "", "", "", err
 	}

@@ -17,7 +17,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/identity"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
@@ -39,7 +39,7 @@ type Departures interface {
 type Events struct {
 	Issuer   string // exactly the `iss`
 	Audience string // exactly the `aud`
-	Keys     oauth.Keys
+	Keys     jwt.Keys
 	Token    [32]byte // SHA-256 of the bearer token that it presents
 	Email    bool     // subjects named by their e-mail address alone are believed
 	Revoke   bool     // connections end at vendors too

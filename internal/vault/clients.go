@@ -12,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -95,6 +96,6 @@ func (c *Clients) assert(ctx context.Context, up *catalog.Upstream, m catalog.Me
 	if err != nil {
 		return secret.Text{}, err
 	}
-	jws, err := c.Signer.Assert(ctx, up.Tenant, oauth.TypeClientAssertion, claims)
+	jws, err := c.Signer.Assert(ctx, up.Tenant, jwt.TypeClientAssertion, claims)
 	return secret.New(jws), err
 }

@@ -21,7 +21,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
 // keyring keeps wrapped keys in the store.
@@ -225,7 +225,7 @@ func (s *Signer) Sign(ctx context.Context, t identity.Tenant, typ string, claims
 // Assert signs a statement that we make to another authorization server: a client assertion, or an assertion about a person
 // (RFC 7523). It has keys of its own, with which no access token of ours verifies.
 func (s *Signer) Assert(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error) {
-	if typ != oauth.TypeJWT && typ != oauth.TypeClientAssertion {
+	if typ != jwt.TypeJWT && typ != jwt.TypeClientAssertion {
 		return "", fault.New(fault.Internal, "", fmt.Errorf("asked to assert a %q", typ))
 	}
 	return s.sign(ctx, ring{t, purposeClient}, typ, claims)
@@ -261,10 +261,10 @@ func (s *Signer) JWKS(ctx context.Context, t identity.Tenant) ([]byte, error) {
 	return json.Marshal(set)
 }
 
-// OfTenant returns the tenant's keys as oauth.Keys, for verifying our own tokens.
+// OfTenant returns the tenant's keys as jwt.Keys, for verifying our own tokens.
 func (s *Signer) OfTenant(t identity.Tenant) TenantKeys { return TenantKeys{s, t} }
 
-// TenantKeys implements oauth.Keys over our own signing keys.
+// TenantKeys implements jwt.Keys over our own signing keys.
 type TenantKeys struct {
 	signer *Signer
 	tenant identity.Tenant

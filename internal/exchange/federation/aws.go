@@ -20,7 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
@@ -64,7 +64,7 @@ func (m *aws) Obtain(ctx context.Context, r exchange.Request) (*exchange.Credent
 			if err != nil {
 				return awsKeys{}, time.Time{}, err
 			}
-			if token, err = m.sign(ctx, r, oauth.TypeJWT, "", assertionLife, statement{"iss": m.Issuer(r.Upstream.Tenant), "sub": who, "aud": s.Audience}); err != nil {
+			if token, err = m.sign(ctx, r, jwt.TypeJWT, "", assertionLife, statement{"iss": m.Issuer(r.Upstream.Tenant), "sub": who, "aud": s.Audience}); err != nil {
 				return awsKeys{}, time.Time{}, err
 			}
 		}

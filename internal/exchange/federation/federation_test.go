@@ -33,6 +33,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -156,8 +157,8 @@ func (b *bench) last(at string) url.Values {
 	return l[len(l)-1]
 }
 
-// jwt is a token that nobody here verifies.
-func jwt(claims map[string]any) string {
+// unsigned is a token that nobody here verifies.
+func unsigned(claims map[string]any) string {
 	e := base64.RawURLEncoding.EncodeToString
 	body, _ := json.Marshal(claims)
 	return e([]byte(`{"alg":"ES256","typ":"JWT"}`)) + "." + e(body) + "." + e([]byte("signature"))
@@ -166,7 +167,7 @@ func jwt(claims map[string]any) string {
 // signedIn gives alice a home credential.
 func (b *bench) signedIn(life time.Duration) (access, id string) {
 	b.t.Helper()
-	access, id = "home-access-token", jwt(map[string]any{"sub": "sub-alice", "aud": "frontdesk", "exp": b.now.Add(life).Unix()})
+	access, id = "home-access-token", unsigned(map[string]any{"sub": "sub-alice", "aud": "frontdesk", "exp": b.now.Add(life).Unix()})
 	if _, err := b.vault.Connect(b.t.Context(), vault.Connection{Tenant: "default", User: b.user.ID, Upstream: "idp:login", Method: catalog.AuthorizationCode, Status: vault.Active,
 		Created: b.now, Renewed: b.now, Expires: b.now.Add(life), Refreshes: true},
 		vault.Secrets{Access: secret.New(access), Refresh: secret.New("home-refresh"), Identity: secret.New(id)}); err != nil {
@@ -220,7 +221,7 @@ const (
 func (b *bench) ras() (issuer string) {
 	issuer = b.other.URL + "/ras"
 	b.json("GET /.well-known/oauth-authorization-server/ras", map[string]any{"issuer": issuer, "token_endpoint": issuer + "/token"})
-	b.json(idpToken, map[string]any{"access_token": jwt(map[string]any{"aud": issuer, "client_id": "desk-at-ras"}), "issued_token_type": oauth.TokenTypeIDJAG, "token_type": "N_A", "expires_in": 300})
+	b.json(idpToken, map[string]any{"access_token": unsigned(map[string]any{"aud": issuer, "client_id": "desk-at-ras"}), "issued_token_type": oauth.TokenTypeIDJAG, "token_type": "N_A", "expires_in": 300})
 	b.json(rasToken, map[string]any{"access_token": "ras-access", "token_type": "Bearer", "expires_in": 3600})
 	return issuer
 }
@@ -289,7 +290,7 @@ func (b *bench) checkClientAssertion(assertion, audience string) {
 	if err := json.Unmarshal(payload, &c); err != nil {
 		b.t.Fatal(err)
 	}
-	if c.Iss != c.Sub || c.Sub != "desk-at-ras" || c.Aud != audience || c.Jti == "" || c.Exp-c.Iat > 60 || jws.Signatures[0].Header.ExtraHeaders["typ"] != oauth.TypeClientAssertion {
+	if c.Iss != c.Sub || c.Sub != "desk-at-ras" || c.Aud != audience || c.Jti == "" || c.Exp-c.Iat > 60 || jws.Signatures[0].Header.ExtraHeaders["typ"] != jwt.TypeClientAssertion {
 		b.t.Errorf("the client assertion says %+v with typ %v", c, jws.Signatures[0].Header.ExtraHeaders["typ"])
 	}
 	// With that key no access token of ours verifies.
@@ -324,7 +325,7 @@ func TestIDJAGRefuses(t *testing.T) {
 				raw, _ := json.Marshal(test.jag)
 				var claims map[string]any
 				_ = json.Unmarshal([]byte(strings.ReplaceAll(string(raw), "RAS", issuer)), &claims)
-				b.json(idpToken, map[string]any{"access_token": jwt(claims), "issued_token_type": oauth.TokenTypeIDJAG, "token_type": "N_A"})
+				b.json(idpToken, map[string]any{"access_token": unsigned(claims), "issued_token_type": oauth.TokenTypeIDJAG, "token_type": "N_A"})
 			}
 			m := catalog.Method{Kind: catalog.IDJAGMethod, Client: "desk-at-ras", Settings: &catalog.IDJAG{Issuer: issuer, Subject: catalog.SubjectID}}
 			_, _, err := b.obtain(b.alice(), m)
@@ -540,8 +541,8 @@ func TestRenewedForItsIDToken(t *testing.T) {
 	b.signedIn(time.Hour)
 	b.now = b.now.Add(2 * time.Hour)
 	issuer := b.ras()
-	fresh := jwt(map[string]any{"sub": "sub-alice", "exp": b.now.Add(time.Hour).Unix()})
-	jag := jwt(map[string]any{"aud": issuer})
+	fresh := unsigned(map[string]any{"sub": "sub-alice", "exp": b.now.Add(time.Hour).Unix()})
+	jag := unsigned(map[string]any{"aud": issuer})
 	b.on(idpToken, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		form := b.last(idpToken)

@@ -12,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -68,7 +69,7 @@ func (m *githubApp) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 
 func (m *githubApp) installation(ctx context.Context, r exchange.Request, s *catalog.GitHub, narrowed []byte) (oauth.Token, error) {
 	const step = "GitHub's App installation"
-	app, err := m.sign(ctx, r, oauth.TypeJWT, "", assertionLife, statement{"iss": r.Method.Client, "nbf": m.Now().Add(-githubClock).Unix()})
+	app, err := m.sign(ctx, r, jwt.TypeJWT, "", assertionLife, statement{"iss": r.Method.Client, "nbf": m.Now().Add(-githubClock).Unix()})
 	if err != nil {
 		return oauth.Token{}, err
 	}

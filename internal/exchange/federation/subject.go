@@ -18,6 +18,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -159,5 +160,5 @@ func signerOf(key secret.Text, typ, kid string) (jose.Signer, error) {
 
 // clientAssertion proves our client to an authorization server (RFC 7523 section 2.2): for its issuer alone, for a minute.
 func (f *Federation) clientAssertion(ctx context.Context, r exchange.Request, audience string) (secret.Text, error) {
-	return f.sign(ctx, r, oauth.TypeClientAssertion, "", clientLife, statement{"iss": r.Method.Client, "sub": r.Method.Client, "aud": audience})
+	return f.sign(ctx, r, jwt.TypeClientAssertion, "", clientLife, statement{"iss": r.Method.Client, "sub": r.Method.Client, "aud": audience})
 }

@@ -9,6 +9,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -75,7 +76,7 @@ func (m *tokenExchange) Obtain(ctx context.Context, r exchange.Request) (*exchan
 // actor states which agent acts for the person (RFC 8693 section 4.1 gives it the claim act).
 func (m *tokenExchange) actor(ctx context.Context, r exchange.Request, audience string) (secret.Text, error) {
 	agent := cmp.Or(string(r.Caller.Client), "frontdesk")
-	return m.sign(ctx, r, oauth.TypeJWT, "", assertionLife, statement{"iss": m.Issuer(r.Upstream.Tenant), "sub": agent, "aud": audience})
+	return m.sign(ctx, r, jwt.TypeJWT, "", assertionLife, statement{"iss": m.Issuer(r.Upstream.Tenant), "sub": agent, "aud": audience})
 }
 
 // jwtBearer serves jwt_bearer (RFC 7523): a signed statement about the person, by us or by the company's IdP, becomes a token;
@@ -159,7 +160,7 @@ func (m *jwtBearer) state(ctx context.Context, r exchange.Request, s *catalog.As
 		st[name] = v
 	}
 	st["iss"], st["sub"], st["aud"] = cmp.Or(s.Issuer, r.Method.Client, m.Issuer(r.Upstream.Tenant)), who, audience
-	return m.sign(ctx, r, oauth.TypeJWT, s.KeyID, life(s), st)
+	return m.sign(ctx, r, jwt.TypeJWT, s.KeyID, life(s), st)
 }
 
 // entra serves entra_obo: the on-behalf-of flow of Microsoft Entra. The person's token must be an access token for our

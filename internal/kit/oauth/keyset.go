@@ -2,10 +2,6 @@ package oauth
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
 const (
@@ -191,7 +188,7 @@ func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 		return key, "not for signatures"
 	case len(key.KeyID) > 512:
 		return key, "kid too long"
-	case !slices.ContainsFunc(SignatureAlgs(), func(alg jose.SignatureAlgorithm) bool { return fits(key, alg) }):
+	case !slices.ContainsFunc(jwt.SignatureAlgs(), func(alg jose.SignatureAlgorithm) bool { return jwt.Fits(key, alg) }):
 		return key, "too weak, or its alg is not for it"
 	}
 	return key, ""
@@ -202,7 +199,7 @@ func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 func find(keys []jose.JSONWebKey, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, bool) {
 	var match []jose.JSONWebKey
 	for _, key := range keys {
-		if (kid == "" || key.KeyID == kid) && fits(key, alg) {
+		if (kid == "" || key.KeyID == kid) && jwt.Fits(key, alg) {
 			match = append(match, key)
 		}
 	}
@@ -210,33 +207,6 @@ func find(keys []jose.JSONWebKey, kid string, alg jose.SignatureAlgorithm) (jose
 		return jose.JSONWebKey{}, false
 	}
 	return match[0], true
-}
-
-// fits reports whether a public key may verify alg: type, curve, strength, and its own word.
-func fits(key jose.JSONWebKey, alg jose.SignatureAlgorithm) bool {
-	if key.Algorithm != "" && key.Algorithm != string(alg) && !(key.Algorithm == "Ed25519" && alg == jose.EdDSA) {
-		return false
-	}
-	switch alg {
-	case jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512:
-		public, ok := key.Key.(*rsa.PublicKey)
-		return ok && public.N.BitLen() >= 2048
-	case jose.ES256:
-		return isOnCurve(key, elliptic.P256())
-	case jose.ES384:
-		return isOnCurve(key, elliptic.P384())
-	case jose.ES512:
-		return isOnCurve(key, elliptic.P521())
-	case jose.EdDSA:
-		_, ok := key.Key.(ed25519.PublicKey)
-		return ok
-	}
-	return false
-}
-
-func isOnCurve(key jose.JSONWebKey, curve elliptic.Curve) bool {
-	public, ok := key.Key.(*ecdsa.PublicKey)
-	return ok && public.Curve == curve
 }
 
 // Transmitter is who sends security events: its keys, found through its SSF configuration when first needed (OpenID Shared
@@ -253,7 +223,7 @@ type Transmitter struct {
 
 const wellKnownSSF = "/.well-known/ssf-configuration"
 
-// Key implements Keys. fault.Unavailable while the transmitter is away.
+// Key implements jwt.Keys. fault.Unavailable while the transmitter is away.
 func (t *Transmitter) Key(ctx context.Context, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
 	t.mu.Lock()
 	keys := t.keys

@@ -3,6 +3,8 @@ package oauth_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
@@ -20,7 +22,21 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+var (
+	ecKey   = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	rsaKey  = must(rsa.GenerateKey(rand.Reader, 2048))
+	evilKey = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 )
 
 // keySite is a JWKS endpoint whose answer, and a clock whose time, the test sets.
@@ -279,7 +295,7 @@ func TestKeySetBadKeys(t *testing.T) {
 		"no kty": map[string]any{"kid": "x"}, "number": 1, "null": nil, "kid a number": with(ec("x"), "kid", 1), "long kid": with(ec("x"), "kid", strings.Repeat("x", 600)),
 	} {
 		s := newKeySite(t, jwks(bad, ec("k1")))
-		for _, alg := range oauth.SignatureAlgs() {
+		for _, alg := range jwt.SignatureAlgs() {
 			if err := s.key(t, "x", alg); fault.KindOf(err) != fault.Unauthenticated {
 				t.Errorf("%s is taken for %s: %v", name, alg, err)
 			}
@@ -325,10 +341,16 @@ func TestKeySetWithoutKid(t *testing.T) {
 
 func TestKeySetVerifies(t *testing.T) {
 	s := newKeySite(t, jwks(ec("ec")))
-	if _, err := oauth.VerifyJWT(t.Context(), es256(goodHeader, claims()), s.set, accessTokenDoor()); err != nil {
+	token := func(key *ecdsa.PrivateKey) string {
+		signer := must(jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{KeyID: "ec", Key: key}}, (&jose.SignerOptions{}).WithType(jwt.TypeAccessToken)))
+		claims := must(json.Marshal(map[string]any{"iss": "https://as.example", "aud": "here", "sub": "alice", "iat": now.Unix(), "exp": now.Add(time.Minute).Unix()}))
+		return must(must(signer.Sign(claims)).CompactSerialize())
+	}
+	door := jwt.Expect{Issuer: "https://as.example", Audiences: []string{"here"}, Types: []string{jwt.TypeAccessToken}, Now: now}
+	if _, err := jwt.Verify(t.Context(), token(ecKey), s.set, door); err != nil {
 		t.Error(err)
 	}
-	if _, err := oauth.VerifyJWT(t.Context(), sign(jose.ES256, evilKey, goodHeader, claims()), s.set, accessTokenDoor()); fault.KindOf(err) != fault.Unauthenticated {
+	if _, err := jwt.Verify(t.Context(), token(evilKey), s.set, door); fault.KindOf(err) != fault.Unauthenticated {
 		t.Errorf("got %v", err)
 	}
 	if n := s.fetches.Load(); n != 1 {
@@ -357,7 +379,7 @@ func FuzzKeySet(f *testing.F) {
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}, nil
 		})
 		set := must(oauth.NewKeySet("https://as.example/jwks", doer, clock, slog.New(slog.DiscardHandler)))
-		for _, alg := range oauth.SignatureAlgs() {
+		for _, alg := range jwt.SignatureAlgs() {
 			key, err := set.Key(context.Background(), kid, alg)
 			if err == nil && (!key.IsPublic() || !key.Valid() || kid != "" && key.KeyID != kid || key.Use == "enc") {
 				t.Fatalf("%s: took %+v", alg, key)

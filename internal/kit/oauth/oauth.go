@@ -1,5 +1,5 @@
 // Package oauth holds the words and the wire calls of OAuth 2 for rooms on either side of it: client toward IdPs
-// and upstreams, verifier of other issuers' tokens, authorization server.
+// and upstreams, authorization server. Signed tokens are kit/jwt's.
 //
 // It decides nothing and stores nothing but fetched public keys. It trusts no byte that comes from the other side:
 // every answer is bounded, checked for shape, and never quoted in an error, except for an error code that consists
@@ -49,18 +49,6 @@ const (
 	CodeUnsupportedGrantType   = "unsupported_grant_type"
 	CodeUnsupportedResponse    = "unsupported_response_type"
 	CodeUnsupportedTokenType   = "unsupported_token_type"
-)
-
-// JOSE "typ" values; a token is accepted only at the door that its type names (RFC 8725 s3.11).
-const (
-	TypeAccessToken      = "at+jwt"                    // RFC 9068
-	TypeClientAssertion  = "client-authentication+jwt" // RFC 7523bis
-	TypeDPoP             = "dpop+jwt"                  // RFC 9449
-	TypeIDJAG            = "oauth-id-jag+jwt"          // identity assertion authorization grant
-	TypeJWT              = "JWT"                       // ID tokens, and whatever is older than typ
-	TypeLogoutToken      = "logout+jwt"                // OpenID Connect back-channel logout
-	TypeSecurityEvent    = "secevent+jwt"              // RFC 8417
-	TypeTransactionToken = "txntoken+jwt"              // draft-ietf-oauth-transaction-tokens
 )
 
 // ErrorCode returns code if it may stand in messages, logs and metrics, else "". Everything else that a vendor says

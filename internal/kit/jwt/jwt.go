@@ -1,21 +1,41 @@
-package oauth
+// Package jwt verifies signed tokens (RFC 7519 as RFC 8725 wants it): a door says what it takes, and nothing else passes. The
+// keys come from whoever asks; no address in a token is ever followed, no symmetric algorithm is ever taken.
+package jwt
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
 	"hash"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
+)
+
+// JOSE "typ" values; a token is accepted only at the door that its type names (RFC 8725 s3.11).
+const (
+	TypeAccessToken      = "at+jwt"                    // RFC 9068
+	TypeClientAssertion  = "client-authentication+jwt" // RFC 7523bis
+	TypeDPoP             = "dpop+jwt"                  // RFC 9449
+	TypeIDJAG            = "oauth-id-jag+jwt"          // identity assertion authorization grant
+	TypeJWT              = "JWT"                       // ID tokens, and whatever is older than typ
+	TypeLogoutToken      = "logout+jwt"                // OpenID Connect back-channel logout
+	TypeSecurityEvent    = "secevent+jwt"              // RFC 8417
+	TypeTransactionToken = "txntoken+jwt"              // draft-ietf-oauth-transaction-tokens
 )
 
 // Keys finds the public key that verifies a token's signature. It never sees an address from the token: keys are
@@ -44,8 +64,10 @@ type Expect struct {
 const MaxLeeway = time.Minute
 
 const (
-	maxJWT         = 16 << 10
+	maxLength      = 16 << 10
 	defaultMaxLife = 24 * time.Hour
+	maxUnix        = 253402300799 // the last second of year 9999
+	base64url      = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 )
 
 // SignatureAlgs returns the algorithms that a token may be signed with: asymmetric ones only.
@@ -70,17 +92,17 @@ type Claims struct {
 
 // Decode reads further claims into a struct or map. Names match exactly, unlike in encoding/json.
 func (c Claims) Decode(into any) error {
-	if err := decode(c.payload, into); err != nil {
+	if err := json.Unmarshal(c.payload, into); err != nil {
 		return fault.New(fault.Unauthenticated, "a claim of the token has the wrong type", nil)
 	}
 	return nil
 }
 
-// VerifyJWT checks a compact JWS against want and returns its claims. Every refusal is Unauthenticated with a sentence
+// Verify checks a compact JWS against want and returns its claims. Every refusal is Unauthenticated with a sentence
 // that quotes nothing of the token; Unavailable means that the keys could not be had. Nothing is fetched for a token of
 // another issuer, type or algorithm.
-func VerifyJWT(ctx context.Context, token string, keys Keys, want Expect) (Claims, error) {
-	p, err := parseJWT(token)
+func Verify(ctx context.Context, token string, keys Keys, want Expect) (Claims, error) {
+	p, err := parse(token)
 	if err != nil {
 		return Claims{}, err
 	}
@@ -98,7 +120,7 @@ func VerifyJWT(ctx context.Context, token string, keys Keys, want Expect) (Claim
 		}
 		return Claims{}, fault.New(fault.Unauthenticated, "the token is signed with an unknown key", errors.Join(ErrSignature, err))
 	}
-	if !fits(key, alg) {
+	if !Fits(key, alg) {
 		return Claims{}, refuse("the token is signed with another algorithm than its key is for")
 	}
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{alg})
@@ -119,7 +141,7 @@ func VerifyJWT(ctx context.Context, token string, keys Keys, want Expect) (Claim
 // UnverifiedIssuer returns the iss of a well-formed token, to choose whose keys and Expect it is verified with. Nothing
 // else may depend on it.
 func UnverifiedIssuer(token string) (string, error) {
-	p, err := parseJWT(token)
+	p, err := parse(token)
 	if err != nil {
 		return "", err
 	}
@@ -155,7 +177,7 @@ var (
 
 func refuse(sentence string) error { return fault.New(fault.Unauthenticated, sentence, nil) }
 
-type jwtHeader struct {
+type header struct {
 	Alg   string `json:"alg"`
 	Type  string `json:"typ"`
 	KeyID string `json:"kid"`
@@ -170,7 +192,7 @@ type jwtHeader struct {
 	X5C      jsontext.Value `json:"x5c"`
 }
 
-type jwtClaims struct {
+type payloadClaims struct {
 	Issuer    *string        `json:"iss"`
 	Subject   string         `json:"sub"`
 	ID        string         `json:"jti"`
@@ -180,19 +202,19 @@ type jwtClaims struct {
 	IssuedAt  jsontext.Value `json:"iat"`
 }
 
-type parsedJWT struct {
-	header jwtHeader
-	claims jwtClaims
+type parsed struct {
+	header header
+	claims payloadClaims
 }
 
-// parseJWT reads a compact JWS without verifying it. The work is bounded before anything is split or decoded.
-func parseJWT(token string) (parsedJWT, error) {
-	var p parsedJWT
-	if len(token) > maxJWT {
+// parse reads a compact JWS without verifying it. The work is bounded before anything is split or decoded.
+func parse(token string) (parsed, error) {
+	var p parsed
+	if len(token) > maxLength {
 		return p, refuse("the token is too long")
 	}
 	// Three parts: a JWE has five, and JSON serialization has no business in a header.
-	if strings.Count(token, ".") != 2 || strings.ContainsFunc(token, func(r rune) bool { return !isAlnum(r) && r != '-' && r != '_' && r != '.' }) {
+	if strings.Count(token, ".") != 2 || strings.ContainsFunc(token, func(r rune) bool { return r != '.' && !strings.ContainsRune(base64url, r) }) {
 		return p, refuse("the token is malformed")
 	}
 	parts := strings.Split(token, ".")
@@ -204,13 +226,13 @@ func parseJWT(token string) (parsedJWT, error) {
 			return p, refuse("the token is malformed")
 		}
 	}
-	if decode(raw[0], &p.header) != nil || decode(raw[1], &p.claims) != nil {
+	if json.Unmarshal(raw[0], &p.header) != nil || json.Unmarshal(raw[1], &p.claims) != nil {
 		return p, refuse("the token is malformed")
 	}
 	return p, nil
 }
 
-func (want Expect) checkHeader(h jwtHeader) error {
+func (want Expect) checkHeader(h header) error {
 	for _, v := range []jsontext.Value{h.Crit, h.Unencode, h.Zip, h.JWK, h.JKU, h.X5U, h.X5C} {
 		if v != nil {
 			return refuse("the token's header has a parameter that is not accepted")
@@ -230,7 +252,7 @@ func (want Expect) checkHeader(h jwtHeader) error {
 // mediaType folds a typ (RFC 7515 s4.1.9).
 func mediaType(typ string) string { return strings.TrimPrefix(strings.ToLower(typ), "application/") }
 
-func (want Expect) checkClaims(p parsedJWT, c *Claims) error {
+func (want Expect) checkClaims(p parsed, c *Claims) error {
 	c.Issuer, c.Subject, c.ID = want.Issuer, p.claims.Subject, p.claims.ID
 	var members map[string]jsontext.Value
 	if err := c.Decode(&members); err != nil {
@@ -257,7 +279,7 @@ func (want Expect) checkClaims(p parsedJWT, c *Claims) error {
 	return nil
 }
 
-func (want Expect) checkTimes(claims jwtClaims, c *Claims) error {
+func (want Expect) checkTimes(claims payloadClaims, c *Claims) error {
 	leeway, life := min(max(want.Leeway, 0), MaxLeeway), want.MaxLife
 	if life <= 0 {
 		life = defaultMaxLife
@@ -297,8 +319,8 @@ func numericDate(v jsontext.Value) (time.Time, bool) {
 	if v.Kind() != '0' {
 		return time.Time{}, false
 	}
-	f, ok := secondsUpTo(v, maxUnix)
-	return time.Unix(int64(f), 0), ok
+	f, err := strconv.ParseFloat(string(v), 64)
+	return time.Unix(int64(f), 0), err == nil && f >= 0 && f <= maxUnix
 }
 
 func readAudience(v jsontext.Value) ([]string, bool) {
@@ -306,11 +328,38 @@ func readAudience(v jsontext.Value) ([]string, bool) {
 	var many []string
 	switch v.Kind() {
 	case '"':
-		err := decode(v, &one)
+		err := json.Unmarshal(v, &one)
 		return []string{one}, err == nil
 	case '[':
-		err := decode(v, &many)
+		err := json.Unmarshal(v, &many)
 		return many, err == nil && len(many) > 0
 	}
 	return nil, false
+}
+
+// Fits reports whether a public key may verify alg: type, curve, strength, and its own word.
+func Fits(key jose.JSONWebKey, alg jose.SignatureAlgorithm) bool {
+	if key.Algorithm != "" && key.Algorithm != string(alg) && !(key.Algorithm == "Ed25519" && alg == jose.EdDSA) {
+		return false
+	}
+	switch alg {
+	case jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512:
+		public, ok := key.Key.(*rsa.PublicKey)
+		return ok && public.N.BitLen() >= 2048
+	case jose.ES256:
+		return isOnCurve(key, elliptic.P256())
+	case jose.ES384:
+		return isOnCurve(key, elliptic.P384())
+	case jose.ES512:
+		return isOnCurve(key, elliptic.P521())
+	case jose.EdDSA:
+		_, ok := key.Key.(ed25519.PublicKey)
+		return ok
+	}
+	return false
+}
+
+func isOnCurve(key jose.JSONWebKey, curve elliptic.Curve) bool {
+	public, ok := key.Key.(*ecdsa.PublicKey)
+	return ok && public.Curve == curve
 }
