@@ -26,6 +26,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/broker/limits"
+	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/egress"
@@ -76,6 +77,7 @@ type desk struct {
 	connect  *connect.Desk
 	hosts    *hosted.Hosts
 	broker   *broker.Broker
+	visits   *visits.Desk
 	registry *issuer.Registry
 	gateway  *gateway.Gateway
 	metrics  *metrics
@@ -96,14 +98,6 @@ type flows struct {
 	*connect.Desk
 	*exchange.Home
 }
-
-// notary joins the halves of broker.Notary.
-type notary struct {
-	*vault.Signer
-	log *audit.Log
-}
-
-func (n notary) Record(ctx context.Context, r audit.Record) error { return n.log.Event(ctx, r) }
 
 // newDesk opens what the config names and joins the rooms. Nothing runs yet.
 func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, log *slog.Logger) (*desk, error) {
@@ -210,6 +204,7 @@ func (d *desk) join(cfg *config.Config) error {
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,
 		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
+	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: true}
 	door := d.tracer.door(d.broker)
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: door, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
@@ -220,7 +215,7 @@ func (d *desk) join(cfg *config.Config) error {
 		d.egress.Tunnel = d.door.Tunnel
 	}
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Requests: d.egress}, Flows: d.flows(), Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
-		Log: d.db, Events: notary{d.signer, d.audit}, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }
 
@@ -384,13 +379,12 @@ func (d *desk) routes(cfg *config.Config, hear map[identity.Tenant]*signals.Rece
 		p := config.Prefix(t)
 		pages := web.NewPages(p, "Frontdesk", d.log, d.now)
 		browser := &web.Browser{Keys: d.keys, Secure: base.Scheme == "https", Suffix: suffix, Tenant: strings.TrimPrefix(p, "/t/"), Now: d.now, Alive: func(s web.Session) bool {
-			return identity.Tenant(s.Tenant) == t && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started) && d.epochs.SignIn(t, s.IDP, s.SID)
+			return identity.Tenant(s.Tenant) == t && s.Proof != "" && d.epochs.Session(t, identity.UserID(s.User), s.ID, s.Started) && d.epochs.SignIn(t, s.IDP, s.SID)
 		}}
-		people := d.flows()
-		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.Issuer(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: people,
-			Notary: notary{d.signer, d.audit}, Keys: d.signer, Epochs: d.epochs, Users: d.db, Consents: d.connect, Given: d.db, Browser: browser, Pages: issuerPages{pages, d}, Log: d.log, Now: d.now}).Mount(mux, t, p)
-		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: people, Requests: d.connect, Grants: d.connect, Catalog: &d.catalog, Holdings: d.vault, Endings: d.db,
-			Log: d.db, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
+		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.Issuer(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: d.visits,
+			Notary: d.visits, Keys: d.signer, Epochs: d.epochs, Offers: d.visits, Given: d.db, Browser: browser, Pages: issuerPages{pages, d}, Log: d.log, Now: d.now}).Mount(mux, t, p)
+		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: d.visits, Requests: d.visits, Grants: d.visits, Catalog: &d.catalog, Holdings: d.visits,
+			Log: d.visits, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
 		if r := hear[t]; r != nil {
 			r.Mount(mux, p)

@@ -35,7 +35,7 @@ type API struct {
 	Flows     broker.Flows
 	Catalog   *catalog.Catalog
 	Log       LogReader
-	Events    broker.Notary
+	Events    Events
 	Reload    func(ctx context.Context) (string, error)
 	Status    func(ctx context.Context) map[string]string
 	Hosted    Hosted
@@ -61,6 +61,11 @@ type Connections interface {
 // Explainer says which credential method would be used (exchange.Exchange).
 type Explainer interface {
 	Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) []exchange.Verdict
+}
+
+// Events records what operators do (audit.Log).
+type Events interface {
+	Event(ctx context.Context, r audit.Record) error
 }
 
 // LogReader reads the audit log for people.
@@ -299,7 +304,7 @@ func (a *API) revoke(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.Events.Record(r.Context(), audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, User: c.User, Action: "operator.revoked", Upstream: string(c.Upstream),
+	err = a.Events.Event(r.Context(), audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, User: c.User, Action: "operator.revoked", Upstream: string(c.Upstream),
 		Connection: string(id), Result: audit.ResultOK})
 	return map[string]string{"ended": string(ending)}, err
 }
@@ -401,5 +406,5 @@ func (a *API) keys(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]int64{"keys": n}, a.Events.Record(ctx, audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, Action: "keys." + verb, Result: audit.ResultOK})
+	return map[string]int64{"keys": n}, a.Events.Event(ctx, audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: t, Action: "keys." + verb, Result: audit.ResultOK})
 }

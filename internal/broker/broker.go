@@ -123,11 +123,21 @@ type Flows interface {
 
 // Notary signs and records for faces.
 type Notary interface {
-	// Sign returns a compact JWS over the claims with the current key of the issuer and the given `typ`. It signs
-	// `at+jwt` for the issuer alone: no face can make it sign what another party could take for something else.
-	Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error)
-	// Record writes an event, durably.
+	// Admit puts a visitor's yes to a client on record, with the grants that come with it, and returns the standing by which that
+	// client's tokens are signed. fault.Denied where the visit cannot be proved.
+	Admit(ctx context.Context, v connect.Visitor, a Admission) (standing string, err error)
+	// Sign returns an access token of the issuer with these claims. They have to be those of the standing, which must not have
+	// ended: else fault.Unauthenticated. No face can make it sign what another party could take for something else.
+	Sign(ctx context.Context, t identity.Tenant, standing string, c identity.AccessClaims) (string, error)
+	// Record writes an event of the faces' own, durably.
 	Record(ctx context.Context, r audit.Record) error
+}
+
+// Admission is a visitor's yes: this client may act for him at this server, by this family of tokens.
+type Admission struct {
+	Client identity.ClientID
+	Server *catalog.Server
+	Family string
 }
 
 // Broker is the pipeline in one process. All fields but Hosts are required.

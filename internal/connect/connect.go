@@ -93,6 +93,7 @@ type Visitor struct {
 	Tenant  identity.Tenant
 	User    identity.UserID // "" before sign-in
 	Binding []byte
+	Proof   string // of his sign-in (SignedIn.Proof); package broker/visits looks at it before anybody gets here
 }
 
 // Start says what a visitor wants to begin.
@@ -148,7 +149,9 @@ type SignedIn struct {
 	ACR     string
 	AMR     []string
 	HasHome bool      // the IdP gave a refresh token: the home credential
+	ID      string    // of the browser's session that it begins; this and what follows is said by package broker/visits
 	Expires time.Time // when the sign-in ends at the latest
+	Proof   string    // of all this, for faces to hand back
 }
 
 // Ending is what is true after a connection was ended.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -30,6 +30,8 @@ type pending struct {
 	Scopes    []string
 	User      identity.UserID
 	Expires   time.Time
+	Family    string // of the tokens that the client will get, and the standing by which they are signed: once he said yes
+	Standing  string
 }
 
 const (
@@ -222,15 +224,16 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, t identity.Tenant
 	if err != nil {
 		return asPage(err)
 	}
-	v := connect.Visitor{Tenant: t, User: p.User, Binding: s.Browser.Binding(w, r)}
-	if err := s.Consents.Consent(r.Context(), v, p.Client, srv); err != nil {
+	v := connect.Visitor{Tenant: t, User: p.User, Binding: s.Browser.Binding(w, r), Proof: session.Proof}
+	family, err := oauth.Random(rand.Reader)
+	if err != nil {
 		return err
 	}
-	if err := s.Notary.Record(r.Context(), audit.Record{Kind: audit.KindEvent, Time: s.Now(), Tenant: t, User: p.User, Client: p.Client, Action: "client.allowed",
-		Server: string(srv.Name), Result: audit.ResultOK}); err != nil {
+	p.Family = family[:22]
+	if p.Standing, err = s.Notary.Admit(r.Context(), v, broker.Admission{Client: p.Client, Server: srv, Family: p.Family}); err != nil {
 		return err
 	}
-	offer, err := s.Consents.Door(r.Context(), v, srv)
+	offer, err := s.Offers.Door(r.Context(), v, srv)
 	if err != nil {
 		return err
 	}
@@ -278,13 +281,13 @@ func (s *Server) issueCode(r *http.Request, t identity.Tenant, p pending, sessio
 	if err != nil {
 		return "", err
 	}
-	family, err := oauth.Random(rand.Reader)
+	now := s.Now()
+	hash := sha256.Sum256([]byte(code))
+	standing, err := sealUnder(code, ofStanding, p.Standing)
 	if err != nil {
 		return "", err
 	}
-	now := s.Now()
-	hash := sha256.Sum256([]byte(code))
-	return code, s.Grants.PutCode(r.Context(), Code{Tenant: t, Hash: hash[:], Family: family[:22], Client: p.Client, User: p.User, Redirect: p.Redirect, Challenge: p.Challenge,
+	return code, s.Grants.PutCode(r.Context(), Code{Tenant: t, Hash: hash[:], Family: p.Family, Standing: standing, Client: p.Client, User: p.User, Redirect: p.Redirect, Challenge: p.Challenge,
 		Resource: p.Resource, Scopes: p.Scopes, Auth: identity.Authentication{ACR: session.ACR, AMR: session.AMR, Time: session.Started, SID: session.SID}, IDP: session.IDP,
 		Expires: now.Add(codeLife), Ends: session.Ends})
 }

@@ -50,6 +50,7 @@ type Code struct {
 	Expires   time.Time
 	Ends      time.Time // when the sign-in ends at the latest
 	Used      time.Time // zero: not yet
+	Standing  []byte    // by which its tokens will be signed, sealed under a key that only the code gives
 }
 
 // Family is one sign-in of one client: its refresh tokens, of which one is current.
@@ -69,6 +70,7 @@ type Family struct {
 	Previous []byte    // SHA-256 of the one before
 	Next     []byte    // the current token, sealed under a key that only the previous token gives (the grace of a lost answer)
 	HomeAt   time.Time // when the home credential was last found alive
+	Standing []byte    // by which its tokens are signed (broker.Notary), sealed under a key that only the current refresh token gives
 }
 
 // Clients keeps clients that registered dynamically, or were fetched.

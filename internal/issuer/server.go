@@ -21,21 +21,20 @@ import (
 
 // Server is the authorization server of every tenant. All fields are required.
 type Server struct {
-	URL      func(t identity.Tenant, path string) string // public URL of a path; of "" the issuer itself
-	Catalog  *catalog.Catalog
-	Clients  *Registry
-	Grants   Grants
-	Flows    broker.Flows
-	Notary   broker.Notary
-	Keys     PublicKeys
-	Epochs   *identity.Epochs
-	Users    identity.Users
-	Consents Consents
-	Given    ConsentStore
-	Browser  Browser
-	Pages    Pages
-	Log      *slog.Logger
-	Now      func() time.Time
+	URL     func(t identity.Tenant, path string) string // public URL of a path; of "" the issuer itself
+	Catalog *catalog.Catalog
+	Clients *Registry
+	Grants  Grants
+	Flows   broker.Flows
+	Notary  broker.Notary
+	Keys    PublicKeys
+	Epochs  *identity.Epochs
+	Offers  Offers
+	Given   ConsentStore
+	Browser Browser
+	Pages   Pages
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // PublicKeys publishes what our tokens are verified with.
@@ -43,9 +42,8 @@ type PublicKeys interface {
 	JWKS(ctx context.Context, t identity.Tenant) ([]byte, error)
 }
 
-// Consents knows what comes with a person's yes (connect.Desk), and what could be connected in the same visit.
-type Consents interface {
-	Consent(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server) error
+// Offers knows what could be connected in the same visit (visits.Desk).
+type Offers interface {
 	// Door lists the upstreams of the server that the visitor could connect now.
 	Door(ctx context.Context, v connect.Visitor, s *catalog.Server) ([]catalog.UpstreamName, error)
 }

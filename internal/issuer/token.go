@@ -112,6 +112,13 @@ func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Clien
 		return nil, err
 	}
 	f.Current = digest(refresh)
+	standing, err := openUnder(form.Get("code"), ofStanding, c.Standing)
+	if err != nil {
+		return nil, err
+	}
+	if f.Standing, err = sealUnder(refresh, ofStanding, standing); err != nil {
+		return nil, err
+	}
 	if err := s.Grants.PutFamily(ctx, f); err != nil {
 		return nil, err
 	}
@@ -149,7 +156,7 @@ func (s *Server) redeemRefresh(ctx context.Context, t identity.Tenant, client Cl
 	case subtle.ConstantTimeCompare(hash, f.Current) == 1:
 		return s.rotate(ctx, f, presented)
 	case subtle.ConstantTimeCompare(hash, f.Previous) == 1 && now.Sub(f.Rotated) <= replayGrace:
-		next, err := openNext(presented, f.Next)
+		next, err := openUnder(presented, ofNext, f.Next)
 		if err != nil {
 			return nil, err
 		}
@@ -174,9 +181,16 @@ func (s *Server) rotate(ctx context.Context, f Family, presented string) (map[st
 	if err != nil {
 		return nil, err
 	}
+	standing, err := openUnder(presented, ofStanding, f.Standing)
+	if err != nil {
+		return nil, err
+	}
 	was := f.Current
 	f.Previous, f.Current, f.Rotated, f.HomeAt = was, digest(refresh), s.Now(), s.Now()
-	if f.Next, err = sealNext(presented, refresh); err != nil {
+	if f.Next, err = sealUnder(presented, ofNext, refresh); err != nil {
+		return nil, err
+	}
+	if f.Standing, err = sealUnder(refresh, ofStanding, standing); err != nil {
 		return nil, err
 	}
 	err = s.Grants.RotateFamily(ctx, f, was)
@@ -187,7 +201,7 @@ func (s *Server) rotate(ctx context.Context, f Family, presented string) (map[st
 		if !bytes.Equal(f.Previous, was) {
 			return nil, errGrant
 		}
-		if refresh, err = openNext(presented, f.Next); err != nil {
+		if refresh, err = openUnder(presented, ofNext, f.Next); err != nil {
 			return nil, err
 		}
 		return s.tokens(ctx, f, refresh)
@@ -235,11 +249,14 @@ func (s *Server) tokens(ctx context.Context, f Family, refresh string) (map[stri
 	if !f.Auth.Time.IsZero() {
 		c.AuthTime = f.Auth.Time.Unix()
 	}
-	claims, err := json.Marshal(c)
+	standing, err := openUnder(refresh, ofStanding, f.Standing)
 	if err != nil {
 		return nil, err
 	}
-	access, err := s.Notary.Sign(ctx, f.Tenant, identity.AccessType, claims)
+	access, err := s.Notary.Sign(ctx, f.Tenant, standing, c)
+	if fault.KindOf(err) == fault.Unauthenticated {
+		return nil, s.endFamily(ctx, f.Tenant, f.User, f.ID, f.Client, "its tokens are signed no more")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -314,18 +331,32 @@ func digest(token string) []byte {
 	return sum[:]
 }
 
-// sealNext seals a token under a key that only its predecessor gives: the database alone shows neither.
-func sealNext(predecessor, next string) ([]byte, error) {
-	a, err := nextAEAD(predecessor)
+// What is sealed under a token's own key.
+const (
+	ofNext     = "frontdesk/issuer/next/v1"     // the refresh token that follows it
+	ofStanding = "frontdesk/issuer/standing/v1" // by what the tokens are signed that it is exchanged for
+)
+
+// sealUnder seals what only whoever holds the token may open: not whoever reads the database, and not this process once the token
+// has passed. Nothing stays nothing.
+func sealUnder(token, what, plain string) ([]byte, error) {
+	if plain == "" {
+		return nil, nil
+	}
+	a, err := underAEAD(token, what)
 	if err != nil {
 		return nil, err
 	}
 	// The key is used once, so the nonce may be fixed.
-	return a.Seal(nil, make([]byte, a.NonceSize()), []byte(next), nil), nil
+	return a.Seal(nil, make([]byte, a.NonceSize()), []byte(plain), nil), nil
 }
 
-func openNext(predecessor string, sealed []byte) (string, error) {
-	a, err := nextAEAD(predecessor)
+// openUnder is the inverse of sealUnder.
+func openUnder(token, what string, sealed []byte) (string, error) {
+	if len(sealed) == 0 {
+		return "", nil
+	}
+	a, err := underAEAD(token, what)
 	if err != nil {
 		return "", err
 	}
@@ -333,8 +364,8 @@ func openNext(predecessor string, sealed []byte) (string, error) {
 	return string(plain), err
 }
 
-func nextAEAD(predecessor string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, []byte(predecessor), nil, "frontdesk/issuer/next/v1", 32)
+func underAEAD(token, what string) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, []byte(token), nil, what, 32)
 	if err != nil {
 		return nil, err
 	}

@@ -110,7 +110,7 @@ func (s *Site) scan(ctx context.Context, v visit, before audit.CallID, agents ma
 	var found []deed
 	reached := map[audit.CallID][]deed{}
 	for range maxScans {
-		rows, err := s.Log.Rows(ctx, audit.Query{Tenant: s.Tenant, User: v.User, Before: before, Limit: scanAt})
+		rows, err := s.Log.Activity(ctx, v.Visitor, before, scanAt)
 		if err != nil {
 			return nil, "", err
 		}
@@ -222,7 +222,7 @@ func (s *Site) download(w http.ResponseWriter, r *http.Request, v visit) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="frontdesk-activity.jsonl"`)
 	before := audit.CallID("")
 	for sent := 0; sent < maxDownload; {
-		rows, err := s.Log.Rows(r.Context(), audit.Query{Tenant: s.Tenant, User: v.User, Before: before, Limit: 1000})
+		rows, err := s.Log.Activity(r.Context(), v.Visitor, before, 1000)
 		if err != nil {
 			return err
 		}

@@ -95,7 +95,7 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 		if up == nil {
 			continue
 		}
-		l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, m.Upstream)
+		l, err := s.Holdings.Connections(r.Context(), v.Visitor, m.Upstream)
 		if err != nil {
 			return err
 		}
@@ -140,7 +140,7 @@ func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 		if up == nil {
 			continue
 		}
-		l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, n.Upstream)
+		l, err := s.Holdings.Connections(r.Context(), v.Visitor, n.Upstream)
 		if err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
 	if up == nil {
 		return s.home(w, r)
 	}
-	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, up.Name)
+	l, err := s.Holdings.Connections(r.Context(), v.Visitor, up.Name)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ const soon = 14 * 24 * time.Hour
 func endsSoon(end, now time.Time) bool { return !end.IsZero() && end.Sub(now) < soon }
 
 func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) error {
-	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, "")
+	l, err := s.Holdings.Connections(r.Context(), v.Visitor, "")
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 	for _, q := range pending {
 		view.Pending = append(view.Pending, pendingRequest{cmpOr(q.ClientName, s.Agents(r.Context(), s.Tenant, q.Client).Name, string(q.Client)), s.Prefix + "/connect/" + string(q.ID), q.Created, q.Expires})
 	}
-	trying, err := s.Endings.EndingsOf(r.Context(), s.Tenant, v.User)
+	trying, err := s.Holdings.Endings(r.Context(), v.Visitor)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ var endings = map[connect.Ending]string{
 
 func (s *Site) end(w http.ResponseWriter, r *http.Request, v visit) error {
 	id := vault.ConnectionID(r.PathValue("id"))
-	l, err := s.Holdings.Connections(r.Context(), s.Tenant, v.User, "")
+	l, err := s.Holdings.Connections(r.Context(), v.Visitor, "")
 	if err != nil {
 		return err
 	}

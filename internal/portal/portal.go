@@ -35,7 +35,6 @@ type Site struct {
 	Grants   Grants
 	Catalog  *catalog.Catalog
 	Holdings Holdings
-	Endings  Endings
 	Log      Activity
 	Sessions Sessions
 	Agents   func(ctx context.Context, t identity.Tenant, id identity.ClientID) Agent
@@ -50,14 +49,14 @@ type Agent struct {
 	Unverified bool
 }
 
-// Requests are the connect requests of the visitor (connect.Desk).
+// Requests are the connect requests of the visitor (visits.Desk).
 type Requests interface {
 	Request(ctx context.Context, v connect.Visitor, id connect.RequestID) (connect.Request, error)
 	Pending(ctx context.Context, v connect.Visitor) ([]connect.Request, error)
 	Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error
 }
 
-// Grants are the visitor's (connect.Desk).
+// Grants are the visitor's (visits.Desk).
 type Grants interface {
 	Grants(ctx context.Context, v connect.Visitor) ([]connect.Grant, error)
 	RevokeGrant(ctx context.Context, v connect.Visitor, g connect.Grant) error
@@ -65,14 +64,10 @@ type Grants interface {
 	Consent(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server) error
 }
 
-// Holdings lists connections without their secrets (vault.Vault).
+// Holdings are the visitor's connections, without their secrets, and what ended here, and not yet at the vendor (visits.Desk).
 type Holdings interface {
-	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
-}
-
-// Endings lists what ended here, and not yet at the vendor (the store).
-type Endings interface {
-	EndingsOf(ctx context.Context, t identity.Tenant, u identity.UserID) ([]vault.Ending, error)
+	Connections(ctx context.Context, v connect.Visitor, up catalog.UpstreamName) ([]vault.Connection, error)
+	Endings(ctx context.Context, v connect.Visitor) ([]vault.Ending, error)
 }
 
 // Sessions ends a browser's session on all replicas (identity.Epochs).
@@ -80,14 +75,13 @@ type Sessions interface {
 	End(ctx context.Context, t identity.Tenant, k identity.EpochKind, id string) error
 }
 
-// Activity reads the log for a person (audit.Store).
+// Activity reads the visitor's part of the log: what is older than before, at most limit acts (visits.Desk).
 type Activity interface {
-	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
+	Activity(ctx context.Context, v connect.Visitor, before audit.CallID, limit int) ([]audit.Row, error)
 }
 
 const (
-	maxBody    = 64 << 10
-	sessionMax = 12 * time.Hour
+	maxBody = 64 << 10
 
 	signInsPerMin = 300 // of one address, which may be a whole office's
 )
@@ -168,7 +162,7 @@ func (s *Site) signedIn(h func(w http.ResponseWriter, r *http.Request, v visit) 
 			http.Redirect(w, r, s.Prefix+"/signin?return="+url.QueryEscape(back), http.StatusSeeOther)
 			return nil
 		}
-		return h(w, r, visit{connect.Visitor{Tenant: s.Tenant, User: identity.UserID(session.User), Binding: s.Browser.Binding(w, r)}, session.Name})
+		return h(w, r, visit{connect.Visitor{Tenant: s.Tenant, User: identity.UserID(session.User), Binding: s.Browser.Binding(w, r), Proof: session.Proof}, session.Name})
 	}
 }
 
@@ -227,7 +221,7 @@ func (s *Site) callback(w http.ResponseWriter, r *http.Request) error {
 	}
 	v := connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)}
 	if session, ok := s.Browser.Session(r); ok {
-		v.User = identity.UserID(session.User)
+		v.User, v.Proof = identity.UserID(session.User), session.Proof
 	}
 	name := r.PathValue("upstream")
 	result, err := s.Flows.Complete(r.Context(), v, connect.Answer{Upstream: catalog.UpstreamName(name), IDP: strings.TrimPrefix(name, "idp:"), Params: params})
@@ -241,9 +235,9 @@ func (s *Site) callback(w http.ResponseWriter, r *http.Request) error {
 func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Result) error {
 	switch res.Kind {
 	case connect.FlowSignIn:
-		now := s.Now()
-		if err := s.Browser.SignIn(w, r, web.Session{Tenant: string(s.Tenant), User: string(res.User.ID), Name: cmpOr(res.User.Name, res.User.Email, res.User.Subject),
-			IDP: res.Session.IDP, SID: res.Session.SID, ACR: res.Session.ACR, AMR: res.Session.AMR, Started: now, Ends: now.Add(sessionMax)}); err != nil {
+		in := res.Session
+		if err := s.Browser.SignIn(w, r, web.Session{Tenant: string(s.Tenant), ID: in.ID, User: string(res.User.ID), Name: cmpOr(res.User.Name, res.User.Email, res.User.Subject),
+			IDP: in.IDP, SID: in.SID, ACR: in.ACR, AMR: in.AMR, Started: in.At, Ends: in.Expires, Proof: in.Proof}); err != nil {
 			return err
 		}
 		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)

@@ -72,10 +72,10 @@ func (db *DB) Consented(ctx context.Context, t identity.Tenant, u identity.UserI
 
 var codeTable = table[issuer.Code]{
 	name: "codes", none: "there is no such code",
-	columns: "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used, sid",
+	columns: "tenant, hash, family, client, user_id, redirect, challenge, resource, scopes, auth, idp, expires, ends, used, sid, standing",
 	fields: func(c *issuer.Code) []any {
 		return []any{&c.Tenant, (*blob)(&c.Hash), &c.Family, &c.Client, &c.User, &c.Redirect, &c.Challenge, &c.Resource, (*texts)(&c.Scopes), &record{&c.Auth}, &c.IDP,
-			(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used), &c.Auth.SID}
+			(*when)(&c.Expires), (*when)(&c.Ends), (*when)(&c.Used), &c.Auth.SID, (*blob)(&c.Standing)}
 	},
 }
 
@@ -99,10 +99,10 @@ func (db *DB) UseCode(ctx context.Context, t identity.Tenant, hash []byte, at ti
 
 var familyTable = table[issuer.Family]{
 	name: "families", none: "there is no such sign-in",
-	columns: "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at, sid",
+	columns: "tenant, id, client, user_id, resource, scopes, auth, idp, created, ends, rotated, current, previous, next, home_at, sid, standing",
 	fields: func(f *issuer.Family) []any {
 		return []any{&f.Tenant, &f.ID, &f.Client, &f.User, &f.Resource, (*texts)(&f.Scopes), &record{&f.Auth}, &f.IDP, (*when)(&f.Created), (*when)(&f.Ends), (*when)(&f.Rotated),
-			(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt), &f.Auth.SID}
+			(*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt), &f.Auth.SID, (*blob)(&f.Standing)}
 	},
 }
 
@@ -118,8 +118,8 @@ func (db *DB) Family(ctx context.Context, t identity.Tenant, id string) (issuer.
 
 // RotateFamily implements issuer.Families. Whose sign-in it is, at what and until when, does not change with a rotation.
 func (db *DB) RotateFamily(ctx context.Context, f issuer.Family, was []byte) error {
-	n, err := exec(ctx, db.write, `UPDATE families SET scopes = $4, rotated = $5, current = $6, previous = $7, next = $8, home_at = $9
-		WHERE tenant = $1 AND id = $2 AND current = $3`, f.Tenant, f.ID, was, (*texts)(&f.Scopes), (*when)(&f.Rotated), (*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt))
+	n, err := exec(ctx, db.write, `UPDATE families SET scopes = $4, rotated = $5, current = $6, previous = $7, next = $8, home_at = $9, standing = $10
+		WHERE tenant = $1 AND id = $2 AND current = $3`, f.Tenant, f.ID, was, (*texts)(&f.Scopes), (*when)(&f.Rotated), (*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt), (*blob)(&f.Standing))
 	if err != nil || n > 0 {
 		return err
 	}

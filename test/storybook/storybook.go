@@ -201,7 +201,7 @@ func open(dir string) (http.Handler, *web.Browser, error) {
 	}
 	d := &desk{}
 	mux := http.NewServeMux()
-	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Endings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
+	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
 	for how, c := range map[string]issuer.Consent{
 		"document": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDocument},
 		"changed": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "claude.ai", Registration: issuer.RegisteredDocument, Before: Now.AddDate(0, -1, 0),
@@ -281,21 +281,21 @@ type desk struct{}
 var github = vault.Connection{ID: "github", Upstream: "github", Method: catalog.AuthorizationCode, Label: "octo-alice", Scopes: []string{"repo"}, Status: vault.Active,
 	Created: Now.Add(-40 * 24 * time.Hour), LastUsed: Now.Add(-3 * time.Minute), Expires: Now.Add(7 * time.Hour), Refreshes: true}
 
-func (*desk) Connections(_ context.Context, _ identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error) {
+func (*desk) Connections(_ context.Context, v connect.Visitor, up catalog.UpstreamName) ([]vault.Connection, error) {
 	all := []vault.Connection{github,
 		{ID: "datadog", Upstream: "datadog", Method: catalog.APIKey, Label: "alice@acme.example", Status: vault.Active, Created: Now.Add(-80 * 24 * time.Hour), LastUsed: Now.Add(-26 * time.Hour), Expires: Now.Add(6 * 24 * time.Hour)},
 		{ID: "slack", Upstream: "slack", Method: catalog.AuthorizationCode, Label: "alice in Acme", Scopes: []string{"chat:write"}, Status: vault.NeedsReconnect, Reason: "Slack says that it was ended there", Created: Now.Add(-90 * 24 * time.Hour), LastUsed: Now.Add(-49 * time.Hour)}}
 	var l []vault.Connection
 	for _, c := range all {
-		if u == "alice" && (up == "" || c.Upstream == up) {
+		if v.User == "alice" && (up == "" || c.Upstream == up) {
 			l = append(l, c)
 		}
 	}
 	return l, nil
 }
 
-func (*desk) EndingsOf(_ context.Context, _ identity.Tenant, u identity.UserID) ([]vault.Ending, error) {
-	if u != "alice" {
+func (*desk) Endings(_ context.Context, v connect.Visitor) ([]vault.Ending, error) {
+	if v.User != "alice" {
 		return nil, nil
 	}
 	return []vault.Ending{{Upstream: "slack", Created: Now.Add(-25 * time.Minute)}, {Upstream: "github", Created: Now.Add(-50 * time.Hour), GivenUp: Now.Add(-30 * time.Hour)}}, nil
@@ -391,9 +391,9 @@ func (*desk) End(_ context.Context, _ connect.Visitor, id vault.ConnectionID) (c
 	return map[vault.ConnectionID]connect.Ending{"github": connect.EndedAtVendor, "datadog": connect.EndedHere, "slack": connect.EndedTrying}[id], nil
 }
 
-// Rows is a day and a half of work, newest first.
-func (*desk) Rows(_ context.Context, q audit.Query) ([]audit.Row, error) {
-	if q.User != "alice" || q.Before != "" {
+// Activity is a day and a half of work, newest first.
+func (*desk) Activity(_ context.Context, v connect.Visitor, before audit.CallID, _ int) ([]audit.Row, error) {
+	if v.User != "alice" || before != "" {
 		return nil, nil
 	}
 	var rows []audit.Row

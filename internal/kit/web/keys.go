@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -163,9 +164,9 @@ func (b *Browser) Session(r *http.Request) (Session, bool) {
 	return s, true
 }
 
-// SignIn remembers the person in this browser, as a session that never was before.
+// SignIn remembers the person in this browser, as a session that never was before; without an ID it gets one.
 func (b *Browser) SignIn(w http.ResponseWriter, r *http.Request, s Session) error {
-	s.ID = rand.Text()
+	s.ID = cmp.Or(s.ID, rand.Text())
 	plain, err := json.Marshal(s)
 	if err != nil {
 		return err

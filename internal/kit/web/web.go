@@ -22,4 +22,5 @@ type Session struct {
 	AMR     []string
 	Started time.Time
 	Ends    time.Time
+	Proof   string // of the sign-in (connect.SignedIn)
 }
