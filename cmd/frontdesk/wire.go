@@ -25,7 +25,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
-	"frontdesk.dev/frontdesk/internal/broker/limits"
+	"frontdesk.dev/frontdesk/internal/broker/traffic"
 	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
@@ -210,7 +210,7 @@ func (d *desk) join(cfg *config.Config) error {
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: door, Asks: d.connect, Sessions: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
-	d.egress = &egress.Proxy{Door: &limits.Door{Door: door, Now: d.now}, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
+	d.egress = &egress.Proxy{Door: &traffic.Door{Door: door, Now: d.now}, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}

@@ -86,9 +86,8 @@ type Lease interface {
 
 // State is what is known of an open act.
 type State struct {
-	Call    audit.CallID
-	APIs    int               // API requests of this call that the upstream answered with success
-	Missing []catalog.Missing // what API requests of this call were refused for
+	Call audit.CallID
+	booking.Report
 }
 
 // Outcome is how an act ended.
@@ -103,6 +102,16 @@ type Holding struct {
 	Caller *identity.Caller
 	Server *catalog.Server
 	Call   audit.CallID // the open call that a request is booked on; of a session with several or no open calls: the session's
+
+	book *booking.Book // nil where nothing is open
+}
+
+// Tell notes on the open call what its agent can do about an API request that failed. The sentence is ours: nothing that an
+// upstream said may stand in it.
+func (h *Holding) Tell(hint string) {
+	if h.book != nil {
+		h.book.Tell(h.Call, hint)
+	}
 }
 
 // InSession reports that a request could not be booked on one call.

@@ -70,8 +70,7 @@ func (l *lease) Valid(context.Context) error {
 
 // State implements Lease.
 func (l *lease) State() State {
-	apis, missing := l.entry.Report()
-	return State{Call: l.entry.Call, APIs: apis, Missing: missing}
+	return State{l.entry.Call, l.entry.Report()}
 }
 
 // Close implements Lease.

@@ -79,6 +79,11 @@ func (p *Provider) Check() error {
 			return err
 		}
 	}
+	for _, h := range p.Hints {
+		if err := h.Check(); err != nil {
+			return err
+		}
+	}
 	if err := p.Account.check(); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type Provider struct {
 	Federation []MethodKind    `yaml:"federation" doc:"methods by which the vendor takes somebody else's word for a person"`
 
 	Signals      []Signal          `yaml:"signals" doc:"answers of the API that have another cure than trying again; the first that fits counts, and after them what RFC 6750 says"`
+	Hints        []Hint            `yaml:"hints" doc:"failures that the API is known for, and what an agent can do about each; the first that fits counts"`
 	Account      Account           `yaml:"account" doc:"how to find whose credential it is; the same call tests a new one"`
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`
 	Headers      map[string]string `yaml:"headers" doc:"sent with each of our own requests to the API"`

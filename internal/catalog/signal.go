@@ -93,20 +93,8 @@ func (p *Provider) Says(status int, header http.Header, body func() []byte, have
 }
 
 func (s Signal) read(header http.Header, body func() []byte, have []string) (Meaning, []string, bool) {
-	text, found := "", true
-	switch {
-	case s.Header != "":
-		text = strings.Join(header.Values(s.Header), ", ")
-		found = len(header.Values(s.Header)) > 0
-	case s.Pointer != "":
-		var l []string
-		if l, found = oauth.Texts(body(), s.Pointer); found {
-			text = strings.Join(l, " ")
-		}
-	default:
-		text = string(body())
-	}
-	if !found || s.Like != "" && !matches(s.Like, text) || len(s.Is) > 0 && !contains(s.Is, text) {
+	text, ok := fit{s.Header, s.Pointer, s.Is, s.Like}.text(&Answer{Header: header, Body: body})
+	if !ok {
 		return "", nil, false
 	}
 	if s.Means != MeansScope {
@@ -160,13 +148,4 @@ func splitScopes(text string) []string {
 func matches(pattern, text string) bool {
 	ok, err := regexp.MatchString(pattern, text)
 	return ok && err == nil
-}
-
-func contains(l []string, v string) bool {
-	for _, x := range l {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }

@@ -1,10 +1,8 @@
 package exchange
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 // Sender sends a request (broker.Sender).
@@ -110,7 +109,7 @@ func meaning(p *catalog.Provider, resp *http.Response, have []string) (catalog.M
 		if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 			return nil
 		}
-		if b := peek(resp, catalog.SignalBody+1); len(b) <= catalog.SignalBody {
+		if b := outbound.Peek(resp, catalog.SignalBody+1); len(b) <= catalog.SignalBody {
 			return b
 		}
 		return nil
@@ -118,18 +117,7 @@ func meaning(p *catalog.Provider, resp *http.Response, have []string) (catalog.M
 }
 
 // head is the beginning of the body, which is put back.
-func head(resp *http.Response) string { return string(peek(resp, catalog.ExpiredBody)) }
-
-func peek(resp *http.Response, limit int64) []byte {
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, limit)) // what broke breaks again for who reads on
-	resp.Body = &peeked{io.MultiReader(bytes.NewReader(b), resp.Body), resp.Body}
-	return b
-}
-
-type peeked struct {
-	io.Reader
-	io.Closer
-}
+func head(resp *http.Response) string { return string(outbound.Peek(resp, catalog.ExpiredBody)) }
 
 // repeatable is a copy of the request to send again, nil where that could do harm, or its body is gone: of the methods that
 // RFC 9110 section 9.2.2 calls idempotent, and without a body or with one that can be had again.

@@ -442,12 +442,26 @@ func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
 	if mcp.IsList(c.m.Method) {
 		return c.filter(m.Raw)
 	}
-	if s := lease.State(); len(s.Missing) > 0 && s.APIs == 0 && c.m.Kind == mcp.Request {
+	s := lease.State()
+	if len(s.Missing) > 0 && s.Successes == 0 && c.m.Kind == mcp.Request {
 		if q := c.question(s.Missing); q != nil {
 			return q
 		}
 	}
+	if c.m.Method == "tools/call" && len(s.Hints) > 0 && (s.Failing || string(mcp.Lookup(m.Of(m.Result), "isError")) == "true") {
+		return c.hinted(m, s.Hints)
+	}
 	return c.answered(m)
+}
+
+// hinted adds to a tool's result what its agent can do about the API requests that failed: servers pass on a status at best. The
+// sentences are Frontdesk's own, and are said in its name.
+func (c *call) hinted(m *mcp.Message, hints []string) []byte {
+	own, err := mcp.Scan(m.WithText("Frontdesk adds:\n" + strings.Join(hints, "\n")))
+	if err != nil {
+		return c.answered(m) // what was scanned before is scanned again: it cannot fail
+	}
+	return c.answered(&own)
 }
 
 // private takes an answer out of the hands of caches that several users share: it was made for this caller. How long a list

@@ -104,6 +104,12 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	if u.OnLeak != "" && u.OnLeak != "cut" && u.OnLeak != "clean" {
 		k.wrong(at+".on_leak", "on_leak is clean or cut", "")
 	}
+	for i, h := range u.Hints {
+		if err := h.Check(); err != nil {
+			k.wrong(at+".hints["+strconv.Itoa(i)+"]", strings.TrimPrefix(err.Error(), "hints: "), "write it as {name: frozen, status: [409], like: \"code freeze\", say: \"The repository is frozen until Monday. Stop.\"}")
+		}
+	}
+	p.Hints = slices.Concat(u.Hints, p.Hints) // p is this upstream's own
 	slices.Sort(up.Scopes)
 	k.described(at+".openapi", u.OpenAPI, up)
 	if u.Provider == "" {

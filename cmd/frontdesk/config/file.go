@@ -134,6 +134,7 @@ type Upstream struct {
 	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
 	Limits       Limits            `yaml:"limits" doc:"how many requests it may get, of all servers together, and how large"`
+	Hints        []catalog.Hint    `yaml:"hints" doc:"what an agent can do about failures of the API: looked at before the vendor's own, so that one that fits too counts instead"`
 	OpenAPI      string            `yaml:"openapi" doc:"OpenAPI 3 description of the API, a file beside this one; policies can name its operations then (docs/policies.md)"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
 }

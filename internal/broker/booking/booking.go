@@ -18,16 +18,28 @@ type Entry struct {
 	Acts    bool         // a call, rather than the session itself, a stream or a list
 	Caller  *identity.Caller
 
-	mu      sync.Mutex
-	apis    int               // guarded by mu
-	missing []catalog.Missing // guarded by mu
+	mu sync.Mutex
+	so Report // guarded by mu
 }
 
-// Report returns how many API requests of this act succeeded, and what others were refused for.
-func (e *Entry) Report() (int, []catalog.Missing) {
+// Report is what became of an act's API requests.
+type Report struct {
+	Successes int
+	Missing   []catalog.Missing // what requests were refused for
+	Hints     []string          // what an agent can do about those that failed, each once
+	Failing   bool              // since the last hint none succeeded
+}
+
+// maxHints is for how many failures of one act there are hints: what is told more is not read.
+const maxHints = 3
+
+// Report returns what is known so far.
+func (e *Entry) Report() Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.apis, slices.Clone(e.missing)
+	r := e.so
+	r.Missing, r.Hints = slices.Clone(r.Missing), slices.Clone(r.Hints)
+	return r
 }
 
 // Book holds the open acts. The zero Book is empty and ready.
@@ -109,7 +121,8 @@ func (b *Book) Succeeded(id audit.CallID) {
 	if e := b.Get(id); e != nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.apis++
+		e.so.Successes++
+		e.so.Failing = false
 	}
 }
 
@@ -118,6 +131,17 @@ func (b *Book) Refused(id audit.CallID, missing []catalog.Missing) {
 	if e := b.Get(id); e != nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.missing = append(e.missing, missing...)
+		e.so.Missing = append(e.so.Missing, missing...)
+	}
+}
+
+// Tell notes what an agent can do about an API request of the call that failed.
+func (b *Book) Tell(id audit.CallID, hint string) {
+	if e := b.Get(id); e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.so.Failing = true; !slices.Contains(e.so.Hints, hint) && len(e.so.Hints) < maxHints {
+			e.so.Hints = append(e.so.Hints, hint)
+		}
 	}
 }

@@ -39,6 +39,8 @@ type Vendor struct {
 	Dead   *Example `json:"dead"`
 	Scope  *Example `json:"scope"`
 	Right  *Example `json:"right"`
+
+	Failures []Failure `json:"failures"` // those that an agent is told about
 }
 
 // Server is a vendor's authorization server.
@@ -79,6 +81,20 @@ type Example struct {
 	Headers map[string]string `json:"headers"`
 	Body    json.RawMessage   `json:"body"`
 	Scopes  []string          `json:"scopes"`
+}
+
+// Failure is a known one, by the name that the entry's hint has.
+type Failure struct {
+	Name string `json:"name"`
+	Example
+}
+
+func (e *Example) header() http.Header {
+	h := http.Header{}
+	for k, v := range e.Headers {
+		h.Set(k, v)
+	}
+	return h
 }
 
 // Documented are the vendors that are known, by id.
@@ -139,6 +155,7 @@ func Play(ctx context.Context, p *catalog.Provider, v Vendor, values map[string]
 		s.try("place of the token", s.place)
 	}
 	s.answers()
+	s.failures()
 	return s.steps
 }
 
@@ -325,13 +342,29 @@ func (s *stage) answers() {
 			continue
 		}
 		s.try("answer: "+a.name, func() error {
-			h := http.Header{}
-			for k, v := range a.e.Headers {
-				h.Set(k, v)
-			}
-			means, scopes := s.entry.Says(a.e.Status, h, func() []byte { return a.e.Body }, nil)
+			means, scopes := s.entry.Says(a.e.Status, a.e.header(), func() []byte { return a.e.Body }, nil)
 			return errors.Join(different("its meaning", means, a.want), different("what is missing", scopes, a.e.Scopes))
 		})
+	}
+}
+
+// failures are what an agent is told about: each by its own hint, and no hint for what nobody documents.
+func (s *stage) failures() {
+	played := map[string]bool{}
+	for _, f := range s.vendor.Failures {
+		played[f.Name] = true
+		s.try("hint: "+f.Name, func() error {
+			h := s.entry.Hint(&catalog.Answer{Status: f.Status, Header: f.header(), Body: func() []byte { return f.Body }})
+			if h == nil {
+				return errors.New("the entry has no hint that fits")
+			}
+			return different("the hint", h.Name, f.Name)
+		})
+	}
+	for _, h := range s.entry.Hints {
+		if !played[h.Name] {
+			s.try("hint: "+h.Name, func() error { return errors.New("no failure of this name is documented") })
+		}
 	}
 }
 

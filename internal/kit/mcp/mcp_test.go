@@ -261,3 +261,22 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("no list: %v", err)
 	}
 }
+
+// TestWithText: a text is put behind the others of a tool's result, and nothing else moves.
+func TestWithText(t *testing.T) {
+	const block = `{"type":"text","text":"a \"b\""}`
+	for body, want := range map[string]string{
+		`{"jsonrpc":"2.0","id":1,"result":{"content":[ {"type":"text","text":"]"} ],"isError":true,"n":1.50}}`: `{"jsonrpc":"2.0","id":1,"result":{"content":[ {"type":"text","text":"]"} ,` + block + `],"isError":true,"n":1.50}}`,
+		`{"result":{"isError":false, "content":[ ]},"id":1,"jsonrpc":"2.0"}`:                                   `{"result":{"isError":false, "content":[ ` + block + `]},"id":1,"jsonrpc":"2.0"}`,
+		`{"jsonrpc":"2.0","id":1,"result":{"content":"x"}}`:                                                    `{"jsonrpc":"2.0","id":1,"result":{"content":"x"}}`,
+		`{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}`:                                            `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}`,
+	} {
+		m, err := mcp.Scan([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(m.WithText(`a "b"`)); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+}

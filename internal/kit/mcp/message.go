@@ -6,6 +6,7 @@
 package mcp
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 
@@ -181,6 +182,21 @@ func ToolText(id []byte, modern bool, text string, meta []byte) []byte {
 		r = append(r, meta...)
 	}
 	return ResultMessage(id, append(r, '}'))
+}
+
+// WithText adds a text to the end of a tool's result; every other byte stays. A result without a list of contents stays as it is.
+func (m *Message) WithText(text string) []byte {
+	content := Lookup(m.Raw, "result", "content")
+	if len(content) < 2 || content[0] != '[' {
+		return m.Raw
+	}
+	var b []byte
+	if len(bytes.TrimSpace(content[1:len(content)-1])) > 0 {
+		b = append(b, ',')
+	}
+	b = append(quote(append(b, `{"type":"text","text":`...), text), '}')
+	end := m.SpanOf(content).End - 1
+	return Splice(m.Raw, Edit{Span{end, end}, b})
 }
 
 // FirstText is the text of the first part of a tool's result, "" if it is none.

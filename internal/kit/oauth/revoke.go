@@ -107,12 +107,23 @@ func alreadyDead(code string) bool {
 
 // Texts is what stands at a JSON pointer (RFC 6901) of a document: a string, a number, a truth value, or a list of such. ok is
 // false where there is nothing, or where data is no JSON.
-func Texts(data []byte, pointer string) (l []string, ok bool) {
+func Texts(data []byte, pointer string) (l []string, ok bool) { return Read(data).Texts(pointer) }
+
+// Document is JSON that was read once, to be asked for several things. The zero Document holds nothing.
+type Document struct{ root any }
+
+// Read reads a document; what is no JSON holds nothing.
+func Read(data []byte) Document {
 	doc, err := parseValue(bytes.TrimLeft(data, " \t\r\n"))
 	if err != nil {
-		return nil, false
+		return Document{}
 	}
-	v := at(doc, pointer)
+	return Document{doc}
+}
+
+// Texts is what the function of that name says of this document.
+func (d Document) Texts(pointer string) (l []string, ok bool) {
+	v := at(d.root, pointer)
 	all, isList := v.([]any)
 	if !isList {
 		all = []any{v}

@@ -1,4 +1,4 @@
-package limits
+package traffic
 
 import (
 	"net/http"

@@ -1,36 +1,16 @@
-// Package limits answers: is there room for one more API request?
-//
-// It counts calls and bytes by server and upstream, for each person and for all, and it remembers what vendors said of their own
-// limits: who was told to wait waits here, and nobody's quota is spent on asking again. It wraps the broker's door, so that
-// what it refuses has been decided and is on record, with its outcome. All is in the memory of one replica: with n replicas the
-// limits are up to n times as high, and a vendor is asked once by each. It trusts the vendor's headers for at most an hour.
-package limits
+package traffic
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
-	"sync"
 	"time"
 
-	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
-
-// Door is a broker's door with limits. All fields are required.
-type Door struct {
-	broker.Door
-	Now func() time.Time
-
-	mu     sync.Mutex
-	left   map[counter]*bucket  // guarded by mu
-	closed map[window]time.Time // guarded by mu: until when a vendor wants no more
-}
 
 // counter is what is counted: the calls or bytes of one person, or of all, at a server or an upstream.
 type counter struct {
@@ -61,54 +41,6 @@ type bucket struct {
 func (b *bucket) fill(now time.Time, perMinute int64) {
 	b.left = min(float64(perMinute), b.left+now.Sub(b.at).Minutes()*float64(perMinute))
 	b.at = now
-}
-
-// Open implements broker.Door.
-func (d *Door) Open(ctx context.Context, c *identity.Caller, a broker.Act) (broker.Lease, error) {
-	l, err := d.Door.Open(ctx, c, a)
-	if err != nil || a.Kind != broker.KindAPI {
-		return l, err
-	}
-	return &lease{Lease: l, door: d, caller: c, act: a}, nil
-}
-
-// lease is one API request.
-type lease struct {
-	broker.Lease
-	door    *Door
-	caller  *identity.Caller
-	act     broker.Act
-	refused string
-}
-
-// Do implements broker.Lease.
-func (l *lease) Do(r *http.Request) (*http.Response, error) {
-	if err := l.door.take(l.caller, l.act); err != nil {
-		l.refused = fault.Message(err)
-		return nil, err
-	}
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &counted{r.Body, l}
-	}
-	resp, err := l.Lease.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	if until := closedUntil(resp, l.door.Now()); !until.IsZero() {
-		l.door.close(l.window(), until)
-	}
-	if _, both := resp.Body.(io.Writer); !both && resp.Body != nil { // an upgraded connection stays one
-		resp.Body = &counted{resp.Body, l}
-	}
-	return resp, nil
-}
-
-// Close implements broker.Lease: what was refused here says so in the log.
-func (l *lease) Close(ctx context.Context, o broker.Outcome) {
-	if l.refused != "" {
-		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.refused}
-	}
-	l.Lease.Close(ctx, o)
 }
 
 func (l *lease) window() window {

@@ -1,4 +1,4 @@
-package limits_test
+package traffic_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/broker"
-	"frontdesk.dev/frontdesk/internal/broker/limits"
+	"frontdesk.dev/frontdesk/internal/broker/traffic"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -43,7 +43,7 @@ func (h *held) Do(*http.Request) (*http.Response, error) {
 func (h *held) Close(_ context.Context, o broker.Outcome) { h.d.ended = append(h.d.ended, o) }
 
 type desk struct {
-	*limits.Door
+	*traffic.Door
 	t   *testing.T
 	in  *inner
 	now time.Time
@@ -51,7 +51,7 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	d := &desk{t: t, in: &inner{header: http.Header{}}, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
-	d.Door = &limits.Door{Door: d.in, Now: func() time.Time { return d.now }}
+	d.Door = &traffic.Door{Door: d.in, Now: func() time.Time { return d.now }}
 	return d
 }
 
@@ -59,7 +59,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) ask(user string, server, up catalog.Limits, path string) error {
 	d.t.Helper()
 	a := broker.Act{Kind: broker.KindAPI, Server: &catalog.Server{Tenant: "default", Name: "issues", Limits: server},
-		Upstream: &catalog.Upstream{Name: "github", Title: "GitHub", Limits: up}, Host: "api.github.com", Path: path}
+		Upstream: &catalog.Upstream{Name: "github", Title: "GitHub", Provider: &catalog.Provider{}, Limits: up}, Host: "api.github.com", Path: path, Holding: &broker.Holding{}}
 	l, err := d.Open(d.t.Context(), &identity.Caller{Tenant: "default", User: identity.UserID(user)}, a)
 	if err != nil {
 		d.t.Fatal(err)

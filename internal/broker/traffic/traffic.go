@@ -1,0 +1,84 @@
+// Package traffic answers: how do API requests get to a vendor without harm, and what does it mean that one failed?
+//
+// Its Door stands before the broker's, for egress. It counts calls and bytes by person, server and upstream; it keeps back whoever the
+// vendor told to wait, so that an agent that does not listen costs its user nothing, and a vendor is asked once; and it notes on the
+// call what its agent can do about a failure that the vendor is known for. It counts for its own process, and trusts the vendor's
+// headers for at most an hour.
+package traffic
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+// Door is a broker's door with rules for traffic. All fields are required.
+type Door struct {
+	broker.Door
+	Now func() time.Time
+
+	mu     sync.Mutex
+	left   map[counter]*bucket  // guarded by mu
+	closed map[window]time.Time // guarded by mu: until when a vendor wants no more
+}
+
+// Open implements broker.Door.
+func (d *Door) Open(ctx context.Context, c *identity.Caller, a broker.Act) (broker.Lease, error) {
+	l, err := d.Door.Open(ctx, c, a)
+	if err != nil || a.Kind != broker.KindAPI {
+		return l, err
+	}
+	return &lease{Lease: l, door: d, caller: c, act: a}, nil
+}
+
+// lease is one API request.
+type lease struct {
+	broker.Lease
+	door    *Door
+	caller  *identity.Caller
+	act     broker.Act
+	refused string // what was said instead of sending it
+	failed  string // the failure that the vendor is known for
+}
+
+// Do implements broker.Lease.
+func (l *lease) Do(r *http.Request) (*http.Response, error) {
+	if err := l.door.take(l.caller, l.act); err != nil {
+		l.refused = fault.Message(err)
+		l.act.Holding.Tell(l.refused)
+		return nil, err
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &counted{r.Body, l}
+	}
+	resp, err := l.Lease.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if until := closedUntil(resp, l.door.Now()); !until.IsZero() {
+		l.door.close(l.window(), until)
+	}
+	if _, both := resp.Body.(io.Writer); !both && resp.Body != nil { // an upgraded connection stays one
+		resp.Body = &counted{resp.Body, l}
+		l.look(resp)
+	}
+	return resp, nil
+}
+
+// Close implements broker.Lease: what was refused here says so in the log, and what a failure meant.
+func (l *lease) Close(ctx context.Context, o broker.Outcome) {
+	switch {
+	case l.refused != "":
+		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.refused}
+	case l.failed != "" && (o.Result == audit.ResultOK || o.Result == audit.ResultFailed):
+		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.failed}
+	}
+	l.Lease.Close(ctx, o)
+}
