@@ -48,6 +48,7 @@ type Act struct {
 	Path     string
 	Content  policy.Reader // what policies read beyond that; nil: what they would read is not there, and they err
 	Holding  *Holding
+	Swap     *exchange.Swap // where the credential goes, if not to the upstream's usual place
 }
 
 // Door is what gateway and egress pass through.

@@ -37,7 +37,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if l.act.hosted() {
 		out = host{l}
 	}
-	resp, marks, err := l.credential.Send(out, r)
+	resp, marks, err := l.credential.At(l.act.Swap).Send(out, r)
 	if err != nil {
 		return nil, l.broker.note(l.act, err)
 	}

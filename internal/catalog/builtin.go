@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/goccy/go-yaml"
 
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -97,6 +98,9 @@ func (p *Provider) Check() error {
 			return fmt.Errorf("egress.ticket_shape: %w", err)
 		}
 	}
+	if err := p.Egress.TokenIn.check(); err != nil {
+		return fmt.Errorf("egress.token_in.%w", err)
+	}
 	injections := []Injection{p.Injection}
 	if p.APIKey != nil && p.APIKey.Injection != nil {
 		injections = append(injections, *p.APIKey.Injection)
@@ -106,6 +110,26 @@ func (p *Provider) Check() error {
 		case "", "header", "basic", "query":
 		default:
 			return fmt.Errorf("injection.kind is %q, want header, basic or query", in.Kind)
+		}
+	}
+	return nil
+}
+
+func (p TokenPlaces) check() error {
+	for _, v := range p.Protocols {
+		if strings.Count(v, "{token}") != 1 || strings.ContainsAny(v, " ,\t") {
+			return fmt.Errorf("protocols: %q does not hold {token} once, or is no name of a subprotocol", v)
+		}
+	}
+	for _, m := range p.Messages {
+		at := jsontext.Pointer(m.GreetingAt)
+		switch {
+		case m.Token == "" || !jsontext.Pointer(m.Token).IsValid():
+			return fmt.Errorf("messages.token is %q, want a JSON pointer, as /payload/token", m.Token)
+		case (m.Greeting == "") != (m.GreetingAt == "") || !at.IsValid():
+			return fmt.Errorf("messages.greeting needs messages.greeting_at beside it, a JSON pointer to what tells it from other messages")
+		case m.Greeting != "" && !jsontext.Value(m.Greeting).IsValid():
+			return fmt.Errorf("messages.greeting is no JSON")
 		}
 	}
 	return nil

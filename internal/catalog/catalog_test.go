@@ -94,3 +94,23 @@ func TestNeeds(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestPlacesOfTokens(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   catalog.TokenPlaces
+		want string
+	}{
+		"a subprotocol":               {catalog.TokenPlaces{Protocols: []string{"key.{token}"}}, ""},
+		"a subprotocol without it":    {catalog.TokenPlaces{Protocols: []string{"key."}}, "does not hold {token} once"},
+		"two subprotocols in one":     {catalog.TokenPlaces{Protocols: []string{"a, {token}"}}, "no name of a subprotocol"},
+		"a message":                   {catalog.TokenPlaces{Messages: []catalog.MessagePlace{{Token: "/d/token", Greeting: `{"op":10}`, GreetingAt: "/op"}}}, ""},
+		"no pointer":                  {catalog.TokenPlaces{Messages: []catalog.MessagePlace{{Token: "token"}}}, "want a JSON pointer"},
+		"a greeting without its mark": {catalog.TokenPlaces{Messages: []catalog.MessagePlace{{Token: "/a", Greeting: "{}"}}}, "greeting_at"},
+		"a greeting that is no JSON":  {catalog.TokenPlaces{Messages: []catalog.MessagePlace{{Token: "/a", Greeting: "hello", GreetingAt: "/op"}}}, "no JSON"},
+	} {
+		p := catalog.Provider{Name: "V", Hosts: []string{"v.test"}, APIKey: &catalog.ProviderAPIKey{}, Egress: catalog.ProviderEgress{TokenIn: c.in}}
+		if err := p.Check(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

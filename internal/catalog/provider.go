@@ -60,9 +60,20 @@ type ProviderAlias struct {
 
 // TokenPlaces are names of places in a request, beside Authorization and where the credential itself goes.
 type TokenPlaces struct {
-	Headers []string `yaml:"headers" doc:"headers"`
-	Query   []string `yaml:"query" doc:"parameters of the query"`
-	Form    []string `yaml:"form" doc:"fields of a form (application/x-www-form-urlencoded)"`
+	Headers   []string       `yaml:"headers" doc:"headers"`
+	Query     []string       `yaml:"query" doc:"parameters of the query"`
+	Form      []string       `yaml:"form" doc:"fields of a form; of one with files (multipart/form-data) the field has to stand before them"`
+	Protocols []string       `yaml:"protocols" doc:"subprotocols that a WebSocket offers, as openai-insecure-api-key.{token}; the credential goes there too"`
+	Messages  []MessagePlace `yaml:"messages" doc:"first messages of WebSockets that come without a token; the credential goes there too"`
+}
+
+// MessagePlace is where a token stands in the first message of a WebSocket, which is JSON. No connection to the API is opened before
+// that message is there. Where servers wait for the API to speak first, Frontdesk says in its place what Greeting is.
+type MessagePlace struct {
+	Host       string `yaml:"host" doc:"of the API; default: any"`
+	Token      string `yaml:"token" doc:"JSON pointer to the token, which may have a scheme before it, as in Bearer"`
+	Greeting   string `yaml:"greeting" doc:"JSON that the API says first, where servers wait for it: it is said in the API's place, and the API's own is dropped"`
+	GreetingAt string `yaml:"greeting_at" doc:"JSON pointer to what tells the API's greeting from other messages: it is the same in both"`
 }
 
 // ProviderOAuth is how the vendor's authorization server differs from the standard.

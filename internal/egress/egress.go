@@ -66,9 +66,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
-	// The whole body may take as long as its call lasts; the listener's own limits are for headers.
+	// The whole body may take as long as its call lasts, once it is known which call: a keycard in the body has to come soon.
 	c := http.NewResponseController(w)
-	_, _, _ = c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{}), c.EnableFullDuplex()
+	_, _, _ = c.SetReadDeadline(time.Now().Add(keycardTime)), c.SetWriteDeadline(time.Time{}), c.EnableFullDuplex()
 	if r.Method == http.MethodConnect {
 		return p.connect(w, r)
 	}
@@ -82,56 +82,89 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ticket, err := takeTicket(r, &rt)
+	k, err := takeTicket(r, &rt)
 	if err != nil {
 		return err
 	}
-	holding, err := p.Door.Holder(r.Context(), rt.tenant, ticket)
+	if k.text == "" {
+		return p.await(w, r, rt)
+	}
+	g, err := p.open(r, rt, k, func(t time.Time) { _, _ = c.SetReadDeadline(t), c.SetWriteDeadline(t) })
 	if err != nil {
 		return err
 	}
-	if err := p.atHome(r, holding.Ticket); err != nil {
-		return err
-	}
-	// What the keycard opened ends with it, a body that never comes and an answer that nobody reads among it.
-	_, _ = c.SetReadDeadline(holding.Ticket.Expires), c.SetWriteDeadline(holding.Ticket.Expires)
-	ctx, cancel := context.WithDeadline(r.Context(), holding.Ticket.Expires)
-	defer cancel()
-	r = r.WithContext(ctx)
-	act, target, err := rt.act(r, holding)
+	defer g.end()
+	resp, err := g.send()
 	if err != nil {
-		return err
-	}
-	up := act.Upstream
-	r.Body = guarded(r, ticket)
-	lease, err := p.Door.Open(r.Context(), holding.Caller, act)
-	if err != nil {
-		return err
-	}
-	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the request was broken off"}
-	defer func() { lease.Close(r.Context(), outcome) }()
-	ctx, end := p.whileValid(r.Context(), lease)
-	defer end()
-	resp, err := lease.Do(p.outgoing(r, up, target).WithContext(ctx))
-	if err != nil {
-		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream could not be reached, or broke off"}
-		if needed, ok := errors.AsType[*catalog.Needed](err); ok {
-			outcome = broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
-			return needed
-		}
-		if fault.KindOf(err) == fault.Internal {
-			err = fault.New(fault.Unavailable, up.Title+" could not be reached, or broke off; nothing is known of what it did", err)
-		}
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		outcome, err = p.switchOver(ctx, w, resp, ticket)
+		g.outcome, err = p.switchOver(g.ctx, w, resp, k.text)
 		return err
 	}
 	rt.last = isUpgrade(r) // nobody knows what the client sends next on a connection that it thought to upgrade
-	outcome, err = p.relay(w, resp, up, rt)
+	g.outcome, err = p.relay(w, resp, g.up, rt)
 	return err
+}
+
+// passage is a request that may go on: decided, on record, and with the lease that sends it.
+type passage struct {
+	ctx     context.Context // ends with the keycard, and with its person's access
+	lease   broker.Lease
+	up      *catalog.Upstream
+	out     *http.Request
+	outcome broker.Outcome
+	end     func() // records the outcome
+}
+
+// open takes a request with its keycard through the broker. bound is told when the keycard ends, before anything of the body is read:
+// what it opened ends with it, a body that never comes and an answer that nobody reads among it.
+func (p *Proxy) open(r *http.Request, rt route, k keycard, bound func(time.Time)) (*passage, error) {
+	holding, err := p.Door.Holder(r.Context(), rt.tenant, k.text)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.atHome(r, holding.Ticket); err != nil {
+		return nil, err
+	}
+	bound(holding.Ticket.Expires)
+	ctx, cancel := context.WithDeadline(r.Context(), holding.Ticket.Expires)
+	r = r.WithContext(ctx)
+	act, target, err := rt.act(r, holding)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	act.Swap = k.swap
+	r.Body = guarded(r, k.text)
+	lease, err := p.Door.Open(ctx, holding.Caller, act)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	g := &passage{lease: lease, up: act.Upstream, outcome: broker.Outcome{Result: audit.ResultUnknown, Detail: "the request was broken off"}}
+	valid, stop := p.whileValid(ctx, lease)
+	g.ctx, g.out = valid, p.outgoing(r, act.Upstream, target).WithContext(valid)
+	g.end = func() { stop(); lease.Close(ctx, g.outcome); cancel() }
+	return g, nil
+}
+
+// send sends it. On an error the outcome says already how it ended.
+func (g *passage) send() (*http.Response, error) {
+	resp, err := g.lease.Do(g.out)
+	if err == nil {
+		return resp, nil
+	}
+	g.outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream could not be reached, or broke off"}
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+		g.outcome = broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
+		return nil, needed
+	}
+	if fault.KindOf(err) == fault.Internal {
+		err = fault.New(fault.Unavailable, g.up.Title+" could not be reached, or broke off; nothing is known of what it did", err)
+	}
+	return nil, err
 }
 
 // whileValid is a context that ends when the lease's access does.
@@ -141,51 +174,55 @@ func (p *Proxy) whileValid(ctx context.Context, l broker.Lease) (context.Context
 	return ctx, func() { stop(); cancel() }
 }
 
-// answer is the one switch from kinds to egress's wire. Bodies are JSON that a server's author can read; an MCP server that
-// passes the message on passes on a sentence that an agent can act on.
+// answer says a refusal. Bodies are JSON that a server's author can read; an MCP server that passes the message on passes on a
+// sentence that an agent can act on.
 func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, err error) {
-	status, code := http.StatusInternalServerError, "internal"
-	if isUpgrade(r) || r.Method == http.MethodConnect { // what was sent behind it already is no request
+	n := p.refusal(r, err)
+	if n.last || isUpgrade(r) || r.Method == http.MethodConnect { // what was sent behind it already is no request
 		w.Header().Set("Connection", "close")
 	}
+	if n.status == http.StatusProxyAuthRequired {
+		w.Header().Set("Proxy-Authenticate", `Basic realm="frontdesk"`)
+	}
+	if n.after > 0 {
+		w.Header().Set("Retry-After", seconds(n.after))
+	}
+	writeJSON(w, n.status, n.code, n.msg)
+}
+
+// refusal is the one switch from kinds to egress's wire.
+func (p *Proxy) refusal(r *http.Request, err error) refusal {
 	if _, ok := errors.AsType[*catalog.Needed](err); ok {
-		writeJSON(w, http.StatusForbidden, "connection_needed", "the user has to connect first; Frontdesk asks for it when this tool call ends")
-		return
+		return refusal{status: http.StatusForbidden, code: "connection_needed", msg: "the user has to connect first; Frontdesk asks for it when this tool call ends"}
 	}
+	n := refusal{status: http.StatusInternalServerError, code: "internal", msg: fault.Message(err)}
 	if k, ok := errors.AsType[*statusError](err); ok {
-		w.Header().Set("Connection", "close")
-		p.refused(k.code)
-		writeJSON(w, k.status, k.code, k.msg)
-		return
+		n = refusal{status: k.status, code: k.code, msg: k.msg, last: true}
+		p.refused(n.code)
+		return n
 	}
 	switch fault.KindOf(err) {
 	case fault.Invalid:
-		status, code = http.StatusBadRequest, "invalid_request"
-		w.Header().Set("Connection", "close")
+		n.status, n.code, n.last = http.StatusBadRequest, "invalid_request", true
 	case fault.Unauthenticated:
-		status, code = http.StatusUnauthorized, "invalid_token"
+		n.status, n.code = http.StatusUnauthorized, "invalid_token"
 		if asProxy(r) { // who speaks to a proxy is answered as by a proxy (RFC 9110 section 15.5.8)
-			status = http.StatusProxyAuthRequired
-			w.Header().Set("Proxy-Authenticate", `Basic realm="frontdesk"`)
+			n.status = http.StatusProxyAuthRequired
 		}
 	case fault.Denied, fault.NotFound:
-		status, code = http.StatusForbidden, "denied"
+		n.status, n.code = http.StatusForbidden, "denied"
 	case fault.RateLimited:
-		status, code = http.StatusTooManyRequests, "rate_limited"
-		if after := fault.RetryAfter(err); after > 0 {
-			w.Header().Set("Retry-After", seconds(after))
-		}
+		n.status, n.code, n.after = http.StatusTooManyRequests, "rate_limited", fault.RetryAfter(err)
 	case fault.Unavailable:
-		status, code = http.StatusBadGateway, "unavailable"
-		if fault.RetryAfter(err) > 0 {
-			status = http.StatusServiceUnavailable
-			w.Header().Set("Retry-After", seconds(fault.RetryAfter(err)))
+		n.status, n.code, n.after = http.StatusBadGateway, "unavailable", fault.RetryAfter(err)
+		if n.after > 0 {
+			n.status = http.StatusServiceUnavailable
 		}
 	default:
 		p.Log.Error("egress", "method", r.Method, "error", err)
 	}
-	p.refused(code)
-	writeJSON(w, status, code, fault.Message(err))
+	p.refused(n.code)
+	return n
 }
 
 func (p *Proxy) refused(code string) {

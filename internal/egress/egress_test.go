@@ -27,6 +27,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/egress"
+	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
@@ -122,16 +123,16 @@ func (d *door) Holder(_ context.Context, t identity.Tenant, ticket string) (*bro
 	return nil, fault.New(fault.Unauthenticated, "not a keycard", nil)
 }
 
-func (d *door) Open(_ context.Context, c *identity.Caller, a broker.Act) (broker.Lease, error) {
+func (d *door) Open(_ context.Context, _ *identity.Caller, a broker.Act) (broker.Lease, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.refuse != nil {
 		return nil, d.refuse
 	}
 	d.acts = append(d.acts, a)
-	l := &lease{door: d}
-	l.place, l.marks = vault.Place(a.Upstream.Provider.Injection, secret.New(credential))
-	return l, nil
+	cred := &exchange.Credential{Fill: vault.Fill(secret.New(credential))}
+	cred.Place, cred.Marks = vault.Place(a.Upstream.Provider.Injection, secret.New(credential))
+	return &lease{d, cred.At(a.Swap)}, nil
 }
 
 func (d *door) opened() []broker.Act {
@@ -141,20 +142,16 @@ func (d *door) opened() []broker.Act {
 }
 
 type lease struct {
-	door  *door
-	place vault.Placer
-	marks [][]byte
+	door *door
+	*exchange.Credential
 }
 
 func (l *lease) Do(r *http.Request) (*http.Response, error) {
-	if err := l.place(r); err != nil {
-		return nil, err
-	}
-	resp, err := l.door.out.RoundTrip(r)
+	resp, marks, err := l.Send(l.door.out, r)
 	if err != nil {
 		return nil, err
 	}
-	if err := redact.New(l.marks).Response(resp); err != nil {
+	if err := redact.New(marks).Response(resp); err != nil {
 		return nil, fault.New(fault.Unavailable, "not cleanable", err)
 	}
 	return resp, nil
@@ -341,10 +338,10 @@ func (s *stage) raw(t *testing.T, text string, enough func(string) bool) string 
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	return exchange(t, c, text, enough)
+	return converse(t, c, text, enough)
 }
 
-func exchange(t *testing.T, c net.Conn, text string, enough func(string) bool) string {
+func converse(t *testing.T, c net.Conn, text string, enough func(string) bool) string {
 	t.Helper()
 	if err := c.SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -508,7 +505,7 @@ func TestOneAuthority(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := exchange(t, c, head+"\r\nAuthorization: Bearer "+keycard+"\r\nConnection: close\r\n\r\n", nil)
+		got := converse(t, c, head+"\r\nAuthorization: Bearer "+keycard+"\r\nConnection: close\r\n\r\n", nil)
 		if !strings.HasPrefix(got, "HTTP/1.1 421 ") && !strings.HasPrefix(got, "HTTP/1.1 400 ") {
 			t.Errorf("%s: %s", name, got)
 		}
@@ -518,7 +515,7 @@ func TestOneAuthority(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		got := exchange(t, c, "GET /echo HTTP/1.1\r\nHost: "+host+"\r\nAuthorization: Bearer "+keycard+"\r\nConnection: close\r\n\r\n", nil)
+		got := converse(t, c, "GET /echo HTTP/1.1\r\nHost: "+host+"\r\nAuthorization: Bearer "+keycard+"\r\nConnection: close\r\n\r\n", nil)
 		if !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "GET /echo "+s.secure.host) {
 			t.Errorf("%s: the API has to see the canonical form: %s", name, got)
 		}

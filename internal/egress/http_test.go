@@ -176,10 +176,10 @@ func TestContinue(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if got := exchange(t, c, fmt.Sprintf(head, "/echo"), func(got string) bool { return strings.HasSuffix(got, "\r\n\r\n") }); got != "HTTP/1.1 100 Continue\r\n\r\n" {
+	if got := converse(t, c, fmt.Sprintf(head, "/echo"), func(got string) bool { return strings.HasSuffix(got, "\r\n\r\n") }); got != "HTTP/1.1 100 Continue\r\n\r\n" {
 		t.Errorf("not asked for the body: %s", got)
 	}
-	if got := exchange(t, c, "a long body", nil); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "a long body") {
+	if got := converse(t, c, "a long body", nil); !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, "a long body") {
 		t.Error(got)
 	}
 }
@@ -298,16 +298,16 @@ func TestWebSockets(t *testing.T) {
 	} {
 		said := "Bearer " + strings.Repeat("*", len(credential))
 		want := string(append(frame(0x01, said[:20], 0), frame(0x80, said[20:], 0)...))
-		got := exchange(t, tc.conn, head(tc.target, tc.host, ""), func(got string) bool { return strings.HasSuffix(got, want) })
+		got := converse(t, tc.conn, head(tc.target, tc.host, ""), func(got string) bool { return strings.HasSuffix(got, want) })
 		if !strings.HasPrefix(got, "HTTP/1.1 101 ") || !strings.Contains(got, "Sec-Websocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n") || !strings.Contains(got, "X-Extensions: \r\n") || strings.Contains(got, "Set-Cookie") || !strings.HasSuffix(got, want) {
 			t.Errorf("%s: %q", tc.name, got)
 		}
 		want = string(frame(0x81, "hello", 0))
-		if got := exchange(t, tc.conn, string(frame(0x81, "hello", 0x12345678)), func(got string) bool { return len(got) == len(want) }); got != want {
+		if got := converse(t, tc.conn, string(frame(0x81, "hello", 0x12345678)), func(got string) bool { return len(got) == len(want) }); got != want {
 			t.Errorf("%s: %q", tc.name, got)
 		}
 		// The keycard does not leave, even in two frames; the connection ends.
-		if got := exchange(t, tc.conn, string(frame(0x01, keycard[:30], 0x12345678))+string(frame(0x80, keycard[30:], 0x9abcdef0)), nil); strings.Contains(got, keycard[30:]) {
+		if got := converse(t, tc.conn, string(frame(0x01, keycard[:30], 0x12345678))+string(frame(0x80, keycard[30:], 0x9abcdef0)), nil); strings.Contains(got, keycard[30:]) {
 			t.Errorf("%s: %q", tc.name, got)
 		}
 	}

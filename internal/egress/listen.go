@@ -18,6 +18,7 @@ import (
 
 const (
 	headerTimeout = 10 * time.Second // for a handshake, and for a request's head
+	keycardTime   = 30 * time.Second // until a keycard that stands in a body is there
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
 )

@@ -22,6 +22,14 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.msg }
 
+// refusal is what the server is told, as an answer of HTTP or as the end of a WebSocket.
+type refusal struct {
+	status    int
+	code, msg string
+	after     time.Duration // when to come again; 0 = unknown
+	last      bool          // the connection ends with it
+}
+
 func badRequest(msg string) error { return fault.New(fault.Invalid, msg, nil) }
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d.Seconds()) + 1) }

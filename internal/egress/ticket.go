@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/egress/forms"
+	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/redact"
 )
@@ -23,25 +25,39 @@ const (
 
 var errTicket = fault.New(fault.Unauthenticated, "send the keycard of this call once, where the API's credential would stand", nil)
 
+// keycard is what opens a request.
+type keycard struct {
+	text string
+	swap *exchange.Swap // where it stood, if the credential has to go there; nil: to the upstream's usual place
+}
+
 // takeTicket finds the one transaction token, in one of the places where servers put their credential, and takes it and
 // everything else that could be a credential off the request. A token anywhere else, or twice, is refused, so that it
-// never leaves toward an upstream.
-func takeTicket(r *http.Request, rt *route) (string, error) {
+// never leaves toward an upstream. Without text the keycard comes in the first message of a WebSocket (await).
+func takeTicket(r *http.Request, rt *route) (k keycard, err error) {
 	places := placesOf(rt.upstreams)
 	found := fromHeaders(r.Header, places.Headers)
-	values := cutPairs(&rt.query, places.Query)
-	if len(places.Form) > 0 && isForm(r.Header) {
+	found = append(found, cutPairs(&rt.query, places.Query)...)
+	if isUpgrade(r) {
+		var offered []string
+		offered, k.swap = fromProtocols(r.Header, places.Protocols)
+		found = append(found, offered...)
+	}
+	if len(places.Form) > 0 {
 		form, err := fromForm(r, places.Form)
 		if err != nil {
-			return "", err
+			return k, err
 		}
-		values = append(values, form...)
+		found = append(found, form...)
 	}
-	found = append(found, values...)
+	if len(found) == 0 && isUpgrade(r) && len(places.Messages) > 0 {
+		return k, checkNoCredential(rt.query)
+	}
 	if len(found) != 1 || len(found[0]) < minTicket || leaksTicket(r, rt, found[0]) {
-		return "", errTicket
+		return k, errTicket
 	}
-	return found[0], checkNoCredential(rt.query)
+	k.text = found[0]
+	return k, checkNoCredential(rt.query)
 }
 
 // placesOf joins the places of all upstreams that may be meant.
@@ -50,6 +66,7 @@ func placesOf(ups []*catalog.Upstream) catalog.TokenPlaces {
 	for _, up := range ups {
 		in := up.Provider.Egress.TokenIn
 		p.Headers, p.Query, p.Form = append(p.Headers, in.Headers...), append(p.Query, in.Query...), append(p.Form, in.Form...)
+		p.Protocols, p.Messages = append(p.Protocols, in.Protocols...), append(p.Messages, in.Messages...)
 		injections := []catalog.Injection{up.Provider.Injection}
 		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
 			injections = append(injections, *k.Injection)
@@ -126,13 +143,78 @@ func cutPairs(query *string, names []string) (found []string) {
 	return found
 }
 
-func isForm(h http.Header) bool {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && kind == "application/x-www-form-urlencoded" && h.Get("Content-Encoding") == ""
+// fromProtocols finds keycards among the subprotocols that a WebSocket offers. Where there is one, the credential takes its place.
+func fromProtocols(h http.Header, shapes []string) (found []string, at *exchange.Swap) {
+	const name = "Sec-Websocket-Protocol"
+	offered := strings.Join(h[name], ",")
+	from := 0
+	for o := range strings.SplitSeq(offered, ",") {
+		for _, shape := range shapes {
+			before, after, _ := strings.Cut(shape, "{token}")
+			text, ok := strings.CutPrefix(strings.TrimSpace(o), before)
+			if text, ok = cutEnd(text, after, ok); !ok || !couldBeTicket(text) {
+				continue
+			}
+			found = append(found, text)
+			begin := from + strings.Index(o, before+text) + len(before)
+			at = &exchange.Swap{Before: offered[:begin], After: offered[begin+len(text):]}
+			break
+		}
+		from += len(o) + 1
+	}
+	if at != nil {
+		h.Del(name)
+		if leaks := found[0]; strings.Contains(at.Before+at.After, leaks) {
+			found = append(found, leaks)
+		}
+	}
+	return found, at
 }
 
-// fromForm reads a form whole, since its keycard may be its last field.
+func cutEnd(s, end string, ok bool) (string, bool) {
+	if !ok {
+		return s, false
+	}
+	return strings.CutSuffix(s, end)
+}
+
+// fromForm takes the keycard out of a form: of a plain one, or of one that may have files.
 func fromForm(r *http.Request, names []string) ([]string, error) {
+	if r.Body == nil || r.Body == http.NoBody || r.Header.Get("Content-Encoding") != "" {
+		return nil, nil
+	}
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if types := strings.Join(r.Header["Content-Type"], ","); (err != nil || len(r.Header["Content-Type"]) > 1) && strings.Contains(strings.ToLower(types), "form") {
+		return nil, badRequest("Content-Type is not well formed")
+	}
+	switch kind {
+	case "application/x-www-form-urlencoded":
+		return fromPairs(r, names)
+	case "multipart/form-data":
+		return fromParts(r, params["boundary"], names)
+	}
+	return nil, nil
+}
+
+// fromParts reads a form that may have files, and holds no file.
+func fromParts(r *http.Request, boundary string, names []string) ([]string, error) {
+	found, rest, cut, err := forms.Cut(r.Body, boundary, names)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = &struct {
+		io.Reader
+		io.Closer
+	}{rest, r.Body}
+	if r.ContentLength >= 0 {
+		r.ContentLength -= cut
+		r.Header.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
+	}
+	return found, nil
+}
+
+// fromPairs reads a form whole, since its keycard may be its last field.
+func fromPairs(r *http.Request, names []string) ([]string, error) {
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
 	if err != nil {
 		return nil, badRequest("the form could not be read")

@@ -40,12 +40,11 @@ func mayUpgrade(r *http.Request, up *catalog.Upstream) error {
 	return nil
 }
 
-// switchOver joins both ends of a WebSocket. What comes from the upstream has been cleaned by the lease; what the server
-// sends may hold anything but its keycard.
+// switchOver joins both ends of a WebSocket.
 func (p *Proxy) switchOver(ctx context.Context, w http.ResponseWriter, resp *http.Response, ticket string) (broker.Outcome, error) {
-	far, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
-		return broker.Outcome{Result: audit.ResultFailed, Detail: "the upstream switched to another protocol"}, fault.New(fault.Unavailable, "the upstream switched to another protocol than it was asked to", nil)
+	far, err := upgraded(resp)
+	if err != nil {
+		return broker.Outcome{Result: audit.ResultFailed, Detail: fault.Message(err)}, err
 	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -57,8 +56,6 @@ func (p *Proxy) switchOver(ctx context.Context, w http.ResponseWriter, resp *htt
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "Frontdesk was stopped"}, nil
 	}
 	defer p.in.release(conn)
-	stop := context.AfterFunc(ctx, func() { _, _ = conn.Close(), far.Close() }) // access has ended
-	defer stop()
 	h := resp.Header.Clone()
 	dropHopByHop(h)
 	h.Del("Set-Cookie")
@@ -66,22 +63,39 @@ func (p *Proxy) switchOver(ctx context.Context, w http.ResponseWriter, resp *htt
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
 	_ = h.Write(&head) // into memory
 	head.WriteString("\r\n")
-	_ = conn.SetDeadline(time.Time{}) // if it fails, the first write does too
 	if _, err := conn.Write(head.Bytes()); err != nil {
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: cut(&writeError{err})}, nil
 	}
+	return p.converse(ctx, &socket{Conn: conn, reader: buffered.Reader}, far, ticket), nil
+}
+
+// upgraded is the API's end.
+func upgraded(resp *http.Response) (io.ReadWriteCloser, error) {
+	far, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
+		return nil, fault.New(fault.Unavailable, "the upstream switched to another protocol than it was asked to", nil)
+	}
+	return far, nil
+}
+
+// converse passes frames on until one end is done or access ends. What comes from the upstream has been cleaned by the lease; what
+// the server sends may hold anything but its keycard.
+func (p *Proxy) converse(ctx context.Context, near *socket, far io.ReadWriteCloser, ticket string) broker.Outcome {
+	stop := context.AfterFunc(ctx, func() { _, _ = near.Close(), far.Close() }) // access has ended
+	defer stop()
+	_ = near.SetDeadline(time.Time{}) // if it fails, the first write does too
 	ended := make(chan error, 2)
 	var ways sync.WaitGroup
-	ways.Go(func() { _, err := io.Copy(far, guard(ticket).Frames(buffered)); ended <- err })
-	ways.Go(func() { _, err := io.Copy(conn, far); ended <- err })
-	err = <-ended
-	_, _ = conn.Close(), far.Close()
+	ways.Go(func() { _, err := io.Copy(far, guard(ticket).Frames(near)); ended <- err })
+	ways.Go(func() { _, err := io.Copy(near.Conn, far); ended <- err })
+	err := <-ended
+	_, _ = near.Close(), far.Close()
 	ways.Wait()
 	if ctx.Err() != nil {
-		return broker.Outcome{Result: audit.ResultUnknown, Detail: "access ended, and the connection with it"}, nil
+		return broker.Outcome{Result: audit.ResultUnknown, Detail: "access ended, and the connection with it"}
 	}
 	if err != nil && fault.KindOf(err) == fault.Unauthenticated {
-		return broker.Outcome{Result: audit.ResultDenied, Detail: "the server sent its keycard along"}, nil
+		return broker.Outcome{Result: audit.ResultDenied, Detail: "the server sent its keycard along"}
 	}
-	return broker.Outcome{Result: audit.ResultOK}, nil
+	return broker.Outcome{Result: audit.ResultOK}
 }

@@ -48,6 +48,7 @@ func (s *ServiceAccount) Obtain(ctx context.Context, r Request) (*Credential, er
 		cred.Expires = t.Expires.Add(-t.Expires.Sub(s.Now()) / 5)
 	}
 	cred.Place, cred.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
+	cred.Fill = vault.Fill(t.Access)
 	return cred, nil
 }
 

@@ -33,6 +33,8 @@ type Request struct {
 type Credential struct {
 	// Place puts the credential on the request; it may set a header or sign the whole request.
 	Place func(*http.Request) error
+	// Fill puts it between two texts instead, within a JSON string (quoted) or as it is; nil where it is no text that could stand there.
+	Fill func(before, after string, quoted bool) (string, error)
 	// Marks are the byte strings that must never be seen in an answer.
 	Marks      [][]byte
 	Expires    time.Time // zero: it doesn't expire
@@ -40,7 +42,8 @@ type Credential struct {
 	Connection vault.ConnectionID // "" where the method stores nothing
 	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
-	again *again // nil where another credential would be no better
+	again *again      // nil where another credential would be no better
+	says  secret.Text // sent as the first message of a WebSocket, if any
 
 	// reads is what an answer means for whoever connected the credential; nil where nobody did.
 	reads func(*http.Response) *catalog.Needed

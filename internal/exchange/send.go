@@ -52,6 +52,9 @@ func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte
 			return nil, nil, err
 		}
 		resp, err := out.RoundTrip(r)
+		if err == nil {
+			err = c.speak(resp)
+		}
 		return resp, c.Marks, err
 	}
 	if next := c.again.next.Load(); next != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // api takes one token, and says of every other one what it was told to say.
@@ -111,5 +113,37 @@ func TestExpiredBeforeItsTime(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAnotherPlace: a credential that cannot stand where the keycard stood stands nowhere, and nothing is sent.
+func TestAnotherPlace(t *testing.T) {
+	for name, c := range map[string]struct {
+		fill func(before, after string, quoted bool) (string, error)
+		swap Swap
+		want string // the header; "" = refused
+	}{
+		"a subprotocol":               {vault.Fill(secret.New("new")), Swap{Before: "v1, key.", After: ", v2"}, "v1, key.new, v2"},
+		"one that would be two lines": {vault.Fill(secret.New("new\r\nX: y")), Swap{Before: "key."}, ""},
+		"one that is no text":         {vault.Fill(secret.New("\xff")), Swap{Message: true, Before: `{"a":"`, After: `"}`}, ""},
+		"a key that signs":            {nil, Swap{Before: "key."}, ""},
+	} {
+		cred := placing("old")
+		cred.Fill = c.fill
+		a := &api{good: "new"}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.test/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = cred.At(&c.swap).Send(a, r)
+		if got := r.Header.Get("Sec-Websocket-Protocol"); got != c.want || (err == nil) != (c.want != "") || c.want == "" && len(a.got) > 0 {
+			t.Errorf("%s: %q %v, %d requests", name, got, err, len(a.got))
+		}
+		if err != nil && strings.ContainsAny(err.Error(), "\xff\r") {
+			t.Errorf("%s: the error holds the credential: %q", name, err)
+		}
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("%s: it stands in its usual place too", name)
+		}
 	}
 }

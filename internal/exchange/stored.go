@@ -83,6 +83,7 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	}
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
 	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
+	cred.Fill = vault.Fill(secrets.Access)
 	if !c.Expires.IsZero() {
 		cred.Expires = c.Expires.Add(-refresh.Margin(c))
 	}

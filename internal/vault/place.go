@@ -2,9 +2,12 @@ package vault
 
 import (
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -12,6 +15,21 @@ import (
 
 // Placer puts a credential onto a request.
 type Placer func(*http.Request) error
+
+// Fill returns what puts a credential between two texts, as the part of a JSON string (quoted) or as it is.
+func Fill(s secret.Text) func(before, after string, quoted bool) (string, error) {
+	return func(before, after string, quoted bool) (string, error) {
+		value := s.Expose()
+		if quoted {
+			b, err := jsontext.AppendQuote(nil, value)
+			if err != nil {
+				return "", errors.New("the credential is not text, so that it cannot stand in JSON") // the cause quotes it
+			}
+			value = string(b[1 : len(b)-1])
+		}
+		return before + value + after, nil
+	}
+}
 
 // Place returns what puts a credential in the vendor's place, and the byte strings that must never come back. An unknown
 // kind of place puts it nowhere: the config has refused it long before.

@@ -74,6 +74,7 @@ func settings[S catalog.Settings](r exchange.Request) (S, error) {
 func bearer(r exchange.Request, t oauth.Token) *exchange.Credential {
 	c := &exchange.Credential{Method: r.Method.Kind, Expires: t.Expires}
 	c.Place, c.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
+	c.Fill = vault.Fill(t.Access)
 	return c
 }
 

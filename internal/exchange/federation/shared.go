@@ -114,8 +114,9 @@ func (m *serviceKey) Obtain(ctx context.Context, r exchange.Request) (*exchange.
 	if k := r.Upstream.Provider.APIKey; k != nil && k.Injection != nil {
 		in = *k.Injection
 	}
-	c := &exchange.Credential{Method: r.Method.Kind}
-	c.Place, c.Marks = vault.Place(in, m.Clients.Secret(r.Upstream, r.Method.Kind, vault.StaticKey))
+	c, key := &exchange.Credential{Method: r.Method.Kind}, m.Clients.Secret(r.Upstream, r.Method.Kind, vault.StaticKey)
+	c.Place, c.Marks = vault.Place(in, key)
+	c.Fill = vault.Fill(key)
 	return c, nil
 }
 
