@@ -37,10 +37,18 @@ type call struct {
 	id      string   // the client's session id
 	body    []byte   // what is forwarded
 	inner   asked    // of a question of the server's own that this message answers
+	task    *Task    // that this request is about
 
-	ctx    context.Context // while it is forwarded; cancel says why it ends
-	cancel context.CancelCauseFunc
+	passage
+}
+
+// passage is a call while it is forwarded.
+type passage struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc // says why it ends
+	ends   time.Time
 	news   *clientStream // of a subscription
+	parked bool          // it has begun a task: its lease waits for the end of that
 }
 
 func must(v any) []byte {
@@ -135,6 +143,8 @@ func (c *call) dispatch() {
 		c.write(http.StatusOK, mcp.ResultMessage(c.m.IDBytes(), []byte(`{}`)))
 	case c.m.Method == "initialize":
 		c.initialize()
+	case aboutTask(c.m.Method) && c.m.Kind == mcp.Request:
+		c.follow()
 	case acts(c.m.Method) && c.m.Kind == mcp.Request:
 		c.act()
 	case c.m.Method == methodListen && c.m.Modern():
@@ -150,7 +160,7 @@ func (c *call) dispatch() {
 // acts reports whether a method runs or reads something by name. What is not known is taken to act: it stands under policy.
 func acts(method string) bool {
 	switch method {
-	case "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "logging/setLevel", "subscriptions/listen", "tasks/list":
+	case "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "logging/setLevel", "subscriptions/listen", methodTasks:
 		return false
 	}
 	return !strings.HasPrefix(method, "notifications/") && method != ""
@@ -209,7 +219,7 @@ func (c *call) forward(kind broker.Kind) {
 	defer end()
 	ctx, cancel := context.WithCancelCause(limited)
 	defer cancel(nil)
-	c.ctx, c.cancel = ctx, cancel
+	c.ctx, c.cancel, c.ends = ctx, cancel, ends
 	defer c.running()()
 	if kind == broker.KindStream {
 		news, leave, ok := c.stay(ctx, cancel)
@@ -227,8 +237,11 @@ func (c *call) forward(kind broker.Kind) {
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the call was broken off"}
 	defer func() {
+		if c.parked {
+			return
+		}
 		if outcome == goesOn {
-			c.g.park(c.id+"\x00"+string(c.m.IDBytes()), lease, ends)
+			c.park(c.id+"\x00"+string(c.m.IDBytes()), lease)
 			return
 		}
 		lease.Close(ctx, outcome)
@@ -265,7 +278,10 @@ func (c *call) arguments(names []string) (map[string][]byte, error) {
 
 func (c *call) actOf(kind broker.Kind) broker.Act {
 	a := broker.Act{Kind: kind, Server: c.server, Method: c.m.Method, Arguments: c.arguments}
-	if kind == broker.KindCall {
+	switch {
+	case c.task != nil:
+		a.Name = c.task.Tool
+	case kind == broker.KindCall:
 		a.Name = c.m.Target
 	}
 	if c.session != nil && c.server.Placeholder == identity.TicketSession {
@@ -442,6 +458,12 @@ func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
 	if mcp.IsList(c.m.Method) {
 		return c.filter(m.Raw)
 	}
+	if instead := c.followed(m); instead != nil {
+		return instead
+	}
+	if instead := c.begins(lease, m); instead != nil {
+		return instead
+	}
 	s := lease.State()
 	if len(s.Missing) > 0 && s.Successes == 0 && c.m.Kind == mcp.Request {
 		if q := c.question(s.Missing); q != nil {
@@ -498,20 +520,29 @@ func (c *call) filter(body []byte) []byte {
 	if c.m.Method == "tools/list" {
 		c.listed(names, body)
 	}
-	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
-	if method == "" {
-		method = "resources/read"
-	}
-	keep, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, method, names)
-	if err != nil {
-		keep = make([]bool, len(names)) // an error is a no
-	}
+	keep := c.visible(names)
 	c.withhold(names, keep)
 	out, err := mcp.FilterList(c.m.Method, body, keep)
 	if err != nil {
 		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeInternal, "the list could not be read", nil)
 	}
 	return out
+}
+
+// visible says which entries of a list this caller may see; an error is a no.
+func (c *call) visible(names []string) []bool {
+	method := map[string]string{"tools/list": "tools/call", "prompts/list": "prompts/get"}[c.m.Method]
+	switch {
+	case c.m.Method == methodTasks:
+		return c.ownTasks(names)
+	case method == "":
+		method = "resources/read"
+	}
+	keep, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, method, names)
+	if err != nil {
+		return make([]bool, len(names))
+	}
+	return keep
 }
 
 // maxListed bounds one page of a list: each entry is decided.

@@ -38,6 +38,9 @@ func (f *foreign) pass(m *mcp.Message) []byte {
 		f.tell("word that a person has answered Frontdesk")
 		return nil
 	}
+	if m.Method == "notifications/tasks" || m.Method == "notifications/tasks/status" {
+		return f.ofTask(m)
+	}
 	return m.Raw
 }
 

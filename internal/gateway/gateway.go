@@ -27,6 +27,7 @@ type Gateway struct {
 	Door     broker.Door
 	Asks     Asks
 	Sessions Sessions
+	Tasks    Tasks
 	Epochs   *identity.Epochs
 	Keys     Keys
 	Names    func(ctx context.Context, t identity.Tenant, id identity.ClientID) string // what a client calls itself
@@ -43,9 +44,9 @@ type Gateway struct {
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
 
-	open, listening crowd      // by caller
-	rounds          web.Rounds // whose access has ended
-	traits          traits
+	open, listening, late crowd      // by caller
+	rounds                web.Rounds // whose access has ended
+	traits                traits
 }
 
 // Asks opens connect requests (connect.Desk).

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// What one caller may hold open here at once, and what may wait for people in this process. More is refused, or answered in
-// the form that does not wait.
+// What one caller may hold open here at once, of requests, of streams and of calls that wait for their end, and what may wait for
+// people in this process. More is refused, or answered in the form that does not wait.
 const (
 	maxOpen    = 1000
 	maxStreams = 100

@@ -33,22 +33,27 @@ func (c *call) subscribe() {
 }
 
 func (c *call) narrow() error {
-	list := mcp.Lookup(c.m.Of(c.m.Params), "notifications", "resourceSubscriptions")
-	uris := mcp.Texts(list)
-	if len(uris) == 0 {
-		return nil
+	uris := mcp.Lookup(c.m.Of(c.m.Params), "notifications", "resourceSubscriptions")
+	see, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, "resources/read", mcp.Texts(uris))
+	if err == nil {
+		err = c.keep(uris, see)
 	}
-	see, err := c.g.Door.Visible(c.r.Context(), c.caller, c.server, "resources/read", uris)
 	if err != nil {
 		return err
 	}
+	tasks := mcp.Lookup(c.m.Of(c.m.Params), "notifications", "taskIds")
+	return c.keep(tasks, c.ownTasks(mcp.Texts(tasks)))
+}
+
+// keep leaves in a list of the message what stands; the message is another one then, to the server too.
+func (c *call) keep(list []byte, stays []bool) error {
 	keep := []string{}
-	for i, u := range uris {
-		if see[i] {
-			keep = append(keep, u)
+	for i, v := range mcp.Texts(list) {
+		if stays[i] {
+			keep = append(keep, v)
 		}
 	}
-	if len(keep) == len(uris) {
+	if len(keep) == len(stays) {
 		return nil
 	}
 	own, err := mcp.Scan(mcp.Splice(c.m.Raw, mcp.Edit{Span: c.m.SpanOf(list), With: must(keep)}))
@@ -114,29 +119,40 @@ var goesOn = broker.Outcome{}
 type parked struct {
 	lease broker.Lease
 	limit *time.Timer
+	leave func() // the crowd of those whose calls wait
 }
 
-// park keeps the lease of such a call until its answer passes here, or its time is over: another replica may have passed it.
-func (g *Gateway) park(key string, l broker.Lease, until time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.parked == nil {
-		g.parked = map[string]parked{}
+// park keeps the lease of a call whose end is still to come, until that is seen here, or the call's time is over: another replica
+// may have seen it. What stood under the key is over then.
+func (c *call) park(key string, l broker.Lease) {
+	unseen := broker.Outcome{Result: audit.ResultUnknown, Detail: "the end of the call was not seen here"}
+	leave, ok := c.g.late.enter(string(c.tenant)+"\x00"+c.caller.Principal(), maxOpen)
+	if !ok {
+		l.Close(context.WithoutCancel(c.ctx), broker.Outcome{Result: audit.ResultUnknown, Detail: "too many calls of this caller wait for their end"})
+		return
 	}
-	g.parked[key] = parked{l, time.AfterFunc(until.Sub(g.Now()), func() {
-		g.unpark(key, broker.Outcome{Result: audit.ResultUnknown, Detail: "the server ended the stream, and its answer was not seen here"})
-	})}
+	c.g.unpark(key, unseen)
+	c.g.mu.Lock()
+	defer c.g.mu.Unlock()
+	if c.g.parked == nil {
+		c.g.parked = map[string]parked{}
+	}
+	c.g.parked[key] = parked{l, time.AfterFunc(c.ends.Sub(c.g.Now()), func() { c.g.unpark(key, unseen) }), leave}
 }
 
-func (g *Gateway) unpark(key string, o broker.Outcome) {
+// unpark ends a parked call, if it is here, and returns what is known of it.
+func (g *Gateway) unpark(key string, o broker.Outcome) (s broker.State) {
 	g.mu.Lock()
 	p, ok := g.parked[key]
 	delete(g.parked, key)
 	g.mu.Unlock()
 	if ok {
 		p.limit.Stop()
+		p.leave()
+		s = p.lease.State()
 		p.lease.Close(context.Background(), o)
 	}
+	return s
 }
 
 // running lets a legacy call be cancelled by its session and id. The modern era has no such notice: there the stream is closed.

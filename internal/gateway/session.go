@@ -305,6 +305,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if err := g.Tasks.DropTasks(ctx, g.Now()); err != nil && ctx.Err() == nil {
+			g.Log.Warn("expired tasks could not be dropped", "error", err)
+		}
 		l, err := g.Sessions.IdleSessions(ctx, g.Now().Add(-sessionIdle), 1000)
 		if err != nil && ctx.Err() == nil {
 			g.Log.Warn("idle sessions could not be dropped", "error", err)

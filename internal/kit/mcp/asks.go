@@ -158,9 +158,7 @@ func (m *Message) Asks() ([]Asked, error) {
 		})
 		return l, err
 	}
-	if string(Lookup(m.Of(m.Result), "resultType")) != `"input_required"` {
-		return nil, nil
-	}
+	// A task that waits has them too, in an answer that is complete (extension io.modelcontextprotocol/tasks).
 	requests := Lookup(m.Of(m.Result), "inputRequests")
 	if len(requests) == 0 {
 		return nil, nil

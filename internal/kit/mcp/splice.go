@@ -77,6 +77,7 @@ var lists = map[string][2]string{
 	"prompts/list":             {"prompts", "name"},
 	"resources/list":           {"resources", "uri"},
 	"resources/templates/list": {"resourceTemplates", "uriTemplate"},
+	"tasks/list":               {"tasks", "taskId"},
 }
 
 // IsList reports whether the method's answer is filtered by name.

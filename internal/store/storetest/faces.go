@@ -188,6 +188,50 @@ func sessions(t *testing.T, a, b *store.DB) {
 	}
 }
 
+func tasks(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	k := gateway.Task{Tenant: ours, Server: "issues", ID: []byte("1"), Principal: "u", Client: "c", Tool: "export", Created: day, Expires: day.Add(time.Hour)}
+	_, err := b.Task(ctx, ours, k.Server, k.ID)
+	wantKind(t, err, fault.NotFound)
+	ok(t, a.PutTask(ctx, k))
+	same(t, must(b.Task(ctx, ours, k.Server, k.ID))(t), k)
+
+	again := k
+	again.Tool, again.Expires = "import", day.Add(2*time.Hour)
+	ok(t, b.PutTask(ctx, again))
+	for _, other := range []gateway.Task{{Principal: "v", Client: "c"}, {Principal: "u", Client: "d"}} {
+		other.Tenant, other.Server, other.ID, other.Created, other.Expires = ours, k.Server, k.ID, day.Add(time.Minute), day.Add(3*time.Hour)
+		wantKind(t, a.PutTask(ctx, other), fault.Conflict)
+		same(t, must(a.Task(ctx, ours, k.Server, k.ID))(t), again)
+		other.Created = again.Expires // it has expired by then
+		ok(t, a.PutTask(ctx, other))
+		ok(t, a.DropTasks(ctx, other.Expires))
+		ok(t, a.PutTask(ctx, again))
+	}
+	elsewhere := k
+	elsewhere.Server, elsewhere.Principal = "modern", "v" // a server's ids are its own
+	ok(t, a.PutTask(ctx, elsewhere))
+	ok(t, b.DropTasks(ctx, elsewhere.Expires))
+	_, err = a.Task(ctx, ours, elsewhere.Server, k.ID)
+	wantKind(t, err, fault.NotFound)
+	same(t, must(a.Task(ctx, ours, k.Server, k.ID))(t), again)
+
+	var won tally[identity.ClientID]
+	race(a, b, func(i int, db *store.DB) {
+		k := k
+		k.ID, k.Client = []byte("raced"), identity.ClientID(fmt.Sprint(i))
+		switch err := db.PutTask(ctx, k); {
+		case err == nil:
+			won.add(k.Client)
+		case fault.KindOf(err) != fault.Conflict:
+			t.Error(err)
+		}
+	})
+	if len(won.n) != 1 {
+		t.Errorf("a task has %d owners", len(won.n))
+	}
+}
+
 func tickets(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	k := identity.Ticket{Tenant: ours, Kind: identity.TicketSession, Txn: "0000000000000001.7", Server: "issues", Expires: day}
