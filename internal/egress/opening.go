@@ -137,9 +137,6 @@ func (p *Proxy) opened(near *socket, r *http.Request, rt route, places []catalog
 		return &statusError{http.StatusBadGateway, "unavailable", g.up.Title + " refused the WebSocket with status " + strconv.Itoa(resp.StatusCode)}
 	}
 	far, err := upgraded(resp)
-	if err == nil && resp.Header.Get("Sec-Websocket-Protocol") != r.Header.Get("Sec-Websocket-Protocol") {
-		err = fault.New(fault.Unavailable, g.up.Title+" speaks another subprotocol than the first that was offered; offer that one alone", nil)
-	}
 	if err != nil {
 		g.outcome = broker.Outcome{Result: audit.ResultFailed, Detail: fault.Message(err)}
 		return err

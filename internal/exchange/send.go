@@ -53,7 +53,7 @@ func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte
 		}
 		resp, err := out.RoundTrip(r)
 		if err == nil {
-			err = c.speak(resp)
+			err = c.speak(r, resp)
 		}
 		return resp, c.Marks, err
 	}

@@ -53,10 +53,13 @@ func (c *Credential) At(s *Swap) *Credential {
 	return at
 }
 
-// speak sends the first message of a WebSocket, if there is one.
-func (c *Credential) speak(resp *http.Response) error {
+// speak sends the first message of a WebSocket, if there is one. Its sender has been told already which subprotocol it speaks.
+func (c *Credential) speak(r *http.Request, resp *http.Response) error {
 	if c.says.IsZero() || resp.StatusCode != http.StatusSwitchingProtocols {
 		return nil
+	}
+	if resp.Header.Get("Sec-Websocket-Protocol") != r.Header.Get("Sec-Websocket-Protocol") {
+		return errors.Join(fault.New(fault.Unavailable, "the upstream speaks another subprotocol than the first that was offered; offer that one alone", nil), resp.Body.Close())
 	}
 	conn, ok := resp.Body.(io.Writer)
 	if !ok {
