@@ -6,6 +6,7 @@
 package federation
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -152,6 +153,34 @@ func (f *Federation) call(ctx context.Context, r *http.Request) (status int, bod
 		err = errors.New("the answer is too large")
 	}
 	return resp.StatusCode, body, err
+}
+
+// tokenCall asks a vendor's own API, which is not OAuth's, for a token.
+type tokenCall struct {
+	step, url string
+	bearer    secret.Text
+	body      []byte // JSON
+	want      int    // the status of success
+	read      func(answer []byte) (token string, expires time.Time, err error)
+}
+
+func (f *Federation) token(ctx context.Context, r exchange.Request, c tokenCall) (oauth.Token, error) {
+	q, err := http.NewRequest(http.MethodPost, c.url, bytes.NewReader(c.body))
+	if err != nil {
+		return oauth.Token{}, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: the address of "+c.step+" is none; ask an operator", err)
+	}
+	q.Header.Set("Authorization", "Bearer "+c.bearer.Expose())
+	q.Header.Set("Accept", "application/json")
+	q.Header.Set("Content-Type", "application/json")
+	status, answer, err := f.call(ctx, q)
+	if err != nil || status != c.want {
+		return oauth.Token{}, answered(r, c.step, status, err)
+	}
+	token, expires, err := c.read(answer)
+	if err != nil || !usable(token) {
+		return oauth.Token{}, answered(r, c.step, status, nil)
+	}
+	return oauth.Token{Access: secret.New(token), Expires: expires}, nil
 }
 
 // answered words the answer of a call that gave no credential.

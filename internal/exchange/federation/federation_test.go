@@ -645,8 +645,10 @@ func TestStepsAreShared(t *testing.T) {
 		_, err := b.f.Methods()[catalog.IDJAGMethod].Obtain(leaving, b.request(b.alice(), m))
 		first <- err
 	}()
-	for len(b.forms(rasToken)) == 0 {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(30 * time.Second); len(b.forms(rasToken)) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody asked for the exchange")
+		}
 	}
 	leave()
 	if err := <-first; fault.KindOf(err) != fault.Unavailable {

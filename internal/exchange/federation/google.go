@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
-	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -106,29 +104,19 @@ func (m *google) federate(ctx context.Context, r exchange.Request, s *catalog.Go
 
 // impersonate asks for a token of the service account (IAM Credentials API, generateAccessToken).
 func (m *google) impersonate(ctx context.Context, r exchange.Request, s *catalog.Google, scopes []string, federated secret.Text) (oauth.Token, error) {
-	const step = "Google's service account"
 	body, err := json.Marshal(map[string]any{"scope": scopes})
 	if err != nil {
 		return oauth.Token{}, err
 	}
-	q, err := http.NewRequest(http.MethodPost, either(s.IAM, googleIAM)+"/v1/projects/-/serviceAccounts/"+url.PathEscape(s.ServiceAccount)+":generateAccessToken", bytes.NewReader(body))
-	if err != nil {
-		return oauth.Token{}, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its service_account is none; ask an operator", err)
-	}
-	q.Header.Set("Authorization", "Bearer "+federated.Expose())
-	q.Header.Set("Content-Type", "application/json")
-	status, answer, err := m.call(ctx, q)
-	if err != nil || status != http.StatusOK {
-		return oauth.Token{}, answered(r, step, status, err)
-	}
-	var a struct {
-		AccessToken string    `json:"accessToken"`
-		ExpireTime  time.Time `json:"expireTime"`
-	}
-	if json.Unmarshal(answer, &a) != nil || !usable(a.AccessToken) {
-		return oauth.Token{}, answered(r, step, status, nil)
-	}
-	return oauth.Token{Access: secret.New(a.AccessToken), Expires: a.ExpireTime}, nil
+	return m.token(ctx, r, tokenCall{step: "Google's service account", url: either(s.IAM, googleIAM) + "/v1/projects/-/serviceAccounts/" + url.PathEscape(s.ServiceAccount) + ":generateAccessToken",
+		bearer: federated, body: body, want: http.StatusOK, read: func(answer []byte) (string, time.Time, error) {
+			var a struct {
+				AccessToken string    `json:"accessToken"`
+				ExpireTime  time.Time `json:"expireTime"`
+			}
+			err := json.Unmarshal(answer, &a)
+			return a.AccessToken, a.ExpireTime, err
+		}})
 }
 
 func either(configured, standard string) string {

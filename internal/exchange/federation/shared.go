@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
-	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -68,30 +66,19 @@ func (m *githubApp) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 }
 
 func (m *githubApp) installation(ctx context.Context, r exchange.Request, s *catalog.GitHub, narrowed []byte) (oauth.Token, error) {
-	const step = "GitHub's App installation"
 	app, err := m.sign(ctx, r, jwt.TypeJWT, "", assertionLife, statement{"iss": r.Method.Client, "nbf": m.Now().Add(-githubClock).Unix()})
 	if err != nil {
 		return oauth.Token{}, err
 	}
-	q, err := http.NewRequest(http.MethodPost, either(s.API, githubAPI)+"/app/installations/"+url.PathEscape(s.Installation)+"/access_tokens", bytes.NewReader(narrowed))
-	if err != nil {
-		return oauth.Token{}, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its installation is none; ask an operator", err)
-	}
-	q.Header.Set("Authorization", "Bearer "+app.Expose())
-	q.Header.Set("Accept", "application/vnd.github+json")
-	q.Header.Set("Content-Type", "application/json")
-	status, answer, err := m.call(ctx, q)
-	if err != nil || status != http.StatusCreated {
-		return oauth.Token{}, answered(r, step, status, err)
-	}
-	var a struct {
-		Token   string    `json:"token"`
-		Expires time.Time `json:"expires_at"`
-	}
-	if json.Unmarshal(answer, &a) != nil || !usable(a.Token) {
-		return oauth.Token{}, answered(r, step, status, nil)
-	}
-	return oauth.Token{Access: secret.New(a.Token), Expires: a.Expires}, nil
+	return m.token(ctx, r, tokenCall{step: "GitHub's App installation", url: either(s.API, githubAPI) + "/app/installations/" + url.PathEscape(s.Installation) + "/access_tokens",
+		bearer: app, body: narrowed, want: http.StatusCreated, read: func(answer []byte) (string, time.Time, error) {
+			var a struct {
+				Token   string    `json:"token"`
+				Expires time.Time `json:"expires_at"`
+			}
+			err := json.Unmarshal(answer, &a)
+			return a.Token, a.Expires, err
+		}})
 }
 
 // serviceKey serves service_key: a static key of the config, for everybody, which the operator must own up to by accept_risk.

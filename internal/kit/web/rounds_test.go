@@ -28,9 +28,7 @@ func TestRounds(t *testing.T) {
 		})
 	}
 	for i := range n {
-		for asked[i].Load() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		until(t, func() bool { return asked[i].Load() > 0 })
 	}
 	for i := range n {
 		switch i % 3 {
@@ -44,9 +42,7 @@ func TestRounds(t *testing.T) {
 	// Whoever goes on is asked two more times: by then a round is over that began after all this.
 	last := asked[2].Load()
 	before := asked[1].Load()
-	for asked[2].Load() < last+3 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, func() bool { return asked[2].Load() >= last+3 })
 	for i := range n {
 		want := int64(0)
 		if i%3 == 0 {
@@ -71,5 +67,15 @@ func TestRoundsBeginAgain(t *testing.T) {
 		rounds.Visit(func() bool { return false }, func() { close(ended) })
 		<-ended
 		time.Sleep(3 * time.Millisecond) // long enough for the goroutine to leave, on most runs
+	}
+}
+
+// until waits for what goes on elsewhere.
+func until(t *testing.T, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come to that")
+		}
 	}
 }
