@@ -121,6 +121,9 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 	}
 	for _, up := range slices.Sorted(maps.Keys(e.Upstreams)) {
 		fmt.Fprintf(&b, "credential for %s\n", up)
+		if of := e.Accounts[up]; of != "" {
+			fmt.Fprintf(&b, "  connection  %s\n", of)
+		}
 		for _, v := range e.Upstreams[up] {
 			mark := " "
 			if v.Used {

@@ -24,6 +24,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // tracer makes spans of the path: around the faces' listeners, and around the broker and what it calls, at the interfaces
@@ -229,10 +230,10 @@ type tracedCredentials struct {
 	t *tracer
 }
 
-func (c tracedCredentials) Obtain(ctx context.Context, who *identity.Caller, up *catalog.Upstream, scopes []string) (*exchange.Credential, error) {
+func (c tracedCredentials) Obtain(ctx context.Context, who *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (*exchange.Credential, error) {
 	ctx, span := c.t.Start(ctx, "exchange: obtain", trace.WithAttributes(attribute.String("frontdesk.upstream", string(up.Name))))
 	defer span.End()
-	got, err := c.Credentials.Obtain(ctx, who, up, scopes)
+	got, err := c.Credentials.Obtain(ctx, who, up, scopes, of)
 	if err != nil {
 		span.SetStatus(codes.Error, "not obtained")
 		return nil, err

@@ -60,7 +60,12 @@ type Connections interface {
 
 // Explainer says which credential method would be used (exchange.Exchange).
 type Explainer interface {
-	Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) []exchange.Verdict
+	Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) []exchange.Verdict
+}
+
+// Granter knows which connection a client uses at a server (connect.Desk).
+type Granter interface {
+	Granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (connect.Yes, error)
 }
 
 // Events records what operators do (audit.Log).
@@ -177,6 +182,7 @@ type Explanation struct {
 	Missing   []catalog.Missing             `json:"missing,omitempty"`
 	Refused   string                        `json:"refused,omitempty"` // why the call would be refused although policy allows it, in a sentence
 	Upstreams map[string][]exchange.Verdict `json:"upstreams"`
+	Accounts  map[string]string             `json:"accounts,omitempty"` // by upstream, which of the person's connections the client uses
 	Caller    string                        `json:"caller"`
 }
 
@@ -223,8 +229,8 @@ func (a *API) Answer(ctx context.Context, c *identity.Caller, s *catalog.Server,
 	}
 	e.Visible = seen[0]
 	for _, n := range s.Needs {
-		if up := a.Catalog.Upstream(q.Tenant, n.Upstream); up != nil {
-			e.Upstreams[string(n.Upstream)] = a.Explain.Explain(ctx, c, up, n.Wants(up))
+		if err := a.explainMethods(ctx, e, c, s, n); err != nil {
+			return nil, err
 		}
 	}
 	return e, nil

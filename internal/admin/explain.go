@@ -15,6 +15,7 @@ import (
 // Explains is what an explanation is made by, beside the broker.
 type Explains struct {
 	Explain  Explainer
+	Grants   Granter
 	Requests Requests
 }
 
@@ -45,7 +46,7 @@ func (a *API) explained(ctx context.Context, c *identity.Caller, act broker.Act)
 	}
 	d := answer.Decision
 	return &Explanation{Allow: d.Allow, Reason: d.Reason, Policies: d.Policies, Errors: d.Errors, WouldDeny: d.WouldDeny, Masks: d.Masks, Missing: answer.Missing, Refused: refused,
-		Upstreams: map[string][]exchange.Verdict{}, Caller: c.Principal()}, nil
+		Upstreams: map[string][]exchange.Verdict{}, Accounts: map[string]string{}, Caller: c.Principal()}, nil
 }
 
 // answerAPI explains one API request, by the way that the server's own take.
@@ -68,7 +69,26 @@ func (a *API) answerAPI(ctx context.Context, c *identity.Caller, s *catalog.Serv
 	}
 	e.Visible, e.Operation = true, act.Name
 	for _, n := range s.Need(act.Upstream.Name) {
-		e.Upstreams[string(n.Upstream)] = a.Explain.Explain(ctx, c, act.Upstream, n.Wants(act.Upstream))
+		if err := a.explainMethods(ctx, e, c, s, n); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
+}
+
+// explainMethods says of each way to an upstream whether it would be taken, and of several accounts of the person which.
+func (a *API) explainMethods(ctx context.Context, e *Explanation, c *identity.Caller, s *catalog.Server, n catalog.Need) error {
+	up := a.Catalog.Upstream(c.Tenant, n.Upstream)
+	if up == nil {
+		return nil
+	}
+	yes, err := a.Grants.Granted(ctx, c, s, up, n.Wants(up))
+	if err != nil {
+		return err
+	}
+	e.Upstreams[string(up.Name)] = a.Explain.Explain(ctx, c, up, n.Wants(up), yes.Connection)
+	if yes.Connection != "" {
+		e.Accounts[string(up.Name)] = string(yes.Connection)
+	}
+	return nil
 }

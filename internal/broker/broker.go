@@ -181,7 +181,8 @@ type Log interface {
 
 // Credentials is what obtains (exchange.Exchange).
 type Credentials interface {
-	Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (*exchange.Credential, error)
+	// Obtain takes of what the person connected the named connection alone; "" is the account that new grants take.
+	Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (*exchange.Credential, error)
 	// Ticket returns a transaction token as a credential.
 	Ticket(ctx context.Context, s *catalog.Server, t identity.Ticket) (*exchange.Credential, error)
 }
@@ -189,8 +190,8 @@ type Credentials interface {
 // People knows what a person must do first (connect.Desk).
 type People interface {
 	Missing(ctx context.Context, c *identity.Caller, s *catalog.Server, needs []catalog.Need) ([]catalog.Missing, error)
-	// Ungranted is what he must still allow before the caller may use what he connected; nil if nothing.
-	Ungranted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) ([]catalog.Missing, error)
+	// Granted is his yes: which of his connections the caller uses through the server, and whether it may for these scopes.
+	Granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (connect.Yes, error)
 }
 
 // Access knows whose access has ended (identity.Epochs).

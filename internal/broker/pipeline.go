@@ -130,19 +130,16 @@ func (b *Broker) obtain(ctx context.Context, c *identity.Caller, a Act, id audit
 		if up == nil {
 			return nil, fault.New(fault.Unavailable, "the upstream is not configured any more; ask an operator", nil)
 		}
-		cred, err := b.Exchange.Obtain(ctx, c, up, n[0].Wants(up))
-		if err != nil || !cred.Method.Asks() {
-			return cred, err
-		}
-		// What ready found may have been a method that asks nobody, and it serves no more: what a person connected needs his yes.
-		missing, err := b.People.Ungranted(ctx, c, a.Server, up, n[0].Wants(up))
-		if err == nil && len(missing) > 0 {
-			err = &catalog.Needed{Missing: missing}
-		}
+		yes, err := b.People.Granted(ctx, c, a.Server, up, n[0].Wants(up))
 		if err != nil {
 			return nil, err
 		}
-		return cred, nil
+		cred, err := b.Exchange.Obtain(ctx, c, up, n[0].Wants(up), yes.Connection)
+		// What ready found may have been a method that asks nobody, and it serves no more: what a person connected needs his yes.
+		if err == nil && cred.Method.Asks() && !yes.Given {
+			return nil, &catalog.Needed{Missing: []catalog.Missing{yes.Missing(up, n[0].Wants(up))}}
+		}
+		return cred, err
 	}
 	return b.Exchange.Ticket(ctx, a.Server, exchange.TicketFor(c, a.Server, string(id), string(sessionOf(a, id)), b.Now()))
 }

@@ -196,6 +196,9 @@ type Missing struct {
 	Scopes   []string     `json:"scopes"` // all that is needed, not only what is new
 	Why      Why          `json:"why"`
 	Reason   string       `json:"reason,omitzero"` // for people, where there is more to say
+
+	// Connection is the one that lacks it, where there is one: of several accounts of a person the one that this client uses.
+	Connection string `json:"connection,omitzero"`
 }
 
 // Needed reports that a person must act first. It is returned as an error by what would have released a credential.

@@ -92,6 +92,7 @@ type ProviderOAuth struct {
 	Separator     string            `yaml:"scope_separator" doc:"default: space"`
 	ScopeParam    string            `yaml:"scope_param" doc:"default: scope; none: the vendor takes no scopes here"`
 	Authorize     map[string]string `yaml:"authorize_params" doc:"sent with the browser"`
+	Another       map[string]string `yaml:"another_params" doc:"sent with the browser, in the place of what authorize_params says, where no connected account is meant: so that the vendor asks which"`
 	TokenParams   map[string]string `yaml:"token_params" doc:"sent with each token request"`
 	Response      TokenResponse     `yaml:"token_response" doc:"where the parts of a token answer are, as JSON pointers"`
 	Refresh       Refresh           `yaml:"refresh" doc:"how refresh tokens behave"`

@@ -3,6 +3,7 @@ package connect
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -62,25 +63,36 @@ func (d *Desk) beginSignIn(ctx context.Context, v Visitor, s Start) (Next, error
 }
 
 func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, error) {
-	why, scopes, err := d.wanted(ctx, v, &s)
+	m, err := d.wanted(ctx, v, s)
 	if err != nil {
 		return Next{}, err
 	}
-	up := d.Catalog.Upstream(v.Tenant, s.Upstream)
+	up := d.Catalog.Upstream(v.Tenant, m.Upstream)
 	if up == nil {
 		return Next{}, fault.New(fault.NotFound, "there is no such service here", nil)
+	}
+	l, err := d.Vault.Connections(ctx, v.Tenant, v.User, up.Name)
+	if err != nil {
+		return Next{}, err
+	}
+	use, err := meant(l, s, m)
+	if err != nil {
+		return Next{}, err
 	}
 	if up, err = d.found(ctx, up); err != nil {
 		return Next{}, err
 	}
-	if why == catalog.WhyGrant { // connected already: a yes to this agent is all that was missing
-		return Next{Done: true}, d.answer(ctx, v, s.Request, up, scopes)
+	scopes := oauth.UnionScopes(up.Scopes, m.Scopes)
+	// Connected already: a yes to this agent is all that is missing. Of the account that an answer found wanting, that is no cure.
+	if wanting := m.Why != catalog.WhyGrant && m.Connection == string(use.ID); s.Request != "" && use.ID != "" && !wanting && Suits(use, scopes) {
+		return Next{Done: true, Connection: use.ID}, d.answer(ctx, v, s.Request, up, Grant{Scopes: scopes, Connection: use.ID})
 	}
 	f, verifier, err := d.flow(ctx, v, s)
 	if err != nil {
 		return Next{}, err
 	}
-	f.Upstream, f.Scopes = up.Name, scopes
+	// What the account has already is asked for again with it, so that a wider consent takes nothing away.
+	f.Upstream, f.Scopes, f.Connection = up.Name, oauth.UnionScopes(use.Scopes, scopes), use.ID
 	for _, m := range up.Methods {
 		switch m.Kind {
 		case catalog.AuthorizationCode:
@@ -104,6 +116,15 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 	}
 	f.Method, f.Issuer = m.Kind, o.Issuer
 	r := o.Request(m.Client, d.callback(f.Tenant, up.Name), f.State, oauth.CodeChallenge(verifier), f.Scopes)
+	if f.Connection == "" && len(o.Another) > 0 {
+		all := maps.Clone(o.Another)
+		for k, v := range r.Extra {
+			if _, ok := all[k]; !ok {
+				all[k] = v
+			}
+		}
+		r.Extra = all
+	}
 	if o.Pushed == "" {
 		u, err := r.URL()
 		if err != nil {
@@ -123,34 +144,20 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 	return Next{URL: u}, err
 }
 
-// wanted reads from the request what is asked for. What the connection has already is asked for again with it, so that a
-// wider consent takes nothing away.
-func (d *Desk) wanted(ctx context.Context, v Visitor, s *Start) (catalog.Why, []string, error) {
-	why, scopes := catalog.WhyNotConnected, s.Scopes
-	if s.Request != "" {
-		r, err := d.stands(ctx, v, s.Request)
-		if err != nil {
-			return "", nil, err
-		}
-		i := slices.IndexFunc(r.Missing, func(m catalog.Missing) bool { return s.Upstream == "" || m.Upstream == s.Upstream })
-		if i < 0 {
-			return "", nil, fault.New(fault.NotFound, "this request doesn't ask for that service, or it is connected already", nil)
-		}
-		s.Upstream, why, scopes = r.Missing[i].Upstream, r.Missing[i].Why, r.Missing[i].Scopes
+// wanted reads from the request what is asked for; without one, the visitor's own choice stands for it.
+func (d *Desk) wanted(ctx context.Context, v Visitor, s Start) (catalog.Missing, error) {
+	if s.Request == "" {
+		return catalog.Missing{Upstream: s.Upstream, Scopes: s.Scopes, Why: catalog.WhyNotConnected}, nil
 	}
-	up := d.Catalog.Upstream(v.Tenant, s.Upstream)
-	if up == nil {
-		return "", nil, fault.New(fault.NotFound, "there is no such service here", nil)
-	}
-	scopes = oauth.UnionScopes(up.Scopes, scopes)
-	l, err := d.Vault.Connections(ctx, v.Tenant, v.User, s.Upstream)
+	r, err := d.stands(ctx, v, s.Request)
 	if err != nil {
-		return "", nil, err
+		return catalog.Missing{}, err
 	}
-	if len(l) > 0 && why != catalog.WhyGrant {
-		scopes = oauth.UnionScopes(l[0].Scopes, scopes)
+	i := slices.IndexFunc(r.Missing, func(m catalog.Missing) bool { return s.Upstream == "" || m.Upstream == s.Upstream })
+	if i < 0 {
+		return catalog.Missing{}, fault.New(fault.NotFound, "this request doesn't ask for that service, or it is connected already", nil)
 	}
-	return why, scopes, nil
+	return r.Missing[i], nil
 }
 
 // flow makes the record of a browser that leaves, with a PKCE verifier that only its return opens.
@@ -177,8 +184,8 @@ func (d *Desk) callback(t identity.Tenant, up catalog.UpstreamName) string {
 	return d.URL(t, "/callback/"+string(up))
 }
 
-// answer gives the grant that a request asks for, and takes the upstream off its list.
-func (d *Desk) answer(ctx context.Context, v Visitor, id RequestID, up *catalog.Upstream, scopes []string) error {
+// answer gives the grant that a request asks for, to use g's connection with g's scopes, and takes the upstream off its list.
+func (d *Desk) answer(ctx context.Context, v Visitor, id RequestID, up *catalog.Upstream, g Grant) error {
 	if id == "" {
 		return nil
 	}
@@ -189,7 +196,8 @@ func (d *Desk) answer(ctx context.Context, v Visitor, id RequestID, up *catalog.
 	if err := answerable(r); err != nil {
 		return err
 	}
-	if err := d.grant(ctx, v, r.Client, r.Server, up.Name, scopes); err != nil {
+	g.Client, g.Server, g.Upstream = r.Client, r.Server, up.Name
+	if err := d.grant(ctx, v, g); err != nil {
 		return err
 	}
 	r.Missing = slices.DeleteFunc(slices.Clone(r.Missing), func(m catalog.Missing) bool { return m.Upstream == up.Name })
@@ -199,5 +207,5 @@ func (d *Desk) answer(ctx context.Context, v Visitor, id RequestID, up *catalog.
 	if err := d.Store.SetState(ctx, r); err != nil {
 		return err
 	}
-	return d.event(ctx, v, "connect.answered", audit.Record{Client: r.Client, Server: string(r.Server), Upstream: string(up.Name), Result: audit.ResultOK})
+	return d.event(ctx, v, "connect.answered", audit.Record{Client: r.Client, Server: string(r.Server), Upstream: string(up.Name), Connection: string(g.Connection), Result: audit.ResultOK})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,24 +146,19 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 
 // keepHome stores the home credential; one a user, the newest.
 func (d *Desk) keepHome(ctx context.Context, u identity.User, up catalog.UpstreamName, t oauth.Token) error {
-	c, err := d.prior(ctx, u.Tenant, u.ID, up)
+	l, err := d.Vault.Connections(ctx, u.Tenant, u.ID, up)
 	if err != nil {
 		return err
+	}
+	var c vault.Connection
+	if len(l) > 0 {
+		c = l[0]
 	}
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Method, c.Account, c.Label = u.Tenant, u.ID, up, catalog.AuthorizationCode, u.Subject, u.Name
 	c.Status, c.Reason, c.Created, c.Renewed, c.Expires, c.Refreshes = vault.Active, "", now, now, t.Expires, true
 	_, err = d.Vault.Connect(ctx, c, vault.Secrets{Access: t.Access, Refresh: t.Refresh, Identity: t.IDToken})
 	return err
-}
-
-// prior is the connection that a new one replaces: the same row, one generation on. Zero if there is none.
-func (d *Desk) prior(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) (vault.Connection, error) {
-	l, err := d.Vault.Connections(ctx, t, u, up)
-	if err != nil || len(l) == 0 {
-		return vault.Connection{}, err
-	}
-	return l[0], nil
 }
 
 func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (Result, error) {
@@ -228,8 +224,9 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: key})
 }
 
-// finish tests a credential by asking whose it is, stores it, and answers the request. Another account than before is
-// held back until its user has said which one he means.
+// finish tests a credential by asking whose it is, stores it, and answers the request. An account that is connected already gets
+// the credential as its next generation, any other one becomes a connection of its own. Where the person meant another account than
+// he came back as, it is held back until he has said which one he means.
 func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
 	account, label := c.Account, c.Label
 	if !up.Provider.Account.InToken || c.Method == catalog.APIKey {
@@ -238,17 +235,39 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 			return Result{}, err
 		}
 	}
-	prior, err := d.prior(ctx, f.Tenant, f.User, up.Name)
-	if err != nil {
-		return Result{}, err
-	}
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Account, c.Label = f.Tenant, f.User, up.Name, account, label
-	c.ID, c.Generation, c.Created, c.Renewed, c.Status = prior.ID, prior.Generation, now, now, vault.Active
-	if prior.ID != "" && prior.Account != "" && prior.Account != account {
-		return d.hold(ctx, f, prior, c, s)
+	c.Created, c.Renewed, c.Status = now, now, vault.Active
+	if f.Connection != "" {
+		was, err := d.Vault.Connection(ctx, f.Tenant, f.Connection)
+		if err != nil {
+			return Result{}, err
+		}
+		if was.Account != "" && was.Account != account && was.Status != vault.Revoked && was.Status != vault.Revoking {
+			return d.hold(ctx, f, was, c, s)
+		}
 	}
 	return d.store(ctx, v, f, up, c, s)
+}
+
+// place says which row a credential of this account takes: that of the same account, else of one that nobody knew the account of, or
+// a new one. The first one at an upstream is the one that new grants take.
+func (d *Desk) place(ctx context.Context, c vault.Connection) (vault.Connection, error) {
+	l, err := d.Vault.Connections(ctx, c.Tenant, c.User, c.Upstream)
+	if err != nil {
+		return c, err
+	}
+	i := slices.IndexFunc(l, func(o vault.Connection) bool { return o.Account == c.Account })
+	if i < 0 {
+		i = slices.IndexFunc(l, func(o vault.Connection) bool { return o.Account == "" })
+	}
+	switch {
+	case i >= 0:
+		c.ID, c.Generation, c.Preferred = l[i].ID, l[i].Generation, l[i].Preferred
+	case len(l) == 0:
+		c.Preferred = c.Created
+	}
+	return c, nil
 }
 
 func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
@@ -257,8 +276,11 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 			return Result{}, err
 		}
 	}
-	c, err := d.Vault.Connect(ctx, c, s)
+	c, err := d.place(ctx, c)
 	if err != nil {
+		return Result{}, err
+	}
+	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
 		return Result{}, err
 	}
 	if err := d.Epochs.End(ctx, f.Tenant, identity.EpochAccess, string(f.User)); err != nil {
@@ -267,7 +289,7 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 	if err := d.event(ctx, v, "connected", audit.Record{Upstream: string(up.Name), Connection: string(c.ID), Obtained: string(c.Method), Result: audit.ResultOK}); err != nil {
 		return Result{}, err
 	}
-	if err := d.answer(ctx, v, f.Request, up, f.Scopes); err != nil {
+	if err := d.answer(ctx, v, f.Request, up, Grant{Scopes: f.Scopes, Connection: c.ID}); err != nil {
 		return Result{}, err
 	}
 	c.Sealed = vault.Sealed{}

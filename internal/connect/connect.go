@@ -48,17 +48,18 @@ type Request struct {
 // again. It only words a page: anybody may put it there.
 const GoesOn = "?then=on"
 
-// Grant is a user's yes for one client at one server to use his connection to one upstream.
+// Grant is a user's yes for one client at one server to use one of his connections to one upstream.
 type Grant struct {
-	Tenant   identity.Tenant
-	User     identity.UserID
-	Client   identity.ClientID
-	Server   catalog.ServerName
-	Upstream catalog.UpstreamName
-	Scopes   []string
-	Created  time.Time
-	Expires  time.Time
-	LastUsed time.Time
+	Tenant     identity.Tenant
+	User       identity.UserID
+	Client     identity.ClientID
+	Server     catalog.ServerName
+	Upstream   catalog.UpstreamName
+	Connection vault.ConnectionID // "" in rows from before there could be several: the account that new grants take
+	Scopes     []string
+	Created    time.Time
+	Expires    time.Time
+	LastUsed   time.Time
 }
 
 // FlowKind is why a browser was sent away.
@@ -81,6 +82,10 @@ type Flow struct {
 	Method   catalog.MethodKind // FlowConnect
 	Request  RequestID          // "" where the person began in the portal
 	Scopes   []string
+
+	// Connection is the account that is meant, of those that are connected already. "": a new one.
+	Connection vault.ConnectionID
+
 	Issuer   string // expected `iss`, "" where the vendor sends none
 	Nonce    string
 	Verifier []byte // sealed: the PKCE verifier; of FlowSwap the credential that waits
@@ -104,14 +109,19 @@ type Start struct {
 	Scopes   []string             // beyond the upstream's own; only without a request
 	Return   string               // local path
 	Login    string               // login_hint for sign-in, optional
+
+	// Which account is meant: one that is connected already, or Another. Neither is the one that new grants take, if there is one.
+	Connection vault.ConnectionID
+	Another    bool
 }
 
 // Next is where the browser goes: to URL, or stays with us and pastes a key (Form), or nowhere (Done: the person was
-// connected already, and his yes was all that was missing).
+// connected already, as Connection, and his yes was all that was missing).
 type Next struct {
-	URL  string
-	Form *KeyForm
-	Done bool
+	URL        string
+	Form       *KeyForm
+	Done       bool
+	Connection vault.ConnectionID
 }
 
 // KeyForm is what the page that takes a key needs.
@@ -135,7 +145,7 @@ type Result struct {
 	User       identity.User    // sign-in: who he is
 	Session    SignedIn         // sign-in
 	Connection vault.Connection // connect: without its sealed part
-	Changed    string           // FlowSwap: the label of the other account, which is still the connected one
+	Changed    string           // FlowSwap: the label of the account that was meant, which is still connected
 	Swap       string           // FlowSwap: the `state` to post back with choice=new or choice=old
 	Request    RequestID
 	Return     string
@@ -192,6 +202,9 @@ type FlowStore interface {
 type GrantStore interface {
 	PutGrant(ctx context.Context, g Grant) error // one a (user, client, server, upstream): replaces
 	Grants(ctx context.Context, t identity.Tenant, u identity.UserID) ([]Grant, error)
-	// DeleteGrants removes those that match every field that is set in g; Tenant and User must be.
+	// DeleteGrants removes those that match every field that is set in g; Tenant and User must be. A grant that names no
+	// connection matches every one.
 	DeleteGrants(ctx context.Context, g Grant) (int, error)
+	// Prefer makes a living connection of the user's the one that new grants at its upstream take; fault.NotFound if it is none.
+	Prefer(ctx context.Context, c vault.Connection, at time.Time) error
 }

@@ -31,7 +31,7 @@ func (d *Desk) end(ctx context.Context, v Visitor, c vault.Connection, why strin
 	if err != nil {
 		return "", err
 	}
-	if _, err := d.Store.DeleteGrants(ctx, Grant{Tenant: v.Tenant, User: c.User, Upstream: c.Upstream}); err != nil {
+	if _, err := d.Store.DeleteGrants(ctx, Grant{Tenant: v.Tenant, User: c.User, Upstream: c.Upstream, Connection: c.ID}); err != nil {
 		return "", err
 	}
 	if err := d.Epochs.End(ctx, v.Tenant, identity.EpochAccess, string(c.User)); err != nil {

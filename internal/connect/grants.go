@@ -2,6 +2,7 @@ package connect
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,27 +69,27 @@ func (d *Desk) Forget(t identity.Tenant, u identity.UserID) {
 	delete(d.grants.old, userKey{t, u})
 }
 
-// granted reports whether the person said yes to this client at this server for these scopes, and the yes still holds. A
-// service has nobody to ask: it stands under policy alone, and no method that acts for a person serves it.
-func (d *Desk) granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (bool, error) {
+// Granted is what the person said to this client at this server: which of his connections it uses, and whether the yes still
+// holds, for these scopes. A service has nobody to ask: it stands under policy alone, and no method that acts for a person serves it.
+func (d *Desk) Granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (Yes, error) {
 	if c.User == "" {
-		return true, nil
+		return Yes{Given: true}, nil
 	}
 	k, now := userKey{c.Tenant, c.User}, d.Now()
 	grants, stamp, ok := d.grants.get(k, now)
 	if !ok {
 		var err error
 		if grants, err = d.Store.Grants(ctx, c.Tenant, c.User); err != nil {
-			return false, err
+			return Yes{}, err
 		}
 		d.grants.put(k, grants, stamp, now.Add(grantCacheLife))
 	}
-	for _, g := range grants {
-		if g.Client == c.Client && g.Server == s.Name && g.Upstream == up.Name && now.Before(g.Expires) && oauth.HasScopes(g.Scopes, scopes...) {
-			return true, nil
+	for _, g := range grants { // one for each client at each server
+		if g.Client == c.Client && g.Server == s.Name && g.Upstream == up.Name {
+			return Yes{Given: now.Before(g.Expires) && oauth.HasScopes(g.Scopes, scopes...), Connection: g.Connection}, nil
 		}
 	}
-	return false, nil
+	return Yes{}, nil
 }
 
 // asksPeople reports whether any of the upstream's methods uses what a person connected.
@@ -119,8 +120,12 @@ func (d *Desk) RevokeGrant(ctx context.Context, v Visitor, g Grant) error {
 }
 
 // Consent writes the grants that come with the consent to a new agent: for what is connected already, no vendor page is
-// needed again.
+// needed again. They take the account that the agent had, if it is one that comes back, else the one that new grants take.
 func (d *Desk) Consent(ctx context.Context, v Visitor, client identity.ClientID, s *catalog.Server) error {
+	before, err := d.Store.Grants(ctx, v.Tenant, v.User)
+	if err != nil {
+		return err
+	}
 	for _, n := range s.Needs {
 		up := d.Catalog.Upstream(v.Tenant, n.Upstream)
 		if up == nil || !asksPeople(up) {
@@ -130,24 +135,43 @@ func (d *Desk) Consent(ctx context.Context, v Visitor, client identity.ClientID,
 		if err != nil {
 			return err
 		}
-		if len(l) > 0 {
-			if err := d.grant(ctx, v, client, s.Name, n.Upstream, n.Wants(up)); err != nil {
-				return err
-			}
+		if len(l) == 0 {
+			continue
+		}
+		g := Grant{Client: client, Server: s.Name, Upstream: n.Upstream, Scopes: n.Wants(up), Connection: l[0].ID}
+		if i := slices.IndexFunc(before, g.sameAgent); i >= 0 && has(l, before[i].Connection) {
+			g.Connection = before[i].Connection
+		}
+		if err := d.grant(ctx, v, g); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (d *Desk) grant(ctx context.Context, v Visitor, client identity.ClientID, s catalog.ServerName, up catalog.UpstreamName, scopes []string) error {
+// sameAgent reports whether two grants of one person are for the same client, server and upstream: there is one such at a time.
+func (g Grant) sameAgent(o Grant) bool {
+	return g.Client == o.Client && g.Server == o.Server && g.Upstream == o.Upstream
+}
+
+func has(l []vault.Connection, id vault.ConnectionID) bool {
+	return slices.ContainsFunc(l, func(c vault.Connection) bool { return c.ID == id })
+}
+
+func (d *Desk) grant(ctx context.Context, v Visitor, g Grant) error {
 	now := d.Now()
-	if err := d.Store.PutGrant(ctx, Grant{Tenant: v.Tenant, User: v.User, Client: client, Server: s, Upstream: up, Scopes: scopes, Created: now, Expires: now.Add(grantLife)}); err != nil {
+	g.Tenant, g.User, g.Created, g.Expires = v.Tenant, v.User, now, now.Add(grantLife)
+	return d.putGrant(ctx, v, g, "grant.given")
+}
+
+func (d *Desk) putGrant(ctx context.Context, v Visitor, g Grant, action string) error {
+	if err := d.Store.PutGrant(ctx, g); err != nil {
 		return err
 	}
 	if err := d.Epochs.End(ctx, v.Tenant, identity.EpochAccess, string(v.User)); err != nil {
 		return err
 	}
-	return d.event(ctx, v, "grant.given", audit.Record{Client: client, Server: string(s), Upstream: string(up), Result: audit.ResultOK})
+	return d.event(ctx, v, action, audit.Record{Client: g.Client, Server: string(g.Server), Upstream: string(g.Upstream), Connection: string(g.Connection), Result: audit.ResultOK})
 }
 
 // Door lists the upstreams of a server that its visitor could connect now, so that no call of his is interrupted later.
@@ -167,7 +191,7 @@ func (d *Desk) Door(ctx context.Context, v Visitor, s *catalog.Server) ([]catalo
 		if err != nil {
 			return nil, err
 		}
-		if method, err := d.Ready.Ready(ctx, caller, up, n.Wants(up)); err == nil && !method.Asks() {
+		if method, err := d.Ready.Ready(ctx, caller, up, n.Wants(up), ""); err == nil && !method.Asks() {
 			continue // he is known there without connecting anything
 		}
 		if len(l) == 0 || l[0].Status != vault.Active || !oauth.HasScopes(l[0].Scopes, n.Wants(up)...) {

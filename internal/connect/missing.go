@@ -7,12 +7,13 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // Readiness says by which method a credential could be obtained, releasing none (exchange.Exchange). Errors: *catalog.Needed,
-// or a fault.
+// or a fault. Of what the person connected, the named connection counts alone; "" is the account that new grants take.
 type Readiness interface {
-	Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (catalog.MethodKind, error)
+	Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (catalog.MethodKind, error)
 }
 
 // Missing is everything that a person must do before a caller can use these upstreams through the server: connections,
@@ -25,7 +26,11 @@ func (d *Desk) Missing(ctx context.Context, c *identity.Caller, s *catalog.Serve
 			return nil, fault.New(fault.Unavailable, "upstream "+string(n.Upstream)+" is not configured any more; ask an operator", nil)
 		}
 		scopes := n.Wants(up)
-		method, err := d.Ready.Ready(ctx, c, up, scopes)
+		yes, err := d.Granted(ctx, c, s, up, scopes)
+		if err != nil {
+			return nil, err
+		}
+		method, err := d.Ready.Ready(ctx, c, up, scopes, yes.Connection)
 		if needed, ok := errors.AsType[*catalog.Needed](err); ok {
 			all = append(all, needed.Missing...)
 			continue
@@ -33,25 +38,20 @@ func (d *Desk) Missing(ctx context.Context, c *identity.Caller, s *catalog.Serve
 		if err != nil {
 			return nil, err
 		}
-		if !method.Asks() {
-			continue // nobody connected anything: the operator's configuration and policy are the yes
+		if method.Asks() && !yes.Given { // else nobody connected anything: the operator's configuration and policy are the yes
+			all = append(all, yes.Missing(up, scopes))
 		}
-		ungranted, err := d.Ungranted(ctx, c, s, up, scopes)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, ungranted...)
 	}
 	return all, nil
 }
 
-// Ungranted is what a person must still allow where a credential turned out to be of something that he connected: nil once this
-// caller may use it through the server. It is asked of the credential at hand, since between Missing and then the first method that
-// can serve may have become another one.
-func (d *Desk) Ungranted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) ([]catalog.Missing, error) {
-	granted, err := d.granted(ctx, c, s, up, scopes)
-	if err != nil || granted {
-		return nil, err
-	}
-	return []catalog.Missing{{Upstream: up.Name, Scopes: scopes, Why: catalog.WhyGrant}}, nil
+// Yes is what a person said to one client at one server about one upstream.
+type Yes struct {
+	Given      bool               // for the scopes that were asked about, and still
+	Connection vault.ConnectionID // which of his accounts he meant; "" where he said nothing yet
+}
+
+// Missing is the question for it, where it was not given.
+func (y Yes) Missing(up *catalog.Upstream, scopes []string) catalog.Missing {
+	return catalog.Missing{Upstream: up.Name, Scopes: scopes, Why: catalog.WhyGrant, Connection: string(y.Connection)}
 }

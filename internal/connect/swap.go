@@ -53,13 +53,16 @@ func (d *Desk) completeSwap(ctx context.Context, v Visitor, f Flow, useNew bool)
 		return Result{}, err
 	}
 	s := vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh)}
-	prior, err := d.prior(ctx, f.Tenant, f.User, f.Upstream)
+	if useNew { // the other one stays beside it
+		return d.store(ctx, v, f, up, h.Connection, s)
+	}
+	l, err := d.Vault.Connections(ctx, f.Tenant, f.User, f.Upstream)
 	if err != nil {
 		return Result{}, err
 	}
-	if useNew {
-		h.Connection.ID, h.Connection.Generation = prior.ID, prior.Generation
-		return d.store(ctx, v, f, up, h.Connection, s)
+	prior, err := one(l, f.Connection)
+	if err != nil {
+		return Result{}, err
 	}
 	if _, err := d.Endings.End(ctx, up, h.Connection, s); err != nil {
 		return Result{}, err
@@ -73,8 +76,8 @@ func (d *Desk) completeSwap(ctx context.Context, v Visitor, f Flow, useNew bool)
 
 // answerKept gives the grant for the account that stays, where it has what was asked for.
 func (d *Desk) answerKept(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, prior vault.Connection) error {
-	if prior.Status != vault.Active || prior.Method != catalog.APIKey && !oauth.HasScopes(prior.Scopes, f.Scopes...) {
+	if !Suits(prior, f.Scopes) {
 		return nil
 	}
-	return d.answer(ctx, v, f.Request, up, f.Scopes)
+	return d.answer(ctx, v, f.Request, up, Grant{Scopes: f.Scopes, Connection: prior.ID})
 }

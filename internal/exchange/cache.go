@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // cacheLife bounds how long a credential is used without looking at its row again, and how long its plaintext is kept.
@@ -22,6 +23,7 @@ type key struct {
 	upstream catalog.UpstreamName
 	up       *catalog.Upstream // a reload makes new ones
 	scopes   string
+	of       vault.ConnectionID
 	client   identity.ClientID // the agent: a delegation names it
 	proof    string            // of a token of the company's IdP: which one, since federation may have gone out from it
 }
@@ -31,8 +33,8 @@ type owner struct {
 	principal string
 }
 
-func keyOf(c *identity.Caller, up *catalog.Upstream, scopes []string) key {
-	k := key{owner: owner{c.Tenant, c.Principal()}, upstream: up.Name, up: up, client: c.Client}
+func keyOf(c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) key {
+	k := key{owner: owner{c.Tenant, c.Principal()}, upstream: up.Name, up: up, of: of, client: c.Client}
 	if !c.Local {
 		k.proof = c.Proof()
 	}

@@ -27,6 +27,9 @@ type Request struct {
 	Upstream *catalog.Upstream
 	Method   catalog.Method
 	Scopes   []string // all that this call needs
+
+	// Connection is the one that the person's grant names. "": the account that new grants take.
+	Connection vault.ConnectionID
 }
 
 // Credential opens one upstream for one caller. It is good until Expires, or until the caller's access epoch moves.
@@ -87,12 +90,12 @@ type Exchange struct {
 }
 
 // Ready implements connect.Readiness: by which method Obtain would serve the caller now. It releases nothing.
-func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (catalog.MethodKind, error) {
-	key := keyOf(c, up, scopes)
+func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (catalog.MethodKind, error) {
+	key := keyOf(c, up, scopes, of)
 	if kind := x.cache.ready(key, x.Now()); kind != "" {
 		return kind, nil
 	}
-	_, m, err := x.choose(ctx, c, up, scopes)
+	_, m, err := x.choose(ctx, Request{Caller: c, Upstream: up, Scopes: scopes, Connection: of})
 	if err != nil {
 		return "", err
 	}
@@ -100,14 +103,15 @@ func (x *Exchange) Ready(ctx context.Context, c *identity.Caller, up *catalog.Up
 	return m.Kind, nil
 }
 
-// Obtain returns the credential of the first method that can serve the caller. Warm, it is a look into memory.
-func (x *Exchange) Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (*Credential, error) {
-	key := keyOf(c, up, scopes)
+// Obtain returns the credential of the first method that can serve the caller; of what he connected, that of one connection
+// alone. Warm, it is a look into memory.
+func (x *Exchange) Obtain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (*Credential, error) {
+	key := keyOf(c, up, scopes, of)
 	if cred := x.cache.get(key, x.Now()); cred != nil {
 		return cred, nil
 	}
 	stamp := x.cache.stamp(key)
-	r, m, err := x.choose(ctx, c, up, scopes)
+	r, m, err := x.choose(ctx, Request{Caller: c, Upstream: up, Scopes: scopes, Connection: of})
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +128,15 @@ func (x *Exchange) Obtain(ctx context.Context, c *identity.Caller, up *catalog.U
 }
 
 // choose asks the upstream's methods in order. What a person can mend is kept, in case no later method can serve.
-func (x *Exchange) choose(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) (Request, catalog.Method, error) {
+func (x *Exchange) choose(ctx context.Context, r Request) (Request, catalog.Method, error) {
 	var first error
+	up := r.Upstream
 	for _, m := range up.Methods {
 		method, ok := x.Methods[m.Kind]
 		if !ok {
 			return Request{}, m, fault.New(fault.Internal, "", fmt.Errorf("upstream %s: no method %q", up.Name, m.Kind))
 		}
-		r := Request{Caller: c, Upstream: up, Method: m, Scopes: scopes}
+		r.Method = m
 		err := method.Ready(ctx, r)
 		if err == nil {
 			return r, m, nil
@@ -150,7 +155,7 @@ func (x *Exchange) choose(ctx context.Context, c *identity.Caller, up *catalog.U
 }
 
 // Explain says of every configured method whether it would be used, and why not.
-func (x *Exchange) Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string) []Verdict {
+func (x *Exchange) Explain(ctx context.Context, c *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) []Verdict {
 	var l []Verdict
 	used := false
 	for _, m := range up.Methods {
@@ -160,7 +165,7 @@ func (x *Exchange) Explain(ctx context.Context, c *identity.Caller, up *catalog.
 			l = append(l, Verdict{Method: m.Kind, Why: "not built in"})
 			continue
 		}
-		err := method.Ready(ctx, Request{Caller: c, Upstream: up, Method: m, Scopes: scopes})
+		err := method.Ready(ctx, Request{Caller: c, Upstream: up, Method: m, Scopes: scopes, Connection: of})
 		switch needed, isNeeded := errors.AsType[*catalog.Needed](err); {
 		case err == nil && !used:
 			v.Used, v.Why, used = true, "can serve this caller, and is the first that can", true

@@ -107,7 +107,7 @@ func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*
 		means, scopes := meaning(r.Upstream.Provider, resp, c.Scopes)
 		switch {
 		case means == catalog.MeansScope && s.Kind == catalog.AuthorizationCode:
-			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope}}}
+			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope, Connection: string(c.ID)}}}
 		case means == catalog.MeansDead && !c.Refreshes && resp.Request != nil:
 			ctx := resp.Request.Context()
 			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, s.Kind, token) {
@@ -119,7 +119,7 @@ func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*
 				return nil // somebody connected anew meanwhile, or it is noticed again
 			}
 			s.Log.Info("a connection needs its user", "connection", c.ID, "upstream", c.Upstream, "reason", c.Reason)
-			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason}}}
+			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason, Connection: string(c.ID)}}}
 		}
 		return nil
 	}
@@ -132,7 +132,7 @@ func (s *Stored) broken(ctx context.Context, c vault.Connection) error {
 	if err := s.Vault.Update(ctx, c); err != nil && fault.KindOf(err) != fault.Conflict {
 		return err
 	}
-	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason}}}
+	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason, Connection: string(c.ID)}}}
 }
 
 // find returns the caller's connection by this method, or what he must do to have one.
@@ -145,14 +145,11 @@ func (s *Stored) find(ctx context.Context, r Request) (vault.Connection, error) 
 		return vault.Connection{}, err
 	}
 	needed := catalog.Missing{Upstream: r.Upstream.Name, Scopes: r.Scopes, Why: catalog.WhyNotConnected}
-	for _, c := range all {
-		if c.Method != s.Kind {
-			continue
-		}
+	if c, ok := meant(all, r.Connection); ok && c.Method == s.Kind {
+		needed.Connection = string(c.ID)
 		switch {
 		case c.Status == vault.NeedsReconnect:
 			needed.Why, needed.Reason = catalog.WhyReconnect, c.Reason
-		case c.Status == vault.Revoking || c.Status == vault.Revoked:
 		case s.Kind != catalog.APIKey && !oauth.HasScopes(c.Scopes, r.Scopes...):
 			needed.Why = catalog.WhyScope
 		default:
@@ -160,4 +157,15 @@ func (s *Stored) find(ctx context.Context, r Request) (vault.Connection, error) 
 		}
 	}
 	return vault.Connection{}, &catalog.Needed{Missing: []catalog.Missing{needed}}
+}
+
+// meant is the connection that a grant names, or where none does, the account that new grants take. One that has ended is not
+// made up for by another account: whose that is, its person says.
+func meant(all []vault.Connection, id vault.ConnectionID) (vault.Connection, bool) {
+	for _, c := range all {
+		if id == "" || c.ID == id {
+			return c, true
+		}
+	}
+	return vault.Connection{}, false
 }

@@ -3,6 +3,7 @@ package portal
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -39,6 +41,25 @@ type row struct {
 	Scopes                            []scope
 	Connected                         bool
 	Account, Return                   string
+	Connection                        vault.ConnectionID // that Account is of
+	Accounts                          []account          // of which one is to be chosen; none where there is no choice
+}
+
+// account is one of several that a person has connected at an upstream.
+type account struct {
+	ID     vault.ConnectionID
+	Label  string
+	Suits  bool // as it is
+	Chosen bool
+}
+
+// accounts are those of a person at an upstream, to choose from.
+func accounts(l []vault.Connection, scopes []string, chosen vault.ConnectionID) []account {
+	var all []account
+	for i, c := range l {
+		all = append(all, account{c.ID, cmpOr(c.Label, "account "+strconv.Itoa(i+1)), connect.Suits(c, scopes), c.ID == chosen})
+	}
+	return all
 }
 
 // vendorHost is where the browser goes next; "" where it stays with us.
@@ -100,10 +121,15 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 			return err
 		}
 		var had []string
+		now := vault.Connection{}
 		if len(l) > 0 {
-			had = append([]string{}, l[0].Scopes...)
+			now = current(l, vault.ConnectionID(m.Connection))
+			had = append([]string{}, now.Scopes...)
 		}
-		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, asked(up, m.Scopes), had), Host: vendorHost(up), Return: back}
+		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, asked(up, m.Scopes), had), Host: vendorHost(up), Return: back, Account: now.Label, Connection: now.ID}
+		if len(l) > 1 {
+			k.Accounts = accounts(l, oauth.UnionScopes(up.Scopes, m.Scopes), now.ID)
+		}
 		if m.Reason != "" {
 			k.Note += " " + m.Reason + "."
 		}
@@ -119,6 +145,14 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 	}
 	s.render(w, v, "connect", web.Name(cmpOr(view.Agent.Name, "An agent"))+" asks to use your "+strings.Join(titles, " and ")+" through "+string(q.Server), view)
 	return nil
+}
+
+// current is the connection of that id, else the one that new grants take.
+func current(l []vault.Connection, id vault.ConnectionID) vault.Connection {
+	if i := slices.IndexFunc(l, func(c vault.Connection) bool { return c.ID == id }); i >= 0 {
+		return l[i]
+	}
+	return l[0]
 }
 
 // doorView is the page that offers, in the visit of a sign-in, what the server will need.
@@ -203,11 +237,15 @@ func (s *Site) done(w http.ResponseWriter, r *http.Request, v visit) error {
 	if err != nil {
 		return err
 	}
+	var now vault.Connection
+	if len(l) > 0 {
+		now = current(l, vault.ConnectionID(q.Get("as")))
+	}
 	view := doneView{Return: s.local(q.Get("return"), ""), Pages: s.Prefix + "/portal/", Other: s.Prefix + "/portal/connect/" + string(up.Name), Title: up.Title}
 	title := up.Title + " is connected"
-	if len(l) > 0 && l[0].Label != "" {
-		view.Account = l[0].Label
-		title += " as " + web.Name(l[0].Label)
+	if now.Label != "" {
+		view.Account = now.Label
+		title += " as " + web.Name(now.Label)
 	}
 	if id := connect.RequestID(q.Get("request")); id != "" {
 		view.Asked = true

@@ -21,6 +21,14 @@ type holding struct {
 	Created, LastUsed, Expires                                         time.Time
 	Scopes                                                             []scope
 	Grants                                                             []grant
+	several
+}
+
+// several is what a page shows where a person has more than one account at an upstream.
+type several struct {
+	ID                      vault.ConnectionID
+	Another, Prefer, Choose string // where the forms go; Prefer is "" of the account that new grants take
+	Accounts                []account
 }
 
 type grant struct {
@@ -67,14 +75,25 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 		return err
 	}
 	var view holdingsView
+	of := map[catalog.UpstreamName][]vault.Connection{}
+	for _, c := range l {
+		of[c.Upstream] = append(of[c.Upstream], c)
+	}
 	for _, c := range l {
 		up := s.Catalog.Upstream(s.Tenant, c.Upstream)
 		if up == nil {
 			continue
 		}
 		h := s.holding(up, c)
+		first := of[c.Upstream][0].ID == c.ID
+		if len(of[c.Upstream]) > 1 {
+			h.Accounts, h.Choose = accounts(of[c.Upstream], nil, c.ID), s.Prefix+"/portal/grant/account"
+			if !first {
+				h.Prefer = s.Prefix + "/portal/prefer/" + string(c.ID)
+			}
+		}
 		for _, g := range grants {
-			if g.Upstream == c.Upstream {
+			if g.Upstream == c.Upstream && (g.Connection == c.ID || g.Connection == "" && first) {
 				a := s.Agents(r.Context(), s.Tenant, g.Client)
 				a.Name = cmpOr(a.Name, string(g.Client))
 				h.Grants = append(h.Grants, grant{a, string(g.Client), string(g.Server), string(g.Upstream), s.Prefix + "/portal/grant/end", g.Expires, g.LastUsed})
@@ -102,7 +121,7 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 
 func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
 	h := holding{Title: up.Title, Account: cmpOr(c.Label, "unknown"), Health: health[c.Status], Action: s.Prefix + "/portal/end/" + string(c.ID), Ending: ending(up, c.Method), Badge: health[c.Status], Tone: "ok",
-		Refreshes: c.Refreshes, Created: c.Created, LastUsed: c.LastUsed, Expires: c.Expires, Scopes: inWords(up, c.Scopes, nil)}
+		several: several{ID: c.ID, Another: s.Prefix + "/portal/connect/" + string(up.Name)}, Refreshes: c.Refreshes, Created: c.Created, LastUsed: c.LastUsed, Expires: c.Expires, Scopes: inWords(up, c.Scopes, nil)}
 	switch {
 	case c.Status == vault.NeedsReconnect:
 		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", h.Health+c.Reason
@@ -167,13 +186,45 @@ func (s *Site) end(w http.ResponseWriter, r *http.Request, v visit) error {
 	return nil
 }
 
-func (s *Site) endGrant(w http.ResponseWriter, r *http.Request, v visit) error {
+// prefer makes an account the one that new grants take.
+func (s *Site) prefer(w http.ResponseWriter, r *http.Request, v visit) error {
+	if err := s.Grants.Prefer(r.Context(), v.Visitor, vault.ConnectionID(r.PathValue("id"))); err != nil {
+		return err
+	}
+	http.Redirect(w, r, s.Prefix+"/portal/", http.StatusSeeOther)
+	return nil
+}
+
+// useAccount makes an agent use another account.
+func (s *Site) useAccount(w http.ResponseWriter, r *http.Request, v visit) error {
+	g, err := grantOf(r)
+	if err != nil {
+		return err
+	}
+	g.Connection = vault.ConnectionID(r.PostForm.Get("connection"))
+	if err := s.Grants.UseAccount(r.Context(), v.Visitor, g); err != nil {
+		return err
+	}
+	http.Redirect(w, r, s.Prefix+"/portal/", http.StatusSeeOther)
+	return nil
+}
+
+// grantOf reads which grant a form is about.
+func grantOf(r *http.Request) (connect.Grant, error) {
 	if err := r.ParseForm(); err != nil {
-		return fault.New(fault.Invalid, "the form could not be read; go back and try again", nil)
+		return connect.Grant{}, fault.New(fault.Invalid, "the form could not be read; go back and try again", nil)
 	}
 	g := connect.Grant{Client: identity.ClientID(r.PostForm.Get("client")), Server: catalog.ServerName(r.PostForm.Get("server")), Upstream: catalog.UpstreamName(r.PostForm.Get("upstream"))}
 	if g.Client == "" || g.Server == "" {
-		return fault.New(fault.Invalid, "the form names nothing; go back and try again", nil)
+		return g, fault.New(fault.Invalid, "the form names nothing; go back and try again", nil)
+	}
+	return g, nil
+}
+
+func (s *Site) endGrant(w http.ResponseWriter, r *http.Request, v visit) error {
+	g, err := grantOf(r)
+	if err != nil {
+		return err
 	}
 	if err := s.Grants.RevokeGrant(r.Context(), v.Visitor, g); err != nil {
 		return err

@@ -56,8 +56,22 @@ type Requests interface {
 	Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error
 }
 
-// Grants are the visitor's (visits.Desk).
+// Grants are the visitor's, and which of his accounts they are for (visits.Desk).
 type Grants interface {
+	Given
+	Accounts
+}
+
+// Accounts are for choosing among several connections to one upstream.
+type Accounts interface {
+	// Prefer makes one the account that new grants take.
+	Prefer(ctx context.Context, v connect.Visitor, id vault.ConnectionID) error
+	// UseAccount makes g's client at g's server use g.Connection from now on.
+	UseAccount(ctx context.Context, v connect.Visitor, g connect.Grant) error
+}
+
+// Given are the grants.
+type Given interface {
 	Grants(ctx context.Context, v connect.Visitor) ([]connect.Grant, error)
 	RevokeGrant(ctx context.Context, v connect.Visitor, g connect.Grant) error
 	// Consent gives grants to a client that the visitor has let in, for what is connected.
@@ -108,6 +122,8 @@ func (s *Site) Mount(mux *http.ServeMux) {
 	on("GET /portal/{$}", s.signedIn(s.connections))
 	on("POST /portal/end/{id}", s.signedIn(s.end))
 	on("POST /portal/grant/end", s.signedIn(s.endGrant))
+	on("POST /portal/grant/account", s.signedIn(s.useAccount))
+	on("POST /portal/prefer/{id}", s.signedIn(s.prefer))
 	on("GET /portal/activity", s.signedIn(s.activity))
 	on("GET /portal/activity.jsonl", s.signedIn(s.download))
 	s.Pages.Mount(mux)
@@ -251,7 +267,7 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 		http.Redirect(w, r, s.Prefix+"/portal/swap?"+q.Encode(), http.StatusSeeOther)
 		return nil
 	}
-	q := url.Values{"at": {string(res.Connection.Upstream)}, "request": {string(res.Request)}, "return": {res.Return}}
+	q := url.Values{"at": {string(res.Connection.Upstream)}, "as": {string(res.Connection.ID)}, "request": {string(res.Request)}, "return": {res.Return}}
 	http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	return nil
 }
@@ -267,7 +283,7 @@ func (s *Site) swap(w http.ResponseWriter, r *http.Request, v visit) error {
 	if err != nil || json.Unmarshal(plain, &k) != nil {
 		return fault.New(fault.Denied, "this page began in another browser; nothing was done; start again", nil)
 	}
-	s.render(w, v, "swap", "This is another account than before", map[string]string{"Old": k.Old, "New": k.New, "State": k.State, "Action": s.Prefix + "/portal/key"})
+	s.render(w, v, "swap", "This is another account than you meant", map[string]string{"Old": k.Old, "New": k.New, "State": k.State, "Action": s.Prefix + "/portal/key"})
 	return nil
 }
 
@@ -345,13 +361,14 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 		return fault.New(fault.NotFound, "there is no such service here", nil)
 	}
 	id := connect.RequestID(r.PathValue("id"))
-	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: s.local(r.PostForm.Get("return"), "")}
+	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: s.local(r.PostForm.Get("return"), ""),
+		Connection: vault.ConnectionID(r.PostForm.Get("connection")), Another: r.PostForm.Get("another") != ""}
 	next, err := s.Flows.Begin(r.Context(), v.Visitor, start)
 	switch {
 	case err != nil:
 		return err
 	case next.Done:
-		q := url.Values{"at": {string(up.Name)}, "request": {string(id)}, "return": {start.Return}}
+		q := url.Values{"at": {string(up.Name)}, "as": {string(next.Connection)}, "request": {string(id)}, "return": {start.Return}}
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	case next.Form != nil:
 		s.keyPage(w, v, up, next.Form, start.Return)

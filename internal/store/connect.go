@@ -91,9 +91,9 @@ func (db *DB) Requests(ctx context.Context, t identity.Tenant, u identity.UserID
 
 var flowTable = table[connect.Flow]{
 	name: "flows", none: "there is no such flow",
-	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, issuer, nonce, verifier, return_to, expires",
+	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, connection, issuer, nonce, verifier, return_to, expires",
 	fields: func(f *connect.Flow) []any {
-		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Issuer, &f.Nonce,
+		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Connection, &f.Issuer, &f.Nonce,
 			(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
 	},
 }
@@ -110,16 +110,16 @@ func (db *DB) TakeFlow(ctx context.Context, t identity.Tenant, state string) (co
 
 var grantTable = table[connect.Grant]{
 	name: "grants", none: "there is no such grant",
-	columns: "tenant, user_id, client, server, upstream, scopes, created, expires, last_used",
+	columns: "tenant, user_id, client, server, upstream, connection, scopes, created, expires, last_used",
 	fields: func(g *connect.Grant) []any {
-		return []any{&g.Tenant, &g.User, &g.Client, &g.Server, &g.Upstream, (*texts)(&g.Scopes), (*when)(&g.Created), (*when)(&g.Expires), (*when)(&g.LastUsed)}
+		return []any{&g.Tenant, &g.User, &g.Client, &g.Server, &g.Upstream, &g.Connection, (*texts)(&g.Scopes), (*when)(&g.Created), (*when)(&g.Expires), (*when)(&g.LastUsed)}
 	},
 }
 
 // PutGrant implements connect.GrantStore.
 func (db *DB) PutGrant(ctx context.Context, g connect.Grant) error {
 	return grantTable.put(ctx, db.write, &g, ` ON CONFLICT (tenant, user_id, client, server, upstream)
-		DO UPDATE SET scopes = excluded.scopes, created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`)
+		DO UPDATE SET connection = excluded.connection, scopes = excluded.scopes, created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`)
 }
 
 // Grants implements connect.GrantStore, oldest first.
@@ -132,7 +132,7 @@ func (db *DB) DeleteGrants(ctx context.Context, g connect.Grant) (int, error) {
 	if g.Tenant == "" || g.User == "" {
 		return 0, fault.New(fault.Invalid, "grants are deleted for one user of one tenant", nil)
 	}
-	n, err := exec(ctx, db.write, "DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)",
-		g.Tenant, g.User, g.Client, g.Server, g.Upstream)
+	n, err := exec(ctx, db.write, `DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)
+		AND ($6 = '' OR connection IN ($6, ''))`, g.Tenant, g.User, g.Client, g.Server, g.Upstream, g.Connection)
 	return int(n), err
 }

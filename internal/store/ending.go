@@ -22,7 +22,7 @@ var (
 // whose is the condition on a row of connections or grants, with its argument as $2; of what a client or a server was let use,
 // connections are found through their grants.
 func whose(w ending.Whose) (ofConnection, ofGrant string, arg any) {
-	const through = "EXISTS (SELECT 1 FROM grants g WHERE g.tenant = connections.tenant AND g.user_id = connections.user_id AND g.upstream = connections.upstream AND g."
+	const through = "EXISTS (SELECT 1 FROM grants g WHERE g.tenant = connections.tenant AND g.user_id = connections.user_id AND g.upstream = connections.upstream AND g.connection IN ('', connections.id) AND g."
 	switch {
 	case w.User != "":
 		return "user_id = $2", "user_id = $2", w.User
@@ -53,9 +53,9 @@ func (db *DB) MarkRevoking(ctx context.Context, t identity.Tenant, w ending.Whos
 			return err
 		}
 		_, err = exec(ctx, tx, `DELETE FROM grants WHERE tenant = $1 AND EXISTS (SELECT 1 FROM connections c
-			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status = 'revoking')
+			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status = 'revoking' AND grants.connection IN ('', c.id))
 			AND NOT EXISTS (SELECT 1 FROM connections c
-			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status NOT IN ('revoking', 'revoked'))`, t)
+			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status NOT IN ('revoking', 'revoked') AND grants.connection IN ('', c.id))`, t)
 		return err
 	})
 	return n, err

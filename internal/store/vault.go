@@ -21,23 +21,23 @@ var (
 
 var connectionTable = table[vault.Connection]{
 	name: "connections", none: "there is no such connection",
-	columns: "tenant, id, user_id, upstream, method, account, label, scopes, status, reason, created, last_used, expires, refreshes, renewed, " +
+	columns: "tenant, id, user_id, upstream, method, account, label, scopes, status, reason, created, last_used, expires, refreshes, renewed, preferred, " +
 		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous, identity",
 	fields: func(c *vault.Connection) []any {
 		return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, (*texts)(&c.Scopes), &c.Status, &c.Reason,
-			(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed),
+			(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed), (*when)(&c.Preferred),
 			&c.Generation, &c.Version, &c.Phase, &c.Attempt, &c.LeaseOwner, (*when)(&c.LeaseUntil), &c.LeaseEpoch, (*when)(&c.NotBefore), &c.Failures, &c.Recoveries,
 			(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity)}
 	},
 }
 
-// Connections implements vault.Store, oldest first.
+// Connections implements vault.Store, by upstream.
 func (db *DB) Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error) {
 	where, args := "WHERE tenant = $1 AND user_id = $2 AND status NOT IN ('revoking', 'revoked')", []any{t, u}
 	if up != "" {
 		where, args = where+" AND upstream = $3", append(args, up)
 	}
-	return connectionTable.all(ctx, db.read, where+" ORDER BY created, id", args...)
+	return connectionTable.all(ctx, db.read, where+" ORDER BY upstream, preferred DESC, created, id", args...)
 }
 
 const byID = "WHERE tenant = $1 AND id = $2"
@@ -64,6 +64,15 @@ func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) erro
 		c.LeaseEpoch = old[0].LeaseEpoch + 1
 		return connectionTable.put(ctx, tx, &c, "")
 	})
+}
+
+// Prefer implements connect.GrantStore.
+func (db *DB) Prefer(ctx context.Context, c vault.Connection, at time.Time) error {
+	n, err := exec(ctx, db.write, "UPDATE connections SET preferred = $4 WHERE tenant = $1 AND id = $2 AND user_id = $3"+living, c.Tenant, c.ID, c.User, micros(at))
+	if err == nil && n == 0 {
+		return fault.New(fault.NotFound, connectionTable.none, nil)
+	}
+	return err
 }
 
 // CountConnections counts those of a status, of all tenants: a number for operators, which names nobody.

@@ -55,13 +55,14 @@ type Connection struct {
 	Expires   time.Time // of the access token; zero: it doesn't expire or nobody knows
 	Refreshes bool      // there is a refresh token
 	Renewed   time.Time // when the access token was obtained: with Expires it gives its life
+	Preferred time.Time // when it became the account that new grants take; the latest one is. Zero: never
 	Machine
 	Sealed
 }
 
 // Machine holds the columns of the refresh machine (docs/connections.md).
 type Machine struct {
-	Generation int64 // counts connects of this user at this upstream
+	Generation int64 // counts connects of this account
 	Version    int64 // counts stored credentials within a generation
 	Phase      Phase
 	Attempt    string // id of the running refresh
@@ -91,12 +92,13 @@ type Secrets struct {
 
 // Store keeps connections. Every statement names its tenant; another tenant's row is fault.NotFound.
 type Store interface {
-	// Connections lists a user's connections that are neither Revoking nor Revoked, of one upstream or all ("").
+	// Connections lists a user's connections that are neither Revoking nor Revoked, of one upstream or all (""); at each upstream
+	// the one that new grants take first, then the oldest.
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]Connection, error)
 	Connection(ctx context.Context, t identity.Tenant, id ConnectionID) (Connection, error)
 	// Connect stores a fresh connection. With prior set, it replaces that one in the same transaction (ID and Generation
 	// are the caller's: same id, generation+1); fault.Conflict if prior's generation has moved, or if the user has another
-	// connection at this upstream that is neither Revoking nor Revoked.
+	// connection of this account at this upstream that is neither Revoking nor Revoked.
 	Connect(ctx context.Context, c Connection, prior int64) error
 	// Update changes status, reason, label, scopes, last use; guarded by generation and version, so that a late mark never
 	// hits a newer credential: 0 rows is fault.Conflict.

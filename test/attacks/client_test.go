@@ -2,6 +2,7 @@ package attacks_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/test/world"
 )
 
@@ -284,8 +286,8 @@ func TestA044A046_tokenAnswers(t *testing.T) {
 	}
 }
 
-// TestA045A047_anotherAccount: on a reconnect as somebody else the old account stays until its user says so; and the page
-// that asks has a clean address.
+// TestA045A047_anotherAccount: on a reconnect as somebody else nothing is stored until its user says so, and the old account stays
+// either way; and the page that asks has a clean address.
 func TestA045A047_anotherAccount(t *testing.T) {
 	r := theRealm(t)
 	r.oracles(t)
@@ -321,18 +323,128 @@ func TestA045A047_anotherAccount(t *testing.T) {
 	if other := r.person("alice"); open(t, other, r.Desk().Public+"/portal/").Status != http.StatusOK || open(t, other, r.Desk().Public+to).Status != http.StatusForbidden {
 		t.Error("the question is shown in another browser")
 	}
-	if _, err := person.Click(t.Context(), "Use the new one"); err != nil {
+	if _, err := person.Click(t.Context(), "Add it, and use it here"); err != nil {
 		t.Fatal(err)
 	}
-	if l := account(); strings.Contains(l, "account-a") || !strings.Contains(l, "account-b") {
-		t.Errorf("the new account was chosen, but: %s", l)
+	if l := account(); !strings.Contains(l, "account-a") || !strings.Contains(l, "account-b") {
+		t.Errorf("the new account was added, but: %s", l)
 	}
-	back := connect("account-a@mail.example")
+	back := connect("account-c@mail.example")
 	open(t, person, r.Desk().Public+back.Header.Get("Location"))
-	if _, err := person.Click(t.Context(), "Keep the old one"); err != nil {
+	if _, err := person.Click(t.Context(), "Leave it, and keep the first"); err != nil {
 		t.Fatal(err)
 	}
-	if l := account(); strings.Contains(l, "account-a") || !strings.Contains(l, "account-b") {
+	if l := account(); !strings.Contains(l, "account-a") || strings.Contains(l, "account-c") {
 		t.Errorf("the old account was kept, but: %s", l)
+	}
+}
+
+// TestForeignAccounts: no choice of an account reaches another person's, another upstream's, or one that has ended; what is posted
+// changes nothing, and looks like a choice of what never was.
+func TestForeignAccounts(t *testing.T) {
+	r := theRealm(t)
+	r.oracles(t)
+	ids := func(user string) map[string]string { // by upstream and account
+		out, err := r.Desk().Run("connections", "list", "--user", user, "--json")
+		var l []admin.Connection
+		if err != nil || json.Unmarshal([]byte(out), &l) != nil {
+			t.Fatal(err, out)
+		}
+		m := map[string]string{}
+		for _, c := range l {
+			m[c.Upstream+" "+c.Account] = string(c.ID)
+		}
+		return m
+	}
+	through := func(p *world.Person, as string, form url.Values) {
+		r.evil.is(as)
+		open(t, p, r.Desk().Public+"/portal/")
+		got := r.form(t, p, "/portal/connect/evil", form)
+		u, err := url.Parse(between(got.Body, `content="0; url=`, `"`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.callback(t, p, "evil", url.Values{"code": {"c"}, "state": {u.Query().Get("state")}, "iss": {r.evil.URL}}); got.Status != http.StatusSeeOther {
+			t.Fatalf("%d %s", got.Status, got.Body)
+		}
+	}
+	t.Cleanup(func() { r.evil.is("emp-alice") })
+	victim, p := r.person("ivan"), r.person("heidi", later)
+	through(victim, "ivan-at-home@mail.example", url.Values{"another": {"1"}})
+	through(p, "heidi-one@mail.example", url.Values{"another": {"1"}})
+	through(p, "heidi-two@mail.example", url.Values{"another": {"1"}})
+	through(p, "heidi-gone@mail.example", url.Values{"another": {"1"}})
+	own := ids("emp-heidi")
+	gone := own["evil heidi-gone@mail.example"]
+	if got := r.form(t, p, "/portal/end/"+gone, nil); got.Status != http.StatusOK {
+		t.Fatalf("%d", got.Status)
+	}
+	if l := ids("emp-heidi"); l["evil heidi-one@mail.example"] == "" || l["evil heidi-two@mail.example"] == "" || l["evil heidi-gone@mail.example"] != "" {
+		t.Fatalf("the end of one account: %v", l)
+	}
+	open(t, p, r.Desk().Public+"/portal/connect/keyed")
+	key := between(r.form(t, p, "/portal/connect/keyed", nil).Body, `name="state" value="`, `"`)
+	r.form(t, p, "/portal/key", url.Values{"state": {key}, "key": {r.Tracker.NewAPIKey("octo-heidi", world.ScopeRead)}})
+	own = ids("emp-heidi")
+
+	a := r.app(t, "", "agent").at("evil")
+	access := a.signedIn(t, p).Access
+	foreign := map[string]string{"another person's": ids("emp-ivan")["evil ivan-at-home@mail.example"], "another upstream's": own["keyed octo-heidi"], "an ended one": gone,
+		"the company's own IdP's": own["idp:login Heidi Hahn"], "made up": strings.Repeat("0", 32), "a wildcard": "%"}
+	grant := url.Values{"client": {a.id}, "server": {"evil"}, "upstream": {"evil"}}
+	if r.form(t, p, "/portal/grant/end", grant).Status != http.StatusSeeOther {
+		t.Fatal("the grant of her consent does not end")
+	}
+	link := a.link(t, "evil", access)
+	path := strings.TrimPrefix(link, r.Desk().Public) + "/evil"
+	said := map[string]bool{}
+	for name, id := range foreign {
+		if id == "" {
+			t.Fatalf("%s: there is none: %v", name, own)
+		}
+		got := r.form(t, p, path, url.Values{"connection": {id}})
+		if got.Status != http.StatusNotFound {
+			t.Errorf("%s is chosen on the page that asks: %d %s", name, got.Status, got.Body)
+		}
+		said[between(got.Body, "<h1>", "<footer")] = true
+	}
+	if open(t, p, link).Status != http.StatusOK {
+		t.Error("a wrong choice answered the request")
+	}
+	if got := r.form(t, p, path, url.Values{"connection": {own["evil heidi-two@mail.example"]}}); got.Status != http.StatusSeeOther {
+		t.Fatalf("the honest choice: %d %s", got.Status, got.Body)
+	}
+	explained := func() string {
+		out, err := r.Desk().Run("explain", "--user", "emp-heidi", "--client", a.id, "--server", "evil", "--tool", "whoami")
+		if err != nil {
+			t.Fatal(out)
+		}
+		return out
+	}
+	for name, id := range foreign {
+		g := url.Values{"client": {a.id}, "server": {"evil"}, "upstream": {"evil"}, "connection": {id}}
+		if got := r.form(t, p, "/portal/grant/account", g); got.Status != http.StatusNotFound {
+			t.Errorf("%s is chosen for an agent: %d", name, got.Status)
+		}
+		if got := r.form(t, p, "/portal/prefer/"+url.PathEscape(id), nil); got.Status != http.StatusNotFound && name != "another upstream's" {
+			t.Errorf("%s is preferred: %d", name, got.Status)
+		}
+		if out := explained(); !strings.Contains(out, "connection  "+own["evil heidi-two@mail.example"]) {
+			t.Errorf("%s: the agent uses another account now: %s", name, out)
+		}
+	}
+	// What is hers, and she has not allowed, is not given by choosing its account; and another site's page chooses nothing.
+	for name, g := range map[string]url.Values{"an agent that has nothing": {"client": {"nobody"}, "server": {"evil"}, "upstream": {"evil"}}, "another server": {"client": {a.id}, "server": {"modern"}, "upstream": {"evil"}}} {
+		g.Set("connection", own["evil heidi-one@mail.example"])
+		if got := r.form(t, p, "/portal/grant/account", g); got.Status != http.StatusNotFound {
+			t.Errorf("%s: %d", name, got.Status)
+		}
+	}
+	grant.Set("connection", own["evil heidi-one@mail.example"])
+	if got := r.form(t, p, "/portal/grant/account", grant, "Content-Type", "application/x-www-form-urlencoded", "Origin", "https://evil.test", "Sec-Fetch-Site", "cross-site"); got.Status < 400 || !strings.Contains(explained(), own["evil heidi-two@mail.example"]) {
+		t.Errorf("a form of another site: %d", got.Status)
+	}
+	if len(said) != 1 {
+		t.Errorf("the refusals differ: %v", said)
 	}
 }

@@ -54,6 +54,7 @@ var Stories = []Story{
 	{Name: "connect-more", First: "asks to use your GitHub", path: "/connect/more"},
 	{Name: "connect-grant", First: "Cursor asks to use your GitHub through board", path: "/connect/grant"},
 	{Name: "connect-again", First: "asks to use your Datadog", path: "/connect/again"},
+	{Name: "connect-accounts", First: "asks to use your GitHub", path: "/connect/more", user: "two"},
 	{Name: "connect-two", First: "asks to use your GitHub and Datadog through board", path: "/connect/two", user: "new"},
 	{Name: "not-yours", First: "This link was made for somebody else", path: "/connect/foreign"},
 	{Name: "answered", First: "This request was answered", path: "/connect/answered"},
@@ -68,10 +69,11 @@ var Stories = []Story{
 	{Name: "done-again", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github"},
 	{Name: "done-more", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=two"},
 	{Name: "done-door", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&return=%2Fdoor%3Fserver%3Dissues"},
-	{Name: "swap", First: "This is another account than before", path: "/portal/key", form: url.Values{"key": {"other"}}},
+	{Name: "swap", First: "This is another account than you meant", path: "/portal/key", form: url.Values{"key": {"other"}}},
 	{Name: "wrong", First: "That did not work", path: "/callback/github?error=access_denied&state=x"},
 	{Name: "wrong-later", First: "That did not work", path: "/callback/github?error=temporarily_unavailable&state=x"},
 	{Name: "connections", First: "What is connected for you", path: "/portal/"},
+	{Name: "connections-accounts", First: "What is connected for you", path: "/portal/", user: "two"},
 	{Name: "connections-none", First: "What is connected for you", path: "/portal/", user: "new"},
 	{Name: "ended-confirmed", First: "Disconnected from GitHub", path: "/portal/end/github", form: url.Values{}},
 	{Name: "ended-here", First: "Disconnected from Datadog", path: "/portal/end/datadog", form: url.Values{}},
@@ -285,9 +287,15 @@ func (*desk) Connections(_ context.Context, v connect.Visitor, up catalog.Upstre
 	all := []vault.Connection{github,
 		{ID: "datadog", Upstream: "datadog", Method: catalog.APIKey, Label: "alice@acme.example", Status: vault.Active, Created: Now.Add(-80 * 24 * time.Hour), LastUsed: Now.Add(-26 * time.Hour), Expires: Now.Add(6 * 24 * time.Hour)},
 		{ID: "slack", Upstream: "slack", Method: catalog.AuthorizationCode, Label: "alice in Acme", Scopes: []string{"chat:write"}, Status: vault.NeedsReconnect, Reason: "Slack says that it was ended there", Created: Now.Add(-90 * 24 * time.Hour), LastUsed: Now.Add(-49 * time.Hour)}}
+	u := v.User
+	if u == "two" {
+		home := github
+		home.ID, home.Label, home.Scopes, home.LastUsed = "home", "alice-at-home", []string{"repo", "workflow", "read:user"}, time.Time{}
+		all, u = []vault.Connection{github, home}, "alice"
+	}
 	var l []vault.Connection
 	for _, c := range all {
-		if v.User == "alice" && (up == "" || c.Upstream == up) {
+		if u == "alice" && (up == "" || c.Upstream == up) {
 			l = append(l, c)
 		}
 	}
@@ -349,7 +357,15 @@ func (*desk) Pending(_ context.Context, v connect.Visitor) ([]connect.Request, e
 
 func (*desk) Refuse(context.Context, connect.Visitor, connect.RequestID) error { return nil }
 
+func (*desk) Prefer(context.Context, connect.Visitor, vault.ConnectionID) error { return nil }
+
+func (*desk) UseAccount(context.Context, connect.Visitor, connect.Grant) error { return nil }
+
 func (*desk) Grants(_ context.Context, v connect.Visitor) ([]connect.Grant, error) {
+	if v.User == "two" {
+		return []connect.Grant{{Client: "claude", Server: "issues", Upstream: "github", Connection: "github", Expires: Now.Add(50 * 24 * time.Hour)},
+			{Client: "cursor", Server: "board", Upstream: "github", Connection: "home", Expires: Now.Add(12 * 24 * time.Hour)}}, nil
+	}
 	if v.User != "alice" {
 		return nil, nil
 	}

@@ -23,6 +23,13 @@ type Flows interface {
 type People interface {
 	Questions
 	Grants
+	Accounts
+}
+
+// Accounts are for choosing among several connections to one upstream (connect.Desk).
+type Accounts interface {
+	Prefer(ctx context.Context, v connect.Visitor, id vault.ConnectionID) error
+	UseAccount(ctx context.Context, v connect.Visitor, g connect.Grant) error
 }
 
 // Questions are connect requests (connect.Desk).
@@ -128,6 +135,22 @@ func (d *Desk) RevokeGrant(ctx context.Context, v connect.Visitor, g connect.Gra
 		return err
 	}
 	return d.People.RevokeGrant(ctx, v, g)
+}
+
+// Prefer makes one of the visitor's accounts the one that new grants take.
+func (d *Desk) Prefer(ctx context.Context, v connect.Visitor, id vault.ConnectionID) error {
+	if _, err := d.visit(ctx, v); err != nil {
+		return err
+	}
+	return d.People.Prefer(ctx, v, id)
+}
+
+// UseAccount makes a client at a server use another account of the visitor's.
+func (d *Desk) UseAccount(ctx context.Context, v connect.Visitor, g connect.Grant) error {
+	if _, err := d.visit(ctx, v); err != nil {
+		return err
+	}
+	return d.People.UseAccount(ctx, v, g)
 }
 
 // Consent gives grants to a client that the visitor has let in, for what is connected.

@@ -71,6 +71,16 @@ func (g guarded) Consent(context.Context, connect.Visitor, identity.ClientID, *c
 	return nil
 }
 
+func (g guarded) Prefer(context.Context, connect.Visitor, vault.ConnectionID) error {
+	g.r.reached++
+	return nil
+}
+
+func (g guarded) UseAccount(context.Context, connect.Visitor, connect.Grant) error {
+	g.r.reached++
+	return nil
+}
+
 func (g guarded) RevokeGrant(context.Context, connect.Visitor, connect.Grant) error {
 	g.r.reached++
 	return nil
@@ -126,6 +136,8 @@ func TestAVisitIsProved(t *testing.T) {
 		},
 		"end":     func(v connect.Visitor) error { _, err := r.End(t.Context(), v, "c"); return err },
 		"consent": func(v connect.Visitor) error { return r.Consent(t.Context(), v, "agent", &catalog.Server{}) },
+		"prefer":  func(v connect.Visitor) error { return r.Prefer(t.Context(), v, "c") },
+		"account": func(v connect.Visitor) error { return r.UseAccount(t.Context(), v, connect.Grant{}) },
 		"revoke":  func(v connect.Visitor) error { return r.RevokeGrant(t.Context(), v, connect.Grant{}) },
 		"refuse":  func(v connect.Visitor) error { return r.Refuse(t.Context(), v, "q") },
 		"list":    func(v connect.Visitor) error { _, err := r.Connections(t.Context(), v, ""); return err },

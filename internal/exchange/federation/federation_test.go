@@ -694,7 +694,7 @@ func TestADelegationIsTheAgentsOwn(t *testing.T) {
 	for _, agent := range []identity.ClientID{"agent-1", "agent-2", "agent-1"} {
 		c := b.alice()
 		c.Client = agent
-		cred, err := x.Obtain(t.Context(), c, up, nil)
+		cred, err := x.Obtain(t.Context(), c, up, nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -226,5 +226,5 @@ func (m *Machine) end(ctx context.Context, c vault.Connection, reason string) er
 }
 
 func needed(c vault.Connection) error {
-	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason}}}
+	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: c.Reason, Connection: string(c.ID)}}}
 }

@@ -124,7 +124,7 @@ func flows(t *testing.T, a, b *store.DB) {
 func grants(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	g := filled[connect.Grant]()
-	g.User, g.Client, g.Server, g.Upstream = "alice", "agent", "issues", "tracker"
+	g.User, g.Client, g.Server, g.Upstream, g.Connection = "alice", "agent", "issues", "tracker", "c1"
 	race(a, b, func(_ int, db *store.DB) {
 		if err := db.PutGrant(ctx, g); err != nil {
 			t.Error(err)
@@ -142,7 +142,7 @@ func grants(t *testing.T, a, b *store.DB) {
 		put(func(*connect.Grant) {})
 		put(func(o *connect.Grant) { o.Client = "other" })
 		put(func(o *connect.Grant) { o.Server = "other" })
-		put(func(o *connect.Grant) { o.Upstream = "other" })
+		put(func(o *connect.Grant) { o.Upstream, o.Connection = "other", "c2" })
 		put(func(o *connect.Grant) { o.User = "bob" })
 	}
 	for _, c := range []struct {
@@ -154,6 +154,8 @@ func grants(t *testing.T, a, b *store.DB) {
 		{connect.Grant{Server: "issues", Upstream: "tracker"}, 2},
 		{connect.Grant{Client: "agent", Server: "issues", Upstream: "tracker"}, 1},
 		{connect.Grant{Client: "nobody"}, 0},
+		{connect.Grant{Connection: "c2"}, 1},
+		{connect.Grant{Upstream: "other", Connection: "c1"}, 0},
 	} {
 		refill()
 		c.which.Tenant, c.which.User = ours, "alice"

@@ -15,6 +15,30 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
+// endsOfAccounts: of a person's several accounts those end that a grant of the client names, and the other clients' stay.
+func endsOfAccounts(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	for _, id := range []string{"a1", "a2", "a3"} {
+		c := fresh(id)
+		c.Account = id
+		ok(t, a.Connect(ctx, c, 0))
+	}
+	for client, id := range map[identity.ClientID]vault.ConnectionID{"cursor": "a1", "claude": "a2"} {
+		ok(t, a.PutGrant(ctx, connect.Grant{Tenant: ours, User: "alice", Client: client, Server: "issues", Upstream: "tracker", Connection: id, Created: day, Expires: day.Add(time.Hour)}))
+	}
+	if n := must(b.MarkRevoking(ctx, ours, ending.Whose{Client: "cursor"}, "why", 10))(t); n != 1 {
+		t.Errorf("%d connections were marked, want one", n)
+	}
+	var left []vault.ConnectionID
+	for _, c := range must(a.Connections(ctx, ours, "alice", "tracker"))(t) {
+		left = append(left, c.ID)
+	}
+	same(t, left, []vault.ConnectionID{"a2", "a3"})
+	if l := must(a.Grants(ctx, ours, "alice"))(t); len(l) != 1 || l[0].Client != "claude" {
+		t.Errorf("grants left: %v", l)
+	}
+}
+
 // endsOfMany: of each kind exactly those are marked, bit by bit, their grants with them; home credentials and other tenants stay.
 func endsOfMany(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()

@@ -82,6 +82,10 @@ var byTenant = map[string]strange{
 		s.conn.Tenant, s.conn.Generation = theirs, 2
 		return nil, db.Connect(ctx, s.conn, 1)
 	},
+	"Prefer": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.conn.Tenant = theirs
+		return nil, db.Prefer(ctx, s.conn, day)
+	},
 	"Update": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		s.conn.Tenant = theirs
 		return nil, db.Update(ctx, s.conn)

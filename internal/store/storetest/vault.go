@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -29,12 +30,25 @@ func connections(t *testing.T, a, b *store.DB) {
 	other := fresh("c3")
 	other.User = "bob"
 	ok(t, a.Connect(ctx, other, 0))
-	same(t, must(b.Connections(ctx, ours, "alice", ""))(t), []vault.Connection{bare, c})
+	same(t, must(b.Connections(ctx, ours, "alice", ""))(t), []vault.Connection{c, bare})
 	same(t, must(b.Connections(ctx, ours, "alice", "tracker"))(t), []vault.Connection{c})
 	same(t, must(b.Connections(ctx, ours, "alice", "nothing"))(t), nil)
 
 	twin := fresh("c4")
-	wantKind(t, b.Connect(ctx, twin, 0), fault.Conflict) // he is connected there already
+	wantKind(t, b.Connect(ctx, twin, 0), fault.Conflict) // this account is connected there already
+	second := fresh("c5")
+	second.Account, second.Preferred = "another", time.Time{}
+	ok(t, b.Connect(ctx, second, 0))
+	same(t, must(a.Connections(ctx, ours, "alice", "tracker"))(t), []vault.Connection{c, second})
+	ok(t, a.Prefer(ctx, second, c.Preferred.Add(time.Second)))
+	second.Preferred = c.Preferred.Add(time.Second)
+	same(t, must(b.Connections(ctx, ours, "alice", "tracker"))(t), []vault.Connection{second, c})
+	for _, wrong := range []vault.Connection{{Tenant: ours, ID: "c5", User: "bob"}, {Tenant: theirs, ID: "c5", User: "alice"}, {Tenant: ours, ID: "none", User: "alice"}} {
+		wantKind(t, a.Prefer(ctx, wrong, day.Add(time.Hour)), fault.NotFound)
+	}
+	second.Status = vault.Revoked
+	ok(t, a.Update(ctx, second))
+	wantKind(t, a.Prefer(ctx, second, day.Add(time.Hour)), fault.NotFound)
 
 	u := c
 	u.Status, u.Reason, u.Label, u.Scopes, u.LastUsed = vault.Suspect, "why", "other", []string{"x"}, day
