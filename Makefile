@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets kms
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets kms keycloak
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -44,6 +44,9 @@ model: ## random sequences of deaths and faults against the refresh machine (SEQ
 
 kms: ## wrap keys with AWS KMS as moto plays it (fetched from PyPI)
 	@test/tools/kms.sh
+
+keycloak: ## sign in, exchange and hear at Keycloak, which is not ours (fetched from Maven Central; Java 21)
+	@test/tools/keycloak.sh
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

@@ -192,6 +192,7 @@ type idpClaims struct {
 	AuthTime int64          `json:"auth_time"`
 	ACR      string         `json:"acr"`
 	AMR      []string       `json:"amr"`
+	Username string         `json:"preferred_username"`
 	IDType   string         `json:"idtyp"` // Entra: "app" is a workload
 	Overage  jsontext.Value `json:"_claim_names"`
 	Actor    *actor         `json:"act"`
@@ -224,8 +225,9 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims jwt.Claims) (
 	if k.AuthTime != 0 {
 		c.Auth.Time = time.Unix(k.AuthTime, 0)
 	}
-	// A token that a client got for itself names the client as its subject (RFC 9068 section 5): a workload, never a person.
-	if string(c.Client) == subject || k.IDType == "app" {
+	// A token that a client got for itself names the client as its subject (RFC 9068 section 5): a workload, never a person. Keycloak
+	// gives each client an account of its own, with a random subject, whose name says whose it is.
+	if string(c.Client) == subject || k.IDType == "app" || c.Client != "" && k.Username == "service-account-"+string(c.Client) {
 		c.Service, c.Name = subject, subject
 		return c, nil
 	}

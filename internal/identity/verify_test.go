@@ -144,6 +144,8 @@ func TestVerify(t *testing.T) {
 		{"the IdP's: the same person", d.idp.sign(t, "at+jwt", idpClaims(nil)), "alice-id", ""},
 		{"A-015 a workload is no person, whatever its name", d.idp.sign(t, "at+jwt", idpClaims(map[string]any{"client_id": "alice"})), "", "alice"},
 		{"A-015 a workload whose IdP says cid for client_id", d.idp.sign(t, "at+jwt", without(idpClaims(map[string]any{"cid": "alice"}), "client_id")), "", "alice"},
+		{"A-015 the account of a client at Keycloak", d.idp.sign(t, "at+jwt", without(idpClaims(map[string]any{"sub": "5f7a", "azp": "robot", "preferred_username": "service-account-robot"}), "client_id")), "", "5f7a"},
+		{"somebody who is called like another client's account is a person", d.idp.sign(t, "at+jwt", idpClaims(map[string]any{"sub": "bert", "preferred_username": "service-account-robot"})), "u-login-bert", ""},
 		{"A-009 an ID token", d.idp.sign(t, "JWT", idpClaims(map[string]any{"nonce": "n"})), "", ""},
 		{"A-009 an ID token that claims to be an access token", d.idp.sign(t, "at+jwt", idpClaims(map[string]any{"nonce": "n"})), "", ""},
 		{"A-009 a transaction token", d.own.sign(t, "txntoken+jwt", ownClaims(nil)), "", ""},

@@ -39,6 +39,7 @@ type Options struct {
 	Callback []string // names of further upstreams that the tracker's client may come back to
 	Refresh  string   // YAML of the tracker's refresh rules; those of a strict vendor where empty
 
+	IdP       func(public string) string  // YAML of another sign-in service than the stage's own, given Frontdesk's public URL
 	Files     map[string]string           // beside the config, by name
 	Providers func(tracker string) string // YAML of further providers, indented by two, given the tracker's URL
 }
@@ -297,6 +298,10 @@ func (s *Stage) Config(d *Desk, o Options) string {
 	if refresh == "" {
 		refresh = "{rotation: strict, scope_needed: offline_access}"
 	}
+	idp := fmt.Sprintf(`{issuer: %s, client_id: frontdesk, client_secret: file:idp.secret, audiences: ["api://frontdesk"]}`, s.IdP.URL())
+	if o.IdP != nil {
+		idp = o.IdP(d.Public)
+	}
 	database := ""
 	if o.Database != "" { // replicas share the keys with the database
 		database = "database: env:FRONTDESK_TEST_DATABASE\nkeys: {vault: " + filepath.Join(s.Dir, "vault.key") + ", faces: " + filepath.Join(s.Dir, "faces.key") + "}\n"
@@ -307,7 +312,7 @@ listen: "%s"
 egress: {listen: "%s"%s}
 ops: {listen: "%s"}
 data_dir: %s
-%sidp: {issuer: %s, client_id: frontdesk, client_secret: file:idp.secret, audiences: ["api://frontdesk"]}
+%sidp: %s
 providers:
   tracker:
     name: Tracker
@@ -336,7 +341,7 @@ providers:
   issues: {url: %s, upstreams: [tracker], allow: %s}
   modern: {url: %s, upstreams: [tracker], allow: %s}
   tracker: {url: %s, upstreams: [tracker], deliver: header, allow: %s}
-%s%s`, d.Public, d.listen, host(d.Egress, "http://"), o.Egress, host(d.Ops, "http://"), d.Dir, database, s.IdP.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
+%s%s`, d.Public, d.listen, host(d.Egress, "http://"), o.Egress, host(d.Ops, "http://"), d.Dir, database, idp, s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(), s.Tracker.URL(),
 		refresh, s.Tracker.URL(), o.providers(s.Tracker.URL()), s.Tracker.API(), methods, o.Upstream, s.Legacy.MCP(), allow, s.Modern.MCP(), allow, s.Vendor.MCP(), allow, o.Servers, o.Config)
 }
 

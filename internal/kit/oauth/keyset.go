@@ -142,7 +142,7 @@ func (k *KeySet) get(ctx context.Context) (keys []jose.JSONWebKey, skipped []str
 	}
 	keys, skipped, err = parseKeys(doc.body)
 	if err == nil && len(keys) == 0 {
-		err = fmt.Errorf("no usable key among %d", len(skipped))
+		err = fmt.Errorf("no key that could verify a signature, %d ignored", len(skipped))
 	}
 	return keys, skipped, err
 }
@@ -162,6 +162,9 @@ func parseKeys(body []byte) (keys []jose.JSONWebKey, skipped []string, err error
 	}
 	for i, raw := range set.Keys {
 		key, reason := parseKey(raw)
+		if reason == forEncryption { // many issuers publish one beside (Keycloak always): nothing is wrong with that
+			continue
+		}
 		if reason != "" {
 			skipped = append(skipped, fmt.Sprintf("key %d: %s", i, reason))
 			continue
@@ -170,6 +173,8 @@ func parseKeys(body []byte) (keys []jose.JSONWebKey, skipped []string, err error
 	}
 	return keys, skipped, nil
 }
+
+const forEncryption = "for encryption"
 
 func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 	var facts struct {
@@ -184,6 +189,8 @@ func parseKey(raw jsontext.Value) (key jose.JSONWebKey, reason string) {
 	switch {
 	case !key.IsPublic():
 		return key, "not a public key"
+	case key.Use == "enc":
+		return key, forEncryption
 	case key.Use != "" && key.Use != "sig", facts.KeyOps != nil && !slices.Contains(facts.KeyOps, "verify"):
 		return key, "not for signatures"
 	case len(key.KeyID) > 512:
