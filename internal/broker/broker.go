@@ -126,8 +126,8 @@ type Flows interface {
 	Complete(ctx context.Context, v connect.Visitor, a connect.Answer) (connect.Result, error)
 	End(ctx context.Context, v connect.Visitor, id vault.ConnectionID) (connect.Ending, error)
 	// Renew asks the company's IdP whether it still lets the person in, unless it was asked within the last minute, and reads
-	// his groups again. fault.Unauthenticated: it does not, and his access has been ended everywhere. Nil where the IdP
-	// gave no home credential: the sign-in's own end is all there is then.
+	// his groups again. fault.Unauthenticated: it does not, and his access has been ended everywhere. fault.NotFound
+	// where the IdP gave no home credential: the sign-in's own end is all there is then.
 	Renew(ctx context.Context, t identity.Tenant, u identity.UserID, idp string) error
 }
 

@@ -161,6 +161,7 @@ type SignedIn struct {
 	HasHome bool      // the IdP gave a refresh token: the home credential
 	ID      string    // of the browser's session that it begins; this and what follows is said by package broker/visits
 	Expires time.Time // when the sign-in ends at the latest
+	Agents  time.Time // likewise, of agents that he lets in
 	Proof   string    // of all this, for faces to hand back
 }
 

@@ -35,12 +35,23 @@ func HomeUpstream(idp string) catalog.UpstreamName { return catalog.UpstreamName
 
 // Renew implements the fourth of broker.Flows.
 func (h *Home) Renew(ctx context.Context, t identity.Tenant, u identity.UserID, name string) error {
+	err := h.renew(ctx, t, u, name)
+	if fault.KindOf(err) == fault.NotFound && !errors.Is(err, errNoHome) { // it means the home credential, and nothing else
+		err = fault.New(fault.Unavailable, "the company's sign-in service could not be asked; try again later", err)
+	}
+	return err
+}
+
+func (h *Home) renew(ctx context.Context, t identity.Tenant, u identity.UserID, name string) error {
 	idp, err := h.IdPs.Get(t, name)
 	if err != nil {
 		return fault.New(fault.Unauthenticated, "the sign-in service "+name+" is not configured any more; sign in again", err)
 	}
 	l, err := h.Vault.Connections(ctx, t, u, HomeUpstream(name))
-	if err != nil || len(l) == 0 {
+	if err == nil && len(l) == 0 {
+		err = errNoHome
+	}
+	if err != nil {
 		return err
 	}
 	c := l[0]

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -289,7 +290,7 @@ func (s *Server) issueCode(r *http.Request, t identity.Tenant, p pending, sessio
 	}
 	return code, s.Grants.PutCode(r.Context(), Code{Tenant: t, Hash: hash[:], Family: p.Family, Standing: standing, Client: p.Client, User: p.User, Redirect: p.Redirect, Challenge: p.Challenge,
 		Resource: p.Resource, Scopes: p.Scopes, Auth: identity.Authentication{ACR: session.ACR, AMR: session.AMR, Time: session.Started, SID: session.SID}, IDP: session.IDP,
-		Expires: now.Add(codeLife), Ends: session.Ends})
+		Expires: now.Add(codeLife), Ends: visits.Later(session.Ends, session.Agents)})
 }
 
 // backWith tells the client what is wrong with its request.

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -170,12 +171,16 @@ func (s *Server) revoked(f Family) bool {
 }
 
 func (s *Server) rotate(ctx context.Context, f Family, presented string) (map[string]any, error) {
-	if err := s.Flows.Renew(ctx, f.Tenant, f.User, f.IDP); err != nil {
-		if fault.KindOf(err) != fault.Unauthenticated {
-			return nil, err
-		}
-		_, derr := s.Grants.DropFamilies(ctx, f.Tenant, f.User, "", "")
-		return nil, firstOf(derr, errGrant)
+	err := s.Flows.Renew(ctx, f.Tenant, f.User, f.IDP)
+	switch kind := fault.KindOf(err); {
+	case kind == fault.Unauthenticated:
+		_, err := s.Grants.DropFamilies(ctx, f.Tenant, f.User, "", "")
+		return nil, firstOf(err, errGrant)
+	case kind == fault.NotFound && !s.Now().Before(f.Created.Add(visits.Life)): // nobody can be asked any more
+		_, err := s.Grants.DropFamilies(ctx, f.Tenant, f.User, f.Client, f.ID)
+		return nil, firstOf(err, errGrant)
+	case err != nil && kind != fault.NotFound:
+		return nil, err
 	}
 	refresh, err := newRefresh(f.ID)
 	if err != nil {

@@ -253,7 +253,7 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 	case connect.FlowSignIn:
 		in := res.Session
 		if err := s.Browser.SignIn(w, r, web.Session{Tenant: string(s.Tenant), ID: in.ID, User: string(res.User.ID), Name: cmpOr(res.User.Name, res.User.Email, res.User.Subject),
-			IDP: in.IDP, SID: in.SID, ACR: in.ACR, AMR: in.AMR, Started: in.At, Ends: in.Expires, Proof: in.Proof}); err != nil {
+			IDP: in.IDP, SID: in.SID, ACR: in.ACR, AMR: in.AMR, Started: in.At, Ends: in.Expires, Agents: in.Agents, Proof: in.Proof}); err != nil {
 			return err
 		}
 		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)

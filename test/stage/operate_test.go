@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -27,6 +28,8 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/test/pg"
+	_ "modernc.org/sqlite"
+
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
@@ -499,6 +502,9 @@ func TestDismissed(t *testing.T) {
 	if err != nil || json.Unmarshal(body, &claims) != nil || claims.Exp-claims.Iat > 240 {
 		t.Fatalf("an access token lives %d seconds, want at most 240: %v", claims.Exp-claims.Iat, err)
 	}
+	if ends := signInLasts(t, s.Desk()); ends < 89*24*time.Hour {
+		t.Errorf("an agent that the IdP is asked about at each token has to sign in again after %s", ends)
+	}
 	if err := s.IdP.Dismiss("alice"); err != nil {
 		t.Fatal(err)
 	}
@@ -517,4 +523,19 @@ func TestDismissed(t *testing.T) {
 	if took := time.Since(began); took > 75*time.Second {
 		t.Errorf("her refresh was refused only after %s", took)
 	}
+}
+
+// signInLasts is how long the one agent that has signed in may go on, as the database has it.
+func signInLasts(t *testing.T, d *stage.Desk) time.Duration {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.Dir, "frontdesk.db")+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var micros int64
+	if err := db.QueryRowContext(t.Context(), "SELECT ends - created FROM families").Scan(&micros); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(micros) * time.Microsecond
 }

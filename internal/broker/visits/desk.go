@@ -78,9 +78,12 @@ func (d *Desk) Complete(ctx context.Context, v connect.Visitor, a connect.Answer
 		return r, err
 	}
 	s := &r.Session
-	s.ID, s.Expires = rand.Text(), s.At.Add(Life)
+	s.ID, s.Expires, s.Agents = rand.Text(), s.At.Add(Life), s.At.Add(Life)
+	if s.HasHome {
+		s.Agents = s.At.Add(AgentLife)
+	}
 	s.Proof, err = write(ctx, d.MAC, aVisit, visit{Tenant: v.Tenant, User: r.User.ID, ID: s.ID, IDP: s.IDP, SID: s.SID, Auth: identity.Authentication{ACR: s.ACR, AMR: s.AMR, Time: s.At},
-		Started: s.At, Ends: s.Expires, Binding: v.Binding})
+		Started: s.At, Ends: s.Expires, Agents: s.Agents, Binding: v.Binding})
 	return r, err
 }
 

@@ -34,7 +34,7 @@ func (d *Desk) Admit(ctx context.Context, v connect.Visitor, a broker.Admission)
 	}
 	now := d.Now()
 	text, err := write(ctx, d.MAC, aStanding, standing{Tenant: k.Tenant, User: k.User, Client: a.Client, Resource: d.URL(k.Tenant, "/mcp/"+string(a.Server.Name)), Family: a.Family,
-		IDP: k.IDP, SID: k.SID, Auth: k.Auth, Given: now, Ends: k.Ends})
+		IDP: k.IDP, SID: k.SID, Auth: k.Auth, Given: now, Ends: Later(k.Ends, k.Agents)})
 	if err != nil {
 		return "", err
 	}
@@ -81,7 +81,11 @@ func (d *Desk) stands(ctx context.Context, t identity.Tenant, text string, c ide
 	if d.Together {
 		return nil
 	}
-	return d.Flows.Renew(ctx, t, k.User, k.IDP)
+	err = d.Flows.Renew(ctx, t, k.User, k.IDP)
+	if fault.KindOf(err) == fault.NotFound && now.Before(k.Given.Add(Life)) {
+		err = nil // nobody can be asked, and nobody need be
+	}
+	return err
 }
 
 // recorded are the events that faces make; every other is the broker's side's own to write.

@@ -32,8 +32,20 @@ type Epochs interface {
 	SignIn(t identity.Tenant, idp, sid string) bool
 }
 
-// Life is how long a browser stays signed in.
-const Life = 12 * time.Hour
+// How long a sign-in is good for at the most. What it let in lasts longer where the company's IdP gave a home credential: then each
+// new token asks the IdP. Where it gave none, nobody could.
+const (
+	Life      = 12 * time.Hour      // of a browser, and of agents without a home credential behind them
+	AgentLife = 90 * 24 * time.Hour // of agents with one
+)
+
+// Later is the later of two ends; sign-ins from before agents had one of their own have none.
+func Later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
 
 // visit is a browser in which a person has signed in.
 type visit struct {
@@ -45,6 +57,7 @@ type visit struct {
 	Auth    identity.Authentication `json:"a"`
 	Started time.Time               `json:"b"`
 	Ends    time.Time               `json:"e"`
+	Agents  time.Time               `json:"g"` // until when what he lets in may last
 	Binding []byte                  `json:"c"` // digest of the cookie that this browser alone has
 }
 

@@ -28,6 +28,7 @@ type room struct {
 	epochs  *identity.Epochs
 	reached int
 	renewed int
+	home    bool // the IdP gives a home credential, and asking by it works
 	events  []audit.Record
 	now     time.Time
 }
@@ -53,7 +54,7 @@ func (g guarded) Complete(_ context.Context, v connect.Visitor, a connect.Answer
 	if a.IDP == "" {
 		return connect.Result{Kind: connect.FlowConnect, User: identity.User{ID: v.User}}, nil
 	}
-	return connect.Result{Kind: connect.FlowSignIn, User: identity.User{ID: "alice"}, Session: connect.SignedIn{IDP: "login", SID: "s1", At: g.r.now, ACR: "high", AMR: []string{"pwd"}}}, nil
+	return connect.Result{Kind: connect.FlowSignIn, User: identity.User{ID: "alice"}, Session: connect.SignedIn{IDP: "login", SID: "s1", At: g.r.now, HasHome: g.r.home, ACR: "high", AMR: []string{"pwd"}}}, nil
 }
 
 func (g guarded) End(context.Context, connect.Visitor, vault.ConnectionID) (connect.Ending, error) {
@@ -63,6 +64,9 @@ func (g guarded) End(context.Context, connect.Visitor, vault.ConnectionID) (conn
 
 func (g guarded) Renew(context.Context, identity.Tenant, identity.UserID, string) error {
 	g.r.renewed++
+	if !g.r.home {
+		return fault.New(fault.NotFound, "no home credential", nil)
+	}
 	return nil
 }
 
@@ -292,6 +296,42 @@ func TestFacesRecordLittle(t *testing.T) {
 		{Kind: audit.KindEvent, Time: r.now.Add(-time.Hour), Action: "sign_in.ended"}} {
 		if err := r.Record(t.Context(), bad); fault.KindOf(err) != fault.Denied {
 			t.Error(bad, err)
+		}
+	}
+}
+
+// TestAgentsOutlastTheBrowser where the company's IdP can be asked at each token, and only there.
+func TestAgentsOutlastTheBrowser(t *testing.T) {
+	for _, home := range []bool{true, false} {
+		r := newRoom(t)
+		r.home = home
+		alice := r.signIn(t)
+		standing := r.admit(t, alice, "family")
+		sign := func() error {
+			_, err := r.Sign(t.Context(), "default", standing, identity.AccessClaims{Issuer: issuer, Audience: issuer + "/mcp/issues", Subject: "alice", Client: "agent", ID: "1",
+				IssuedAt: r.now.Unix(), Expires: r.now.Add(4 * time.Minute).Unix(), ACR: "high", AMR: []string{"pwd"}, Family: "family", Micros: r.now.UnixMicro()})
+			return err
+		}
+		if err := sign(); err != nil {
+			t.Fatal(err)
+		}
+		r.now = r.now.Add(visits.Life + time.Minute)
+		if _, err := r.Connections(t.Context(), alice, ""); fault.KindOf(err) != fault.Denied {
+			t.Errorf("the browser is signed in for ever: %v", err)
+		}
+		if err := sign(); home != (err == nil) {
+			t.Errorf("with a home credential (%v), after a day: %v", home, err)
+		}
+		asked := r.renewed
+		if r.home = false; sign() == nil {
+			t.Error("the home credential is gone, so nobody was asked, and a token was signed")
+		}
+		if home && r.renewed == asked {
+			t.Error("nobody was asked")
+		}
+		r.home, r.now = home, r.now.Add(visits.AgentLife)
+		if sign() == nil {
+			t.Error("an agent's sign-in does not end")
 		}
 	}
 }

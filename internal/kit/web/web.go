@@ -22,5 +22,6 @@ type Session struct {
 	AMR     []string
 	Started time.Time
 	Ends    time.Time
-	Proof   string // of the sign-in (connect.SignedIn)
+	Agents  time.Time // until when agents that the person lets in may go on
+	Proof   string    // of the sign-in (connect.SignedIn)
 }
