@@ -45,6 +45,7 @@ type Input struct {
 // ProviderEgress is how servers speak to the vendor's API, where that is not how everybody does.
 type ProviderEgress struct {
 	WebSocket   bool            `yaml:"websocket" doc:"the API has WebSockets: connections may be upgraded"`
+	H2C         bool            `yaml:"h2c" doc:"its http hosts speak HTTP/2 without TLS, from the first byte, as gRPC does"`
 	Aliases     []ProviderAlias `yaml:"aliases" doc:"hosts that servers call, whose requests are sent elsewhere"`
 	TokenIn     TokenPlaces     `yaml:"token_in" doc:"further places where servers put their token, and so the keycard"`
 	GraphQL     []string        `yaml:"graphql" doc:"paths at which the API takes GraphQL; default /graphql and /api/graphql"`

@@ -51,6 +51,7 @@ type stage struct {
 	addr          string // of egress
 	roots         *x509.CertPool
 	caFile        string
+	vendorFile    string // the authority of the APIs
 	plain, secure *api
 	door          *door
 	saw           string // by a test's API
@@ -252,10 +253,15 @@ func parsed(t *testing.T, s string) *url.URL {
 	return u
 }
 
+func upstreamAt(t *testing.T, name catalog.UpstreamName, at string) *catalog.Upstream {
+	t.Helper()
+	return &catalog.Upstream{Tenant: "default", Name: name, Title: string(name), Provider: &catalog.Provider{Name: "Vendor"}, WebSocket: true, Origins: []*url.URL{parsed(t, at)}}
+}
+
 func newStage(t *testing.T, change ...func(*stage)) *stage {
 	t.Helper()
 	vendors, vendorFile := authority(t, "localhost")
-	s := &stage{t: t, plain: newAPI(t, nil), secure: newAPI(t, vendors), roots: x509.NewCertPool()}
+	s := &stage{t: t, vendorFile: vendorFile, plain: newAPI(t, nil), secure: newAPI(t, vendors), roots: x509.NewCertPool()}
 	out, err := outbound.New(outbound.Config{Named: []string{s.plain.url, s.secure.url}, CAFile: vendorFile})
 	if err != nil {
 		t.Fatal(err)

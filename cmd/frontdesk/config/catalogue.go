@@ -131,6 +131,8 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 			k.wrong(at, fault.Message(err), "name hosts of the API itself")
 		}
 	}
+	p.Egress.H2C = p.Egress.H2C || u.H2C // p is this upstream's own
+	k.priorKnowledge(at+".h2c", up)
 	for _, a := range p.Egress.Aliases {
 		from, err := origin(a.Host)
 		to, err2 := origin(a.To)
@@ -142,6 +144,26 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up.Methods = k.methods(t, at, u, p)
 	return up
+}
+
+// priorKnowledge checks that HTTP/2 without TLS can be had.
+func (k *checker) priorKnowledge(at string, up *catalog.Upstream) {
+	if !up.Provider.Egress.H2C {
+		return
+	}
+	var named []string
+	for _, o := range up.Origins {
+		if o.Scheme == "http" {
+			named = append(named, "h2c://"+o.Host)
+		}
+	}
+	if len(named) == 0 {
+		k.wrong(at, "h2c is for hosts without TLS, and all of them have it", "write url: http://..., or leave h2c out: with TLS, HTTP/2 is agreed on by itself")
+		return
+	}
+	if _, err := outbound.New(outbound.Config{Named: named, Proxy: k.Outbound.Proxy}); err != nil {
+		k.wrong(at, fault.Message(err), "reach the API by https, or on loopback")
+	}
 }
 
 // toBeFound is the provider of an upstream that is a vendor's own MCP server: all but its authorization server.

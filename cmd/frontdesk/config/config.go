@@ -356,7 +356,9 @@ func (c *Config) Origins() []string {
 		}
 		for _, up := range c.Snapshot.Upstreams[t] {
 			for _, o := range up.Origins {
-				add(o.String())
+				if add(o.String()); up.Provider.Egress.H2C && o.Scheme == "http" {
+					set["h2c://"+o.Host] = true
+				}
 			}
 			add(up.Provider.Account.URL)
 			if o := up.Provider.OAuth; o != nil {

@@ -132,6 +132,7 @@ type Upstream struct {
 	Methods      []Method          `yaml:"methods" doc:"ways to obtain a credential, in order: the first that can serve a caller is used"`
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
 	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
+	H2C          bool              `yaml:"h2c" doc:"its http hosts speak HTTP/2 without TLS, from the first byte, as gRPC does, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
 	Limits       Limits            `yaml:"limits" doc:"how many requests it may get, of all servers together, and how large"`
 	Hints        []catalog.Hint    `yaml:"hints" doc:"what an agent can do about failures of the API: looked at before the vendor's own, so that one that fits too counts instead"`

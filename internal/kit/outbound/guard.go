@@ -35,7 +35,11 @@ func Origin(rawURL string) (string, error) {
 	return a.scheme + "://" + a.origin().authority, nil
 }
 
-func addOrigin(set map[origin]struct{}, s string) error {
+func (d *Door) addOrigin(set map[origin]bool, s string) error {
+	rest, prior := strings.CutPrefix(s, "h2c://")
+	if prior {
+		s = "http://" + rest
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.User != nil || u.Opaque != "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
 		return fault.New(fault.Invalid, "a named origin is written scheme://host:port and nothing more", nil)
@@ -47,10 +51,13 @@ func addOrigin(set map[origin]struct{}, s string) error {
 	if why := a.neverNamed(); why != "" {
 		return fault.New(fault.Invalid, "outbound: "+a.host+" can never be reached: "+why, nil)
 	}
+	if prior && d.proxied && !isLoopback(a.host) {
+		return fault.New(fault.Invalid, "outbound: "+a.host+" cannot be reached: HTTP/2 without TLS does not go through outbound.proxy", nil)
+	}
 	o := a.origin()
-	set[o] = struct{}{}
+	set[o] = set[o] || prior
 	if a.port == defaultPort(a.scheme) {
-		set[origin{o.scheme, strings.TrimSuffix(o.authority, ":"+a.port)}] = struct{}{}
+		set[origin{o.scheme, strings.TrimSuffix(o.authority, ":"+a.port)}] = set[o]
 	}
 	return nil
 }

@@ -25,7 +25,8 @@ import (
 
 // Config is what the operator's file says about the network. The zero Config names nothing: only public https opens.
 type Config struct {
-	// Named are origins as the file has them: scheme://host or scheme://host:port.
+	// Named are origins as the file has them: scheme://host or scheme://host:port. With h2c as its scheme it is one of http, to which
+	// HTTP/2 is spoken from the first byte (RFC 9113 section 3.3); through a proxy such a one is not reached.
 	Named []string
 	// Proxy is http://host:port or https://host:port; empty for none. What the environment says is ignored (httpoxy).
 	// Through a proxy the name is checked and the proxy dials. Named loopback hosts are dialled directly all the same:
@@ -45,31 +46,35 @@ type Config struct {
 
 // Door is the process's way out. It is safe for concurrent use.
 type Door struct {
-	named, found http.Transport
-	origins      atomic.Pointer[map[origin]struct{}]
-	fetch        time.Duration
+	named, prior, found http.Transport                  // prior is for named origins of h2c
+	origins             atomic.Pointer[map[origin]bool] // true: of h2c
+	fetch               time.Duration
+	proxied             bool
 }
 
 // New checks the config and returns a door. Its errors are fault.Invalid and say which line to change.
 func New(c Config) (*Door, error) {
-	d := &Door{fetch: orDefault(c.FetchTimeout, 30*time.Second)}
-	if err := d.SetNamed(c.Named); err != nil {
-		return nil, err
-	}
 	proxy, err := parseProxy(c.Proxy)
 	if err != nil {
+		return nil, err
+	}
+	d := &Door{fetch: orDefault(c.FetchTimeout, 30*time.Second), proxied: proxy != nil}
+	if err := d.SetNamed(c.Named); err != nil {
 		return nil, err
 	}
 	roots, err := roots(c.CAFile)
 	if err != nil {
 		return nil, err
 	}
+	equip(&d.prior, c, roots, neverReached)
+	d.prior.Protocols = new(http.Protocols)
+	d.prior.Protocols.SetUnencryptedHTTP2(true)
 	if proxy == nil {
 		equip(&d.named, c, roots, neverReached)
 		equip(&d.found, c, roots, notPublic)
 		return d, nil
 	}
-	// All that these two dial are the proxy and named loopback hosts, which the operator wrote down himself.
+	// All that the other two dial are the proxy and named loopback hosts, which the operator wrote down himself.
 	equip(&d.named, c, roots, neverReached)
 	equip(&d.found, c, roots, neverReached)
 	d.named.OnProxyConnectResponse, d.found.OnProxyConnectResponse = proxyAnswered, proxyAnswered
@@ -85,9 +90,9 @@ func New(c Config) (*Door, error) {
 
 // SetNamed replaces the named origins, for requests that start from now on. On an error the old ones stay.
 func (d *Door) SetNamed(origins []string) error {
-	set := make(map[origin]struct{}, 2*len(origins))
+	set := make(map[origin]bool, 2*len(origins))
 	for _, o := range origins {
-		if err := addOrigin(set, o); err != nil {
+		if err := d.addOrigin(set, o); err != nil {
 			return err
 		}
 	}
@@ -124,6 +129,7 @@ func (d *Door) Tunnel(ctx context.Context, hostport string) (net.Conn, error) {
 // Close gives idle connections back. Requests under way are not touched.
 func (d *Door) Close() {
 	d.named.CloseIdleConnections()
+	d.prior.CloseIdleConnections()
 	d.found.CloseIdleConnections()
 }
 
@@ -206,10 +212,18 @@ func (c *Client) admit(r *http.Request) (*http.Transport, error) {
 		// front end.
 		return nil, fault.New(fault.Invalid, "outbound: the Host header differs from the URL's host", nil)
 	}
-	if _, ok := (*c.door.origins.Load())[origin{u.Scheme, u.Host}]; ok {
-		return &c.door.named, nil
+	if prior, ok := (*c.door.origins.Load())[origin{u.Scheme, u.Host}]; ok {
+		return c.door.speaking(prior), nil
 	}
 	return c.admitOther(u)
+}
+
+// speaking is the transport for what is named.
+func (d *Door) speaking(prior bool) *http.Transport {
+	if prior {
+		return &d.prior
+	}
+	return &d.named
 }
 
 func (c *Client) admitOther(u *url.URL) (*http.Transport, error) {
@@ -217,8 +231,8 @@ func (c *Client) admitOther(u *url.URL) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := (*c.door.origins.Load())[at.origin()]; ok {
-		return &c.door.named, nil
+	if prior, ok := (*c.door.origins.Load())[at.origin()]; ok {
+		return c.door.speaking(prior), nil
 	}
 	if !c.found {
 		return nil, at.refuse("not in the config")

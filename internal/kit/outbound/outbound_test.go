@@ -320,6 +320,31 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
+// TestHTTP2WithoutTLS: an origin of h2c is spoken to so from the first byte; its neighbour of http is not; and no proxy is asked.
+func TestHTTP2WithoutTLS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto+" "+r.Host) }))
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetHTTP1(true)
+	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "http://")
+	for scheme, want := range map[string]string{"http": "HTTP/1.1 ", "h2c": "HTTP/2.0 "} {
+		door := newDoor(t, outbound.Config{Named: []string{scheme + "://" + host}, Proxy: "http://127.0.0.1:1"})
+		if got, err := fetch(t, door.Named(), srv.URL); err != nil || got != want+host {
+			t.Errorf("%s: %q, %v", scheme, got, err)
+		}
+	}
+	if _, err := outbound.New(outbound.Config{Named: []string{"h2c://api.example.com:50051"}, Proxy: srv.URL}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("behind a proxy: %v", err)
+	}
+	for _, bad := range []string{"h2c://", "h2c://api.example.com/path", "h2c://user@api.example.com", "h2c://169.254.169.254", "h2cs://api.example.com"} {
+		if _, err := outbound.New(outbound.Config{Named: []string{bad}}); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 func TestCodedBodiesPassUntouched(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Header.Get("Accept-Encoding"))

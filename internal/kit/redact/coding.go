@@ -25,14 +25,10 @@ const (
 var ErrBomb = errors.New("the answer grows more than a thousandfold when it is decoded")
 
 // codings lists how a body was compressed, the last first (RFC 9110 section 8.4). Not known: a coding that is not undone
-// here, too many, or one by message (gRPC) or frame (RFC 7692).
+// here, too many, or one by frame (RFC 7692).
 func codings(h http.Header) (list []string, known bool) {
-	for _, name := range []string{"Grpc-Encoding", "Sec-Websocket-Extensions"} {
-		for _, v := range h[name] {
-			if v = strings.TrimSpace(v); v != "" && !strings.EqualFold(v, "identity") {
-				return nil, false
-			}
-		}
+	if strings.TrimSpace(strings.Join(h["Sec-Websocket-Extensions"], "")) != "" {
+		return nil, false
 	}
 	for _, v := range h["Content-Encoding"] {
 		for c := range strings.SplitSeq(v, ",") {

@@ -7,16 +7,20 @@ import (
 	"io"
 )
 
-// ErrFrame is a WebSocket that does not keep to RFC 6455, or uses an extension, under which payloads are not themselves.
-var ErrFrame = errors.New("the WebSocket's frames are not well formed")
+// ErrFrame is a WebSocket that does not keep to RFC 6455, or uses an extension, under which payloads are not themselves; or gRPC whose
+// messages are not what their heads say.
+var ErrFrame = errors.New("the frames of the WebSocket, or the messages of gRPC, are not well formed")
 
 // maxHeld bounds the frames whose heads wait behind a payload that may be the beginning of a mark.
 const maxHeld = 64
 
 // Frames returns a WebSocket's stream of frames (RFC 6455 section 5) with their payloads cleaned. A mark is found across the
 // borders of frames and messages. Masked payloads, a client's, are unmasked for it and masked again.
-func (r *Redactor) Frames(src io.Reader) io.Reader {
-	f := &frames{redactor: r, src: bufio.NewReader(src), buf: make([]byte, firstBuffer)}
+func (r *Redactor) Frames(src io.Reader) io.Reader { return r.framed(src, payloads.webSocket) }
+
+func (r *Redactor) framed(src io.Reader, head func(payloads) error) io.Reader {
+	f := &frames{redactor: r, src: bufio.NewReader(src), buf: make([]byte, firstBuffer), head: head}
+	f.payload = f.src
 	f.clean = r.Reader(payloads{f})
 	return f
 }
@@ -26,6 +30,8 @@ func (r *Redactor) Frames(src io.Reader) io.Reader {
 type frames struct {
 	redactor *Redactor
 	src      *bufio.Reader
+	head     func(payloads) error // reads what stands between two payloads
+	payload  io.Reader            // where next comes from: src, or what it was decoded to
 	clean    io.Reader
 	heads    []frame // waiting, in order
 	ready    []byte  // of a head, to go out next
@@ -96,9 +102,9 @@ func (f payloads) Read(p []byte) (int, error) {
 		if len(f.heads) == maxHeld {
 			return 0, ErrFrame
 		}
-		return 0, f.head()
+		return 0, f.head(f)
 	}
-	n, err := f.src.Read(p[:min(int64(len(p)), f.left)])
+	n, err := f.payload.Read(p[:min(int64(len(p)), f.left)])
 	f.next.apply(p[:n], f.in)
 	f.in, f.left = f.in+int64(n), f.left-int64(n)
 	if err == io.EOF && f.left > 0 {
@@ -107,8 +113,8 @@ func (f payloads) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// head reads one head, and the whole of a control frame.
-func (f payloads) head() error {
+// webSocket reads the head of a frame, and the whole of a control frame.
+func (f payloads) webSocket() error {
 	const final, reserved, control, opcode, maskBit, maxControl = 0x80, 0x70, 0x08, 0x0f, 0x80, 125
 	first, err := f.src.Peek(2)
 	if err != nil {

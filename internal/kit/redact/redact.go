@@ -17,6 +17,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -24,8 +25,8 @@ import (
 // MinMark is the length in bytes from which on a mark is looked for.
 const MinMark = 8
 
-// filler is a character that needs no escape in JSON, HTML, URLs and headers.
-const filler = '*'
+// filler is a character that needs no escape in JSON, HTML, URLs and headers; fillerBase64 are three of them.
+const filler, fillerBase64 = '*', "Kioq"
 
 // Redactor takes marks out of bytes. It is safe for concurrent use and worth keeping for as long as its marks: the first
 // use builds its tables.
@@ -91,16 +92,21 @@ func (r *Redactor) String(s string) string {
 	return s
 }
 
-// Header cleans the values of h in place and returns how many marks it found.
+// Header cleans the values of h in place and returns how many marks it found. gRPC's binary values stay base64.
 func (r *Redactor) Header(h http.Header) (hits int) {
 	var scratch []byte
-	for _, values := range h {
+	for name, values := range h {
 		for i, v := range values {
 			if len(v) < MinMark {
 				continue
 			}
 			scratch = append(scratch[:0], v...)
 			if clean, n := r.scrub(scratch); n > 0 {
+				for at := range clean {
+					if strings.HasSuffix(name, "-Bin") && clean[at] == filler {
+						clean[at] = fillerBase64[at%len(fillerBase64)]
+					}
+				}
 				values[i] = string(clean)
 				hits += n
 			}

@@ -24,7 +24,8 @@ func (r *Redactor) clean(resp *http.Response) error {
 	}
 	err := r.told(hits)
 	coding, known := codings(resp.Header)
-	if err == nil && (!known || resp.StatusCode == http.StatusPartialContent) {
+	messages, grpc, readable := codingOf(resp)
+	if err == nil && (!known || !readable || resp.StatusCode == http.StatusPartialContent) {
 		err = ErrUncleanable
 	}
 	if err != nil {
@@ -36,7 +37,16 @@ func (r *Redactor) clean(resp *http.Response) error {
 	if resp.Body == nil || resp.Body == http.NoBody {
 		return nil
 	}
-	clean := body{Reader: r.Reader(resp.Body), Closer: resp.Body, redactor: r, resp: resp}
+	clean := body{Closer: resp.Body, redactor: r, resp: resp}
+	if grpc {
+		clean.Reader = r.Messages(resp.Body, messages)
+		if resp.Header.Del("Grpc-Encoding"); messages != "" {
+			resp.ContentLength = -1
+			resp.Header.Del("Content-Length")
+		}
+	} else {
+		clean.Reader = r.Reader(resp.Body)
+	}
 	if conn, ok := resp.Body.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
 		if strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") {
 			clean.Reader = r.Frames(resp.Body)
