@@ -86,6 +86,7 @@ type Server struct {
 	sessions map[string]string       // cookie -> subject
 	requests map[string]*authRequest // by id
 	codes    map[string]*authRequest
+	partners map[string]string // issuer of another authorization server -> how clients of this one are called there
 	ledger
 }
 
@@ -107,7 +108,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, keys: keys,
 		users: map[string]*account{}, clients: map[string]Client{}, sessions: map[string]string{},
-		requests: map[string]*authRequest{}, codes: map[string]*authRequest{}, ledger: newLedger(),
+		requests: map[string]*authRequest{}, codes: map[string]*authRequest{}, partners: map[string]string{}, ledger: newLedger(),
 	}
 	for _, u := range cfg.Users {
 		s.AddUser(u)

@@ -162,6 +162,8 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
 		doc["userinfo_endpoint"] = s.cfg.Issuer + pathUserinfo
 		doc["subject_types_supported"] = []string{"public"}
 		doc["id_token_signing_alg_values_supported"] = []string{"RS256"}
+		doc["grant_types_supported"] = []string{"authorization_code", "refresh_token", "client_credentials", grantExchange}
+		doc["identity_chaining_requested_token_types_supported"] = []string{typeIDJAG}
 		doc["claims_supported"] = []string{"sub", "name", "preferred_username", "email", "groups", "auth_time"}
 	}
 	doc["scopes_supported"] = scopes
@@ -197,8 +199,12 @@ func (w *issWriter) WriteHeader(status int) {
 // token lets zitadel/oidc answer, and corrects what it does not know: plain OAuth has no ID token, and a workload's
 // token is a JWT with an audience of its own.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
-	if r.PostFormValue("grant_type") == "client_credentials" {
+	switch r.PostFormValue("grant_type") {
+	case "client_credentials":
 		s.clientCredentials(w, r)
+		return
+	case grantExchange:
+		s.stateIdentity(w, r)
 		return
 	}
 	answer := httptest.NewRecorder()
@@ -240,15 +246,8 @@ func (s *Server) editToken(body []byte, f Faults) []byte {
 
 // clientCredentials gives a workload a JWT for an audience (RFC 9068), named by `audience` or `resource`.
 func (s *Server) clientCredentials(w http.ResponseWriter, r *http.Request) {
-	id, secret, basic := r.BasicAuth()
-	if basic { // RFC 6749 section 2.3.1: both are form-encoded first
-		id, _ = url.QueryUnescape(id)
-		secret, _ = url.QueryUnescape(secret)
-	} else {
-		id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
-	}
-	if (&storage{s}).AuthorizeClientIDSecret(r.Context(), id, secret) != nil {
-		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+	id, ok := s.confidential(w, r)
+	if !ok {
 		return
 	}
 	s.mu.Lock()
@@ -283,6 +282,22 @@ func (s *Server) clientCredentials(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"access_token": token, "token_type": "Bearer", "expires_in": int(s.cfg.AccessLifetime.Seconds()),
 	})
+}
+
+// confidential says which client asks, by its secret; false where it was refused.
+func (s *Server) confidential(w http.ResponseWriter, r *http.Request) (id string, ok bool) {
+	id, secret, basic := r.BasicAuth()
+	if basic { // RFC 6749 section 2.3.1: both are form-encoded first
+		id, _ = url.QueryUnescape(id)
+		secret, _ = url.QueryUnescape(secret)
+	} else {
+		id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
+	}
+	if (&storage{s}).AuthorizeClientIDSecret(r.Context(), id, secret) != nil {
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+		return "", false
+	}
+	return id, true
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
