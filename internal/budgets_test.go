@@ -37,7 +37,7 @@ var over = map[string]struct {
 	"struct internal/audit.Record":          {23, "one line of the log"},
 	"struct internal/kit/oauth.Metadata":    {16, "what we read of a server's metadata, a field each"},
 	"struct internal/connect.Desk":          {20, "what the room stands on, a field each, and what it remembers"},
-	"struct internal/gateway.Gateway":       {26, "the same"},
+	"struct internal/gateway.Gateway":       {24, "the same"},
 	"struct internal/hosted.process":        {28, "one process: what it is, its pipes, and its state under one lock"},
 	"struct internal/identity.Caller":       {18, "who is asking, as the token says it"},
 	"struct internal/issuer.Family":         {16, "a row"},

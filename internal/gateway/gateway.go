@@ -37,16 +37,16 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	cache    map[string]cachedSession // guarded by mu, as is what follows
-	held     map[audit.CallID]broker.Lease
+	held     map[audit.CallID]held
 	streams  map[string]*clientStream // open GET streams by session, and subscriptions
 	calls    map[string]*call         // of legacy sessions, by session and id
 	parked   map[string]parked        // likewise: calls whose answer comes on another stream
 	waiting  map[chan struct{}]bool   // who waits for a person
 	draining bool
 
-	open, listening, late crowd      // by caller
-	rounds                web.Rounds // whose access has ended
-	traits                traits
+	crowds
+	rounds web.Rounds // whose access has ended
+	traits traits
 }
 
 // Asks opens connect requests (connect.Desk).

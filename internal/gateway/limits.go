@@ -13,6 +13,9 @@ const (
 	maxWaiting = 5000
 )
 
+// crowds are what is open here, by caller.
+type crowds struct{ open, listening, late, lasting crowd }
+
 // crowd counts what is open by its owner. The zero crowd is empty.
 type crowd struct {
 	mu sync.Mutex

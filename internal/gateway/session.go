@@ -159,7 +159,7 @@ func (c *call) initialize() {
 	outcome = broker.Outcome{Result: audit.ResultOK}
 	if c.server.Placeholder == identity.TicketSession {
 		keepOpen = true
-		c.g.hold(lease)
+		c.hold(lease)
 	}
 	c.write(http.StatusOK, msg)
 }
@@ -216,6 +216,7 @@ func (c *call) begin(ctx context.Context, act audit.CallID, version, upstream st
 		return false
 	}
 	c.g.keep(id, s)
+	c.session, c.id = &s, id
 	c.w.Header().Set(mcp.HeaderSession, id)
 	return true
 }
@@ -238,23 +239,55 @@ func (c *call) notYet(ctx context.Context, err error) {
 		"serverInfo": map[string]string{"name": string(c.server.Name), "version": "0"}, "instructions": "Not connected yet: call the tool " + connectTool + " to get the link, then initialize again."})))
 }
 
-// hold keeps a session's own act open for as long as its ticket must work.
-func (g *Gateway) hold(l broker.Lease) {
+// held is a session whose own act is open, because its server holds a keycard for the whole of it.
+type held struct {
+	lease   broker.Lease
+	session *Session
+	id      string
+	leave   func() // the crowd
+}
+
+// maxHeld bounds such sessions of one caller: clients that are started anew each day never end the old ones.
+const maxHeld = 100
+
+// hold keeps a session's own act open for as long as its ticket must work. Where its caller has too many, the oldest one ends: who
+// still uses that is told to initialize again.
+func (c *call) hold(l broker.Lease) {
+	who := string(c.tenant) + "\x00" + c.caller.Principal()
+	leave, ok := c.g.lasting.enter(who, maxHeld)
+	for ; !ok; leave, ok = c.g.lasting.enter(who, maxHeld) {
+		if old, found := c.g.oldest(c.tenant, c.session.Principal); found {
+			c.g.forgetSession(context.WithoutCancel(c.ctx), old.session, old.id)
+		}
+	}
+	c.g.mu.Lock()
+	defer c.g.mu.Unlock()
+	if c.g.held == nil {
+		c.g.held = map[audit.CallID]held{}
+	}
+	c.g.held[l.State().Call] = held{l, c.session, c.id, leave}
+}
+
+// oldest is the first that one caller began of the sessions that are held here.
+func (g *Gateway) oldest(t identity.Tenant, principal string) (old held, found bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.held == nil {
-		g.held = map[audit.CallID]broker.Lease{}
+	for _, h := range g.held {
+		if h.session.Tenant == t && h.session.Principal == principal && (!found || h.session.Created.Before(old.session.Created)) {
+			old, found = h, true
+		}
 	}
-	g.held[l.State().Call] = l
+	return old, found
 }
 
 func (g *Gateway) release(ctx context.Context, act audit.CallID) {
 	g.mu.Lock()
-	l := g.held[act]
+	h, ok := g.held[act]
 	delete(g.held, act)
 	g.mu.Unlock()
-	if l != nil {
-		l.Close(ctx, broker.Outcome{Result: audit.ResultOK})
+	if ok {
+		h.leave()
+		h.lease.Close(ctx, broker.Outcome{Result: audit.ResultOK})
 	}
 }
 
@@ -322,12 +355,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) Drain() {
 	g.mu.Lock()
 	g.draining = true
-	streams, held := maps.Clone(g.streams), maps.Clone(g.held)
+	streams, sessions := maps.Clone(g.streams), maps.Clone(g.held)
 	g.mu.Unlock()
 	for _, s := range streams {
 		s.end()
 	}
-	for id := range held {
+	for id := range sessions {
 		g.release(context.Background(), id)
 	}
 }

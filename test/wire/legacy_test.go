@@ -391,3 +391,25 @@ func TestNoticeToItsSessionAlone(t *testing.T) {
 		t.Errorf("the other session was told: %s", got)
 	}
 }
+
+// A client that is started anew each day, and ends nothing, does not fill the gateway: of the sessions whose server holds a keycard
+// for the whole of them, its oldest one ends when there are too many.
+func TestLegacy_sessionsThatLast(t *testing.T) {
+	s := play(t, polite)
+	var first []string
+	for i := range 101 {
+		session := s.initialize(t, "lasting", `{}`)
+		if i == 0 {
+			first = session
+		}
+	}
+	list := func(session []string) answer {
+		return s.send(t, http.MethodPost, "lasting", `{"jsonrpc":"2.0","id":7,"method":"tools/list"}`, session...)
+	}
+	if a := list(first); a.Status != http.StatusNotFound || !strings.Contains(a.Body, "initialize again") {
+		t.Errorf("the oldest of 101 sessions: %d %s", a.Status, a.Body)
+	}
+	if a := list(s.initialize(t, "lasting", `{}`)); a.Status != http.StatusOK {
+		t.Errorf("a new session: %d %s", a.Status, a.Body)
+	}
+}

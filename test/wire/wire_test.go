@@ -120,6 +120,7 @@ func begin() (*scene, error) {
 	s.Stage, err = stage.New(ctx, dir, stage.Options{
 		Servers: "  wire: {url: " + server.URL + "/mcp, allow: [group:engineering]}\n" +
 			"  asks: {url: " + server.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n" +
+			"  lasting: {url: " + server.URL + "/mcp, placeholder: session, allow: [group:engineering]}\n" +
 			"  late: {url: " + server.URL + "/mcp, upstreams: [tracker: {optional: true}], allow: [group:engineering]}\n" +
 			"  asks-bob: {url: " + server.URL + "/mcp, upstreams: [tracker], allow: [group:engineering]}\n",
 		Config: "policies: [wire.cedar]\n",
@@ -132,7 +133,7 @@ forbid(principal, action == Action::"call", resource == Prompt::"wire/hidden");`
 	}
 	ended = append([]func(){func() { _ = s.Close() }}, ended...)
 	s.handler, s.agents = http.HandlerFunc(polite), map[string]*world.Agent{}
-	for server, user := range map[string]string{"wire": "alice", "asks": "alice", "late": "alice", "asks-bob": "bob"} {
+	for server, user := range map[string]string{"wire": "alice", "asks": "alice", "late": "alice", "lasting": "alice", "asks-bob": "bob"} {
 		a, err := world.NewAgent(world.AgentConfig{URL: s.Desk().MCP(server), Name: "wire", Era: world.Era2025November, Browser: s.Person(user, "Later: a tool that needs it will ask then", "Done")})
 		if err != nil {
 			return nil, err
