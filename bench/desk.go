@@ -228,7 +228,7 @@ func (d *desk) settle(ctx context.Context) error {
 	}
 	defer func() { _ = db.Close() }()
 	got := map[string]int64{}
-	err = db.Chain(ctx, func(r audit.Row) error {
+	err = db.Chain(ctx, nil, func(r audit.Row) error {
 		for _, action := range []string{"call", "api"} {
 			if strings.Contains(string(r.Record), `"action":"`+action+`"`) {
 				got[string(r.Kind)+" "+action]++

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 func auditCommand() *cobra.Command {
@@ -37,16 +40,20 @@ func auditCommand() *cobra.Command {
 			if err := ask(c, http.MethodGet, "/audit?"+q.Encode(), nil, &l); err != nil {
 				return err
 			}
+			newest := since
 			for i := len(l) - 1; i >= 0; i-- {
 				var r audit.Record
 				if err := json.Unmarshal(l[i], &r); err != nil {
 					return err
 				}
-				if r.Time.After(since) {
+				if r.Time.After(since) { // what happened between a call's intent and its outcome comes after that
 					fmt.Fprintln(c.OutOrStdout(), string(l[i]))
-					since = r.Time
+				}
+				if r.Time.After(newest) {
+					newest = r.Time
 				}
 			}
+			since = newest
 			if !follow {
 				return nil
 			}
@@ -68,29 +75,145 @@ func auditCommand() *cobra.Command {
 		defer func() { _ = db.Close() }()
 		return audit.Export(c.Context(), db, func(line []byte) error { _, err := c.OutOrStdout().Write(line); return err })
 	}}
-	verify := &cobra.Command{Use: "verify", Short: "recompute every chain, and name the first broken record; needs no running server",
-		Long: "Exits with 0 whole, 1 altered, 3 forked, 4 an intent without outcome or the reverse, 5 could not be read.\nA chain whose newest records were cut off verifies all the same, until checkpoints are kept elsewhere.",
+	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: as the running server's config says, else SQLite in --data-dir")
+	c.AddCommand(tail, export, verifyCommand(&database), auditKeyCommand(&database))
+	return c
+}
+
+// verifyFlags say what the log is held against.
+type verifyFlags struct {
+	pubkey     string
+	checkpoint []string
+	since      string
+	vault      bool
+}
+
+func verifyCommand(database *string) *cobra.Command {
+	var f verifyFlags
+	c := &cobra.Command{Use: "verify", Short: "recompute every chain, hold it against its checkpoints, and name the first broken record; needs no running server",
+		Long: `Exits with 0 whole, 1 altered, 2 shorter than a checkpoint says, 3 forked, 4 an intent without outcome or the reverse, 5 could not be read.
+
+Whoever can write to the database can put all of it back to an earlier state. Only a checkpoint that is kept elsewhere shows that
+(--checkpoint), and only a key that was pinned proves who signed it (--pubkey): ` + "`frontdesk audit key`" + ` prints it.`,
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-			db, err := reader(c, database)
+			report, compared, err := f.verify(c, *database)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "error:", err)
 				return verdictError(audit.Unchecked)
 			}
-			report := audit.Verify(c.Context(), db, time.Now())
-			_ = db.Close() // nothing was written
-			if done, err := asJSON(c, report); err != nil || done {
+			if done, err := asJSON(c, struct {
+				audit.Report
+				Vault *vault.Comparison `json:"vault,omitempty"`
+			}{report, compared}); err != nil || done {
 				return errors.Join(err, verdict(report))
 			}
+			out := c.OutOrStdout()
 			if report.Verdict == audit.Whole {
-				fmt.Fprintf(c.OutOrStdout(), "whole: %d records in %d chains, %d still open\nnote: %s\n", report.Rows, report.Writers, report.Open, report.Reminder)
+				fmt.Fprintf(out, "whole: %s in %s, %d still open, %s\n", plural(report.Rows, "record", "records"), plural(report.Writers, "chain", "chains"), report.Open, plural(int(report.Checkpoints), "checkpoint", "checkpoints"))
 			} else {
-				fmt.Fprintf(c.OutOrStdout(), "NOT WHOLE at %s: %s\n", report.Where, report.What)
+				fmt.Fprintf(out, "NOT WHOLE at %s: %s\n", report.Where, report.What)
+			}
+			if report.Outside > 0 {
+				fmt.Fprintf(out, "kept elsewhere: %s, all of them here\n", plural(report.Outside, "checkpoint", "checkpoints"))
+			}
+			if compared != nil {
+				fmt.Fprintf(out, "vault: %s, %d of which the log does not know yet, %d from before it did\n", plural(compared.Rows, "connection", "connections"), compared.Ahead, compared.Unrecorded)
+			}
+			for _, r := range report.Reminders {
+				fmt.Fprintln(out, "note:", r)
 			}
 			return verdict(report)
 		}}
-	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: as the running server's config says, else SQLite in --data-dir")
-	c.AddCommand(tail, export, verify)
+	c.Flags().StringVar(&f.pubkey, "pubkey", "", "file with the public key of the checkpoints, as `frontdesk audit key` printed it at the start")
+	c.Flags().StringArrayVar(&f.checkpoint, "checkpoint", nil, "file with checkpoints that were kept elsewhere; may be given more than once")
+	c.Flags().StringVar(&f.since, "since", "", "begin at the last checkpoint before this time, as 2026-03-14 or 2026-03-14T15:00:00Z")
+	c.Flags().BoolVar(&f.vault, "vault", false, "hold every stored credential against what the log says was stored")
 	return c
+}
+
+func (f *verifyFlags) verify(c *cobra.Command, database string) (report audit.Report, compared *vault.Comparison, err error) {
+	db, err := reader(c, database)
+	if err != nil {
+		return report, nil, err
+	}
+	defer func() { _ = db.Close() }() // nothing was written
+	against, err := f.against(c.Context(), db)
+	if err != nil {
+		return report, nil, err
+	}
+	var ledger vault.Ledger
+	if f.vault {
+		if f.since != "" {
+			return report, nil, errors.New("--vault needs the log from its beginning: leave --since out")
+		}
+		against.Seen = ledger.Read
+	}
+	report = audit.Verify(c.Context(), db, against)
+	if !f.vault || report.Verdict == audit.Unchecked || report.Verdict == audit.Altered {
+		return report, nil, nil
+	}
+	v, err := ledger.CompareAll(c.Context(), db, func() error { return audit.Read(c.Context(), db, report.Ends, ledger.Read) })
+	if err != nil {
+		return report, nil, err
+	}
+	if v.Wrong > 0 {
+		report.Add(audit.Altered, "connection "+string(v.Connection), fmt.Sprintf("%s (%s)", v.What, plural(v.Wrong, "connection", "connections")))
+	}
+	return report, &v, nil
+}
+
+func (f *verifyFlags) against(ctx context.Context, db *store.DB) (a audit.Against, err error) {
+	a = audit.Against{Now: time.Now(), Checkpoints: db}
+	if f.since != "" {
+		if a.Since, err = time.Parse(time.RFC3339, f.since); err != nil {
+			if a.Since, err = time.Parse(time.DateOnly, f.since); err != nil {
+				return a, errors.New("--since is no time: write it as 2026-03-14 or 2026-03-14T15:00:00Z")
+			}
+		}
+	}
+	if f.pubkey != "" {
+		text, err := os.ReadFile(f.pubkey)
+		if err != nil {
+			return a, err
+		}
+		a.Key = strings.TrimSpace(string(text))
+		if !audit.IsKey(a.Key) {
+			return a, fmt.Errorf("%s holds no key as `frontdesk audit key` prints it", f.pubkey)
+		}
+	}
+	for _, path := range f.checkpoint {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return a, err
+		}
+		l := audit.Split(text)
+		if len(l) == 0 {
+			return a, fmt.Errorf("there is no checkpoint in %s", path)
+		}
+		a.Outside = append(a.Outside, l...)
+	}
+	a.Keys, err = vault.CheckpointPublic(ctx, db)
+	return a, err
+}
+
+func auditKeyCommand(database *string) *cobra.Command {
+	return &cobra.Command{Use: "key", Short: "print the public key with which checkpoints are verified, to be kept elsewhere",
+		Long: "Prints the first key. A later one is believed because the one before has announced it.", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			db, err := reader(c, *database)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = db.Close() }() // nothing was written
+			keys, err := vault.CheckpointPublic(c.Context(), db)
+			if err != nil {
+				return err
+			}
+			if len(keys) == 0 {
+				return errors.New("there is no key yet: the server makes one when it starts")
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), keys[0])
+			return err
+		}}
 }
 
 // verdictError carries what verify found to the exit code; it was told already.

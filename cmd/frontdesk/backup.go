@@ -155,7 +155,10 @@ signs in again; and the audit log goes on with a record of the gap.`,
 			if err != nil {
 				return err
 			}
-			if err := db.Close(); err != nil {
+			if !moved {
+				err = signRestored(c.Context(), p, db)
+			}
+			if err := errors.Join(err, db.Close()); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s restored, as of %s (Frontdesk %s, %s)\n%s tried before they are trusted\n",

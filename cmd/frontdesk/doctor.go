@@ -90,6 +90,9 @@ func running(c *cobra.Command) []finding {
 	if s["needs_reconnect"] != "" && s["needs_reconnect"] != "0" {
 		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
 	}
+	if s["checkpoints_outside"] != "" {
+		l = append(l, finding{"bad", "checkpoints of the audit log are not kept outside: " + s["checkpoints_outside"], "they are sent as soon as the place takes them"})
+	}
 	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
 	cfg, err := config.Checked(s["config"])
 	if problems, ok := errors.AsType[conf.Problems](err); ok {
@@ -99,6 +102,9 @@ func running(c *cobra.Command) []finding {
 	}
 	for _, w := range cfg.Warnings {
 		l = append(l, finding{"note", w, ""})
+	}
+	if len(cfg.Audit.Checkpoints) == 0 {
+		l = append(l, finding{"note", "checkpoints of the audit log are in its database alone: who can put that back to an earlier state is not found out", "name a place for them: audit: {checkpoints: [{file: PATH}]}"})
 	}
 	l = append(l, walls(cfg, s)...)
 	if cfg.Digest != s["config_digest"] {

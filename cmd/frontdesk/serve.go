@@ -66,6 +66,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			log.Info("the database was restored from a backup: each connection is tried before it is trusted", "connections", n)
+			d.checkpoints.Restored = true
 		}
 		return d.serve(c.Context(), c.OutOrStdout())
 	}}
@@ -119,7 +120,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	defer stopRooms()
 	failed := make(chan error, len(servers)+16)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.db.Run, d.connect.Run, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.checkpoints.Run, d.db.Run, d.connect.Run, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -295,6 +296,9 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	for _, a := range d.refresh.Ailing() {
 		s["upstream "+string(a.Upstream)] = string(a.Trouble) + " since " + a.Since.UTC().Format(time.RFC3339)
 	}
+	c, trouble := d.checkpoints.Stands()
+	s["checkpoint"] = fmt.Sprintf("%d of %s", c.Number, c.Time.Format(time.RFC3339))
+	s["checkpoints_outside"] = strings.Join(trouble, "; ")
 	maps.Copy(s, standing())
 	return s
 }

@@ -66,6 +66,9 @@ type desk struct {
 	verifier *identity.Verifier
 	catalog  catalog.Catalog
 	audit    *audit.Log
+
+	checkpoints *audit.Checkpoints
+
 	policies policy.Policies
 	vault    *vault.Vault
 	signer   *vault.Signer
@@ -157,8 +160,7 @@ func (d *desk) open(ctx context.Context, cfg *config.Config) error {
 	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Tenants: d.tenants, Log: d.log}
 	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
 	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
-	d.audit, err = audit.New(d.db, d.db, d.now, d.log)
-	return err
+	return d.keepLog(ctx, cfg)
 }
 
 // join makes the rooms, floor by floor.

@@ -2,7 +2,9 @@
 //
 // It is append-only and chained: every record carries the hash of the one before it in its writer's chain. An intent
 // is durable before the act that it announces, and gets exactly one outcome. Records hold no secret and no argument.
-// An attacker who can write the database can cut off a chain's tail unseen; all else Verify finds.
+// Where the chains stand is signed every few seconds, and kept outside of the database too where the operator names a
+// place (Checkpoints). An attacker who can write the database is found by Verify whatever he changes; where no checkpoint is
+// kept outside, he can put all of it back to an earlier state unseen.
 package audit
 
 import (
@@ -65,6 +67,7 @@ type Record struct {
 	Policies   []string `json:"policies,omitzero"` // ids of those that made the decision
 	Connection string   `json:"connection,omitzero"`
 	Obtained   string   `json:"obtained,omitzero"` // the credential method
+	Sealed     string   `json:"sealed,omitzero"`   // which credential of it was stored: vault.Fingerprint
 	Result     Result   `json:"result,omitzero"`
 	Detail     string   `json:"detail,omitzero"` // a sentence; at most 512 bytes
 }
@@ -103,8 +106,9 @@ type Store interface {
 	// Rows lists intents and events, newest first, each intent followed by the outcome that counts, where there is one.
 	// fault.NotFound for a Before that the tenant does not have.
 	Rows(ctx context.Context, q Query) ([]Row, error)
-	// Chain calls f for each row of every writer, ordered by (Writer, Seq), until f errs.
-	Chain(ctx context.Context, f func(Row) error) error
+	// Chain calls f for each row of every writer, ordered by (Writer, Seq), until f errs; of a writer that after names, for what
+	// is beyond that position.
+	Chain(ctx context.Context, after map[string]int64, f func(Row) error) error
 }
 
 // Sweeps finds intents that nobody will end any more.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -33,6 +34,10 @@ type Log struct {
 	closed  bool     // guarded by mu
 	done    chan struct{}
 
+	heads map[string]Head // guarded by mu: of the chains that moved since take
+	rows  int             // guarded by mu: that came since take
+	many  chan struct{}   // gets a value when rows are so many that a checkpoint is due
+
 	chain   chain    // owned by the writer goroutine, as is what follows
 	backlog []*entry // outcomes whose append failed
 }
@@ -57,6 +62,7 @@ const (
 	linger    = 2 * time.Millisecond
 	bearable  = 5 * time.Second // for one append; who comes while one fails waits for two, and hears of it before clients give up
 
+	drainTime  = 5 * time.Second
 	beatEvery  = 5 * time.Second
 	deadAfter  = 30 * time.Second
 	sweepBatch = 500
@@ -64,7 +70,8 @@ const (
 
 // New returns a log with a chain of its own. Nothing is written before Run runs.
 func New(store Store, sweeps Sweeps, now func() time.Time, log *slog.Logger) (*Log, error) {
-	l := &Log{Store: store, Sweeps: sweeps, Now: now, Slog: log, in: make(chan *entry, 4*maxBatch), done: make(chan struct{})}
+	l := &Log{Store: store, Sweeps: sweeps, Now: now, Slog: log, in: make(chan *entry, 4*maxBatch), done: make(chan struct{}),
+		heads: map[string]Head{}, many: make(chan struct{}, 1)}
 	return l, l.newChain()
 }
 
@@ -252,7 +259,7 @@ func (l *Log) gather(first *entry) []*entry {
 
 // drain writes what is queued when the process stops.
 func (l *Log) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	for ctx.Err() == nil {
 		select {
@@ -281,6 +288,7 @@ func (l *Log) append(ctx context.Context, batch []*entry) {
 	err := l.Store.Append(ctx, rows)
 	if err == nil {
 		l.chain, l.backlog = next, nil
+		l.moved(len(rows))
 	} else {
 		l.Slog.Error("the audit log could not be written", "rows", len(rows), "error", err)
 		if cerr := l.newChain(); cerr != nil {
@@ -304,6 +312,32 @@ func (l *Log) append(ctx context.Context, batch []*entry) {
 		l.queued -= outcomes
 		l.mu.Unlock()
 	}
+}
+
+// moved notes where the current chain stands, for checkpoints.
+func (l *Log) moved(rows int) {
+	if rows == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heads[l.chain.writer] = Head{l.chain.writer, l.chain.seq, l.chain.prev}
+	if l.rows += rows; l.rows >= checkpointRows {
+		select {
+		case l.many <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take returns the heads of the chains that moved since it was called last.
+func (l *Log) take() []Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	moved := slices.Collect(maps.Values(l.heads))
+	clear(l.heads)
+	l.rows = 0
+	return moved
 }
 
 // row takes the next position of the chain.

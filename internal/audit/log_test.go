@@ -63,7 +63,7 @@ func (m *memory) Ended(_ context.Context, id audit.CallID) (bool, error) {
 
 func (m *memory) Rows(context.Context, audit.Query) ([]audit.Row, error) { return nil, nil }
 
-func (m *memory) Chain(_ context.Context, f func(audit.Row) error) error {
+func (m *memory) Chain(_ context.Context, after map[string]int64, f func(audit.Row) error) error {
 	m.mu.Lock()
 	rows := slices.Clone(m.rows)
 	m.mu.Unlock()
@@ -74,6 +74,9 @@ func (m *memory) Chain(_ context.Context, f func(audit.Row) error) error {
 		return int(a.Seq - b.Seq)
 	})
 	for _, r := range rows {
+		if r.Seq <= after[r.Writer] {
+			continue
+		}
 		if err := f(r); err != nil {
 			return err
 		}
@@ -148,7 +151,7 @@ func TestEveryIntentGetsOneOutcomeInAWholeChain(t *testing.T) {
 	}
 	wg.Wait()
 	stop()
-	if r := audit.Verify(t.Context(), m, time.Now()); r.Verdict != audit.Whole || r.Rows != 512 || r.Open != 0 {
+	if r := audit.Verify(t.Context(), m, audit.Against{Now: time.Now()}); r.Verdict != audit.Whole || r.Rows != 512 || r.Open != 0 {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -183,7 +186,7 @@ func TestAppendFailures(t *testing.T) {
 					t.Errorf("n %d keep %v: intent %s has no outcome", n, keep, id)
 				}
 			}
-			if r := audit.Verify(t.Context(), m, time.Now()); r.Verdict != audit.Whole {
+			if r := audit.Verify(t.Context(), m, audit.Against{Now: time.Now()}); r.Verdict != audit.Whole {
 				t.Errorf("n %d keep %v: %+v", n, keep, r)
 			}
 		}
@@ -229,7 +232,7 @@ func TestADeadProcessLeavesUnknown(t *testing.T) {
 	if _, err := l2.Unfinished(t.Context(), id); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("got %v", err)
 	}
-	if r := audit.Verify(t.Context(), m, time.Now()); r.Verdict != audit.Whole {
+	if r := audit.Verify(t.Context(), m, audit.Against{Now: time.Now()}); r.Verdict != audit.Whole {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -248,7 +251,7 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 	whole := slices.Clone(m.rows)
 	check := func(name string, want audit.Verdict, rows []audit.Row) {
 		t.Helper()
-		if r := audit.Verify(t.Context(), &memory{rows: rows}, time.Now()); r.Verdict != want || want != audit.Whole && (r.Where == "" || r.What == "") {
+		if r := audit.Verify(t.Context(), &memory{rows: rows}, audit.Against{Now: time.Now()}); r.Verdict != want || want != audit.Whole && (r.Where == "" || r.What == "") {
 			t.Errorf("%s: got %+v, want %d", name, r, want)
 		}
 	}
@@ -271,7 +274,7 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 		}
 		check("a row twice", audit.Forked, append(slices.Clone(whole), whole[i]))
 	}
-	if r := audit.Verify(t.Context(), &memory{rows: whole[:1]}, time.Now().Add(24*time.Hour)); r.Verdict != audit.Unmatched {
+	if r := audit.Verify(t.Context(), &memory{rows: whole[:1]}, audit.Against{Now: time.Now().Add(24 * time.Hour)}); r.Verdict != audit.Unmatched {
 		t.Errorf("an intent without outcome for a day: got %+v", r)
 	}
 }

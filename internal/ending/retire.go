@@ -59,13 +59,12 @@ func (o *Office) Round(ctx context.Context) (bool, error) {
 	var g errgroup.Group
 	g.SetLimit(recordAtOnce)
 	for _, r := range l {
-		if r.Note == "" {
-			continue
+		e := audit.Record{Kind: audit.KindEvent, Time: o.Now(), Tenant: r.Tenant, User: r.User, Action: "connection.ended", Upstream: string(r.Upstream),
+			Connection: string(r.ID), Sealed: vault.FingerprintGone(r.Connection), Result: audit.ResultOK, Detail: r.Reason + "; at the vendor: " + r.Note}
+		if r.Note == "" { // the home credential, which is nobody's connection
+			e.Action, e.Detail = "vault.emptied", r.Reason
 		}
-		g.Go(func() error {
-			return o.Events.Event(ctx, audit.Record{Kind: audit.KindEvent, Time: o.Now(), Tenant: r.Tenant, User: r.User, Action: "connection.ended", Upstream: string(r.Upstream),
-				Connection: string(r.ID), Result: audit.ResultOK, Detail: r.Reason + "; at the vendor: " + r.Note})
-		})
+		g.Go(func() error { return o.Events.Event(ctx, e) })
 	}
 	return len(marked) == retireAtOnce, g.Wait()
 }

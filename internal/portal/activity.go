@@ -165,6 +165,9 @@ var results = map[audit.Result]string{audit.ResultOK: "done", audit.ResultDenied
 
 var tones = map[audit.Result]string{audit.ResultOK: "ok", audit.ResultDenied: "no", audit.ResultNeeds: "ask", audit.ResultFailed: "no", audit.ResultUnknown: "ask"}
 
+// behind are events of the vault beside which stands one that says it to people.
+var behind = map[string]bool{"vault.stored": true, "vault.resealed": true, "vault.emptied": true}
+
 // inOneLine words a record; outcomes say what came of an act, so that intents need no line of their own.
 func (s *Site) inOneLine(ctx context.Context, k audit.Record, agents map[identity.ClientID]string) (deed, bool) {
 	d := deed{At: k.Time, Where: k.Server, Came: cmpOr(results[k.Result], string(k.Result)), Tone: tones[k.Result], Why: sentence(k.Detail), call: k.Call, client: k.Client,
@@ -176,7 +179,7 @@ func (s *Site) inOneLine(ctx context.Context, k audit.Record, agents map[identit
 		d.Agent = agents[k.Client]
 	}
 	switch {
-	case k.Kind == audit.KindIntent || k.Action == "catalogue" || k.Action == "session" || k.Action == "stream":
+	case k.Kind == audit.KindIntent || k.Action == "catalogue" || k.Action == "session" || k.Action == "stream", behind[k.Action]:
 		return d, false
 	case k.Action == "call":
 		d.What = cmpOr(k.Tool, k.Method)
@@ -209,7 +212,8 @@ func events(action string) string {
 	words := map[string]string{"signed_in": "You signed in", "connected": "You connected an account", "connection.ended": "A connection ended", "grant.given": "You allowed an agent", "grant.account": "You chose the account for an agent", "account.preferred": "You chose the account for new agents",
 		"grant.revoked": "You ended what you had allowed", "client.allowed": "You let an agent in", "connect.refused": "You refused a request", "connect.answered": "You answered a request",
 		"connect.wrong_user": "You opened a link that was made for somebody else", "connect.wrong_browser": "An answer came back to another browser", "refresh": "A connection was renewed",
-		"sign_in.ended": "An agent's sign-in was ended", "access.ended": "Your access was ended", "operator.revoked": "An operator ended a connection"}
+		"sign_in.ended": "An agent's sign-in was ended", "access.ended": "Your access was ended", "operator.revoked": "An operator ended a connection",
+		"vault.tamper": "A stored credential was found altered"}
 	return cmpOr(words[action], action)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ import (
 var (
 	_ audit.Store  = (*DB)(nil)
 	_ audit.Sweeps = (*DB)(nil)
+
+	_ audit.CheckpointStore = (*DB)(nil)
 )
 
 var auditTable = table[audit.Row]{
@@ -166,24 +169,91 @@ func (db *DB) Intent(ctx context.Context, id audit.CallID) (audit.Row, error) {
 	return auditTable.one(ctx, db.read, "WHERE writer = $1 AND seq = $2 AND kind = 'intent'", writer, seq)
 }
 
-// Chain implements audit.Store. It reads in pages, so that a long look holds nothing up.
-func (db *DB) Chain(ctx context.Context, f func(audit.Row) error) error {
-	const page = 2000
-	var last audit.Row
-	for {
-		rows, err := auditTable.all(ctx, db.read, fmt.Sprintf("WHERE (writer, seq) > ($1, $2) ORDER BY writer, seq LIMIT %d", page), last.Writer, last.Seq)
-		if err != nil {
-			return err
-		}
-		for _, r := range rows {
+// Chain implements audit.Store. It reads in pages, so that a long look holds nothing up, and the next one while f works.
+func (db *DB) Chain(ctx context.Context, after map[string]int64, f func(audit.Row) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages, failed := make(chan []audit.Row, 2), make(chan error, 1)
+	go func() {
+		defer close(pages)
+		failed <- db.pages(ctx, after, pages)
+	}()
+	for page := range pages {
+		for _, r := range page {
 			if err := f(r); err != nil {
 				return err
 			}
 		}
-		if len(rows) < page {
+	}
+	return <-failed
+}
+
+// pages goes from writer to writer by their rows: a list of them could be shorter.
+func (db *DB) pages(ctx context.Context, after map[string]int64, out chan<- []audit.Row) error {
+	const size = 2000
+	for writer := ""; ; {
+		next, err := list(ctx, db.read, value[string], "SELECT writer FROM audit WHERE writer > $1 ORDER BY writer LIMIT 1", writer)
+		if err != nil || len(next) == 0 {
+			return err
+		}
+		writer = next[0]
+		at, ok := after[writer]
+		if !ok {
+			at = math.MinInt64 // a position that no row may have is found too
+		}
+		for full := true; full; {
+			rows, err := auditTable.all(ctx, db.read, "WHERE writer = $1 AND seq > $2 ORDER BY seq LIMIT "+strconv.Itoa(size), writer, at)
+			if err != nil {
+				return err
+			}
+			if full = len(rows) == size; len(rows) == 0 {
+				break
+			}
+			at = rows[len(rows)-1].Seq
+			select {
+			case out <- rows:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+var checkpointTable = table[audit.StoredCheckpoint]{
+	name: "checkpoints", none: "there is no checkpoint",
+	columns: "number, at, signed, edge",
+	fields: func(c *audit.StoredCheckpoint) []any {
+		return []any{&c.Number, (*when)(&c.Time), (*blob)(&c.Signed), (*blob)(&c.Edge)}
+	},
+}
+
+// AddCheckpoint implements audit.CheckpointStore.
+func (db *DB) AddCheckpoint(ctx context.Context, c audit.StoredCheckpoint) error {
+	return checkpointTable.put(ctx, db.write, &c, "")
+}
+
+// LastCheckpoint implements audit.CheckpointStore.
+func (db *DB) LastCheckpoint(ctx context.Context) (audit.StoredCheckpoint, error) {
+	return checkpointTable.one(ctx, db.read, "ORDER BY number DESC LIMIT 1")
+}
+
+// Checkpoints implements audit.CheckpointStore.
+func (db *DB) Checkpoints(ctx context.Context, beyond int64, f func(audit.StoredCheckpoint) error) error {
+	const size = 2000
+	for {
+		l, err := checkpointTable.all(ctx, db.read, "WHERE number > $1 ORDER BY number LIMIT "+strconv.Itoa(size), beyond)
+		if err != nil {
+			return err
+		}
+		for _, c := range l {
+			if err := f(c); err != nil {
+				return err
+			}
+			beyond = c.Number
+		}
+		if len(l) < size {
 			return nil
 		}
-		last = rows[page-1]
 	}
 }
 

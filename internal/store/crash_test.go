@@ -84,7 +84,7 @@ func TestWhatWasAcknowledgedSurvivesKill(t *testing.T) {
 			}
 		}
 		last := map[string]int64{}
-		if err := db.Chain(t.Context(), func(r audit.Row) error {
+		if err := db.Chain(t.Context(), nil, func(r audit.Row) error {
 			if last[r.Writer]++; r.Seq != last[r.Writer] {
 				return fmt.Errorf("the chain of %s goes from %d to %d", r.Writer, last[r.Writer]-1, r.Seq)
 			}

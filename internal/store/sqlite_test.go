@@ -83,7 +83,7 @@ func TestSQLiteCheckpoint(t *testing.T) {
 		t.Errorf("the log went on, at %d pages", in)
 	}
 	n := int64(0)
-	if err := db.Chain(t.Context(), func(r audit.Row) error { n = r.Seq; return nil }); err != nil || n != seq {
+	if err := db.Chain(t.Context(), nil, func(r audit.Row) error { n = r.Seq; return nil }); err != nil || n != seq {
 		t.Errorf("the chain ends at %d (%v), want %d", n, err, seq)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"strconv"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -15,6 +16,7 @@ import (
 
 var (
 	_ vault.Store       = (*DB)(nil)
+	_ vault.All         = (*DB)(nil)
 	_ vault.KeyStore    = (*DB)(nil)
 	_ vault.EndingStore = (*DB)(nil)
 )
@@ -73,6 +75,27 @@ func (db *DB) Prefer(ctx context.Context, c vault.Connection, at time.Time) erro
 		return fault.New(fault.NotFound, connectionTable.none, nil)
 	}
 	return err
+}
+
+// EachConnection implements vault.All.
+func (db *DB) EachConnection(ctx context.Context, f func(vault.Connection) error) error {
+	const size = 1000
+	var last vault.Connection
+	for {
+		l, err := connectionTable.all(ctx, db.read, "WHERE (tenant, id) > ($1, $2) ORDER BY tenant, id LIMIT "+strconv.Itoa(size), last.Tenant, last.ID)
+		if err != nil {
+			return err
+		}
+		for _, c := range l {
+			if err := f(c); err != nil {
+				return err
+			}
+			last = c
+		}
+		if len(l) < size {
+			return nil
+		}
+	}
 }
 
 // CountConnections counts those of a status, of all tenants: a number for operators, which names nobody.

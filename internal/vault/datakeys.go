@@ -7,13 +7,16 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+	"golang.org/x/sync/errgroup"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
@@ -266,6 +269,8 @@ func (r *Rotation) Shred(ctx context.Context, t identity.Tenant) (int64, error) 
 const (
 	resealEvery = time.Minute
 	resealBatch = 100
+
+	resealAtOnce = 25 // that share one commit of the log
 )
 
 // Run seals anew what an older key sealed, until ctx ends.
@@ -303,26 +308,42 @@ func (r *Rotation) Reseal(ctx context.Context, t identity.Tenant) (int, error) {
 		if err != nil || len(rows) == 0 {
 			return n, err
 		}
-		for _, c := range rows {
-			after = c.ID
+		after = rows[len(rows)-1].ID
+		done, err := r.resealPage(ctx, rows)
+		if n += done; err != nil {
+			return n, err
+		}
+	}
+}
+
+// resealPage seals some rows anew. The log says so first: after a crash in between it knows of one digest too many.
+func (r *Rotation) resealPage(ctx context.Context, rows []Connection) (int, error) {
+	var done atomic.Int64
+	var g errgroup.Group
+	g.SetLimit(resealAtOnce)
+	for _, c := range rows {
+		g.Go(func() error {
 			secrets, err := r.Vault.Open(ctx, c)
 			if errors.Is(err, ErrSealed) {
-				continue
+				return nil
 			}
 			if err != nil {
-				return n, err
+				return err
 			}
 			was := c.Sealed
 			if err := r.Vault.Seal(ctx, &c, secrets); err != nil {
-				return n, err
+				return err
+			}
+			if err := r.Vault.record(ctx, c, audit.Record{Action: "vault.resealed", Sealed: Fingerprint(c), Result: audit.ResultOK}); err != nil {
+				return err
 			}
 			ok, err := r.Rows.Reseal(ctx, c, was)
-			if err != nil {
-				return n, err
-			}
 			if ok {
-				n++
+				done.Add(1)
 			}
-		}
+			return err
+		})
 	}
+	err := g.Wait()
+	return int(done.Load()), err
 }

@@ -113,7 +113,7 @@ func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, gen
 	return r.store.AddKey(ctx, k)
 }
 
-var purposes = []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority}
+var purposes = []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority, purposeCheckpoint}
 
 // Rewrap wraps anew what another provider than the current one had wrapped, and returns how many keys that were. from opens
 // what either wrapped, to is the current one. It may be broken off at any point, and begun again.

@@ -17,22 +17,31 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
-// Vault seals and opens. All fields are required.
+// Vault seals and opens. All fields but Log and Guard are required.
 type Vault struct {
 	Store Store
 	Keys  KeyStore
 	Wrap  Wrapper
+	Log   Events // nil: nothing is recorded, so nothing can be held against the log; of a tool that serves nobody
+	Guard *Guard // nil: rows are not held against the log as they are opened
 	Now   func() time.Time
 
 	mu    sync.RWMutex
 	keys  map[identity.Tenant]dataKeys // guarded by mu
 	names map[nameKey][16]byte         // guarded by mu
+	told  map[string]bool              // guarded by mu: rows whose tampering is on record
+}
+
+// Events records (audit.Log).
+type Events interface {
+	Event(ctx context.Context, r audit.Record) error
 }
 
 type nameKey struct {
@@ -59,8 +68,50 @@ const (
 // ErrSealed says that a sealed field does not open.
 var ErrSealed = fault.New(fault.Unavailable, "a stored credential does not open with this key: it was moved or altered, or the key is another one; connecting again mends it", nil)
 
-// Open returns the secrets of a connection. A row that was moved, altered or rolled back in part does not open.
+// Open returns the secrets of a connection. A row that was moved, altered or rolled back in part does not open; with a Guard,
+// neither does one that was rolled back as a whole. That is recorded, once a process.
 func (v *Vault) Open(ctx context.Context, c Connection) (Secrets, error) {
+	s, err := v.unsealed(ctx, c)
+	if err == nil && v.Guard != nil {
+		err = v.Guard.check(ctx, c)
+	}
+	if err == nil {
+		return s, nil
+	}
+	if errors.Is(err, ErrSealed) {
+		err = errors.Join(err, v.tampered(ctx, c, err))
+	}
+	return Secrets{}, err
+}
+
+// maxTold bounds what is remembered of rows that do not open.
+const maxTold = 10_000
+
+func (v *Vault) tampered(ctx context.Context, c Connection, why error) error {
+	key := string(c.ID) + place(c)
+	v.mu.Lock()
+	told := v.told[key] || len(v.told) > maxTold
+	if v.told == nil {
+		v.told = map[string]bool{}
+	}
+	v.told[key] = true
+	v.mu.Unlock()
+	if told {
+		return nil
+	}
+	return v.record(ctx, c, audit.Record{Action: "vault.tamper", Result: audit.ResultFailed, Detail: fault.Message(why)})
+}
+
+// record writes an event about a connection.
+func (v *Vault) record(ctx context.Context, c Connection, r audit.Record) error {
+	if v.Log == nil {
+		return nil
+	}
+	r.Time, r.Tenant, r.User, r.Upstream, r.Connection = v.Now(), c.Tenant, c.User, string(c.Upstream), string(c.ID)
+	return v.Log.Event(ctx, r)
+}
+
+func (v *Vault) unsealed(ctx context.Context, c Connection) (Secrets, error) {
 	if _, err := v.tenant(ctx, c.Tenant); err != nil {
 		return Secrets{}, err
 	}
@@ -130,7 +181,10 @@ func (v *Vault) Connect(ctx context.Context, c Connection, s Secrets) (Connectio
 	if err := v.Seal(ctx, &c, s); err != nil {
 		return c, err
 	}
-	return c, v.Store.Connect(ctx, c, prior)
+	if err := v.Store.Connect(ctx, c, prior); err != nil {
+		return c, err
+	}
+	return c, v.record(ctx, c, audit.Record{Action: "vault.stored", Sealed: Fingerprint(c), Obtained: string(c.Method), Result: audit.ResultOK})
 }
 
 // Connections lists a user's connections at one upstream, or at all ("").

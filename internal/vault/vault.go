@@ -108,7 +108,7 @@ type Store interface {
 // Key is one sealed key or keyset of the system: signing keys, tenant keysets.
 type Key struct {
 	Tenant     identity.Tenant // "" for the system's
-	Purpose    string          // tenant, issuer, ticket, ticket-jwt, ca
+	Purpose    string          // tenant, issuer, client, ticket, ca, checkpoint
 	ID         string          // kid
 	Generation int64
 	Created    time.Time

@@ -29,8 +29,8 @@ func database(t *testing.T, path string) *sql.DB {
 	return db
 }
 
-// TestA155_tampering: whoever can write to the database cannot change the log unseen. Cutting off its end, or hashing all
-// anew, is seen only by checkpoints, which are to come.
+// TestA155_tampering: whoever can write to the database cannot change the log unseen. That its end is cut off, or all hashed
+// anew, checkpoints show (TestA124_A155_putBack).
 func TestA155_tampering(t *testing.T) {
 	r := theRealm(t)
 	r.connected(t, "modern")

@@ -97,6 +97,7 @@ func (c *Config) check() conf.Problems {
 		k.egress()
 	}
 	k.keyring()
+	k.audit()
 	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.Telemetry.LogLevel, "info"))); err != nil {
 		k.wrong("telemetry.log_level", "there is no log level "+c.Telemetry.LogLevel, "the levels are debug, info, warn and error")
 	}
@@ -267,6 +268,9 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 	}
 	try("database", c.Database)
+	for i, p := range c.File.Audit.Checkpoints {
+		try("audit.checkpoints["+strconv.Itoa(i)+"].token", p.Token)
+	}
 	for at, s := range map[string]*KeyService{"keys.service": c.Keys.Service, "keys.previous.service": previousService(c.Keys.Previous)} {
 		if s != nil && s.Azure != nil {
 			try(at+".azure.client_secret", s.Azure.ClientSecret)
@@ -328,6 +332,11 @@ func (c *Config) Origins() []string {
 	}
 	if c.Telemetry.Traces != nil {
 		add(c.Telemetry.Traces.String())
+	}
+	for _, p := range c.File.Audit.Checkpoints {
+		if p.URL != nil {
+			add(p.URL.String())
+		}
 	}
 	for _, raw := range append(c.Keys.Service.URLs(), previousService(c.Keys.Previous).URLs()...) {
 		add(raw)

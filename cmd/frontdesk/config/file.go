@@ -21,6 +21,7 @@ type File struct {
 	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
 	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
 	Connections    Connections   `yaml:"connections" doc:"what becomes of people's connections"`
+	Audit          Audit         `yaml:"audit" doc:"the audit log: what is kept of it elsewhere, and what is held against it"`
 
 	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones"`
 
@@ -70,6 +71,19 @@ type Telemetry struct {
 	LogLevel string      `yaml:"log_level" doc:"debug, info (default), warn or error"`
 	Traces   *conf.URL   `yaml:"traces" doc:"OTLP/HTTP endpoint for traces, as http://collector:4318; default: none"`
 	Sample   *conf.Share `yaml:"sample" doc:"share of the traces begun here that are kept; a caller's own decision (traceparent) comes first; default 100%"`
+}
+
+type Audit struct {
+	Checkpoints []CheckpointPlace `yaml:"checkpoints" doc:"where signed checkpoints of the log are kept beside the database, best where its owner cannot change them"`
+	Paranoid    bool              `yaml:"paranoid" doc:"hold each stored credential against the log before it is used: a database that was put back is found at once, not by audit verify alone; reads the whole log at the start, and keeps some 150 bytes a connection in memory"`
+}
+
+// CheckpointPlace is a file, or a URL.
+type CheckpointPlace struct {
+	File   string      `yaml:"file" doc:"file to whose end they are written"`
+	URL    *conf.URL   `yaml:"url" doc:"where they are sent instead: with PUT each to URL/NUMBER, with POST all to the URL"`
+	Method string      `yaml:"method" doc:"PUT (default) or POST"`
+	Token  conf.Secret `yaml:"token" doc:"bearer token for the URL, as file:witness.token; the file is read each time"`
 }
 
 type Connections struct {

@@ -98,6 +98,23 @@ func (k *checker) keyring() {
 	}
 }
 
+// audit checks what the form cannot say of the log.
+func (k *checker) audit() {
+	for i, p := range k.Audit.Checkpoints {
+		at := "audit.checkpoints[" + strconv.Itoa(i) + "]"
+		switch {
+		case (p.File == "") == (p.URL == nil):
+			k.wrong(at, "a place for checkpoints is a file, or a URL", "write  {file: /mnt/log/frontdesk.checkpoints}  or  {url: https://witness.example.com/frontdesk}")
+		case p.URL == nil && (p.Method != "" || !p.Token.IsZero()):
+			k.wrong(at, "method and token are for a URL", "")
+		case p.URL != nil && p.URL.Scheme != "https" && !k.local():
+			k.wrong(at+".url", "checkpoints are sent by https", "")
+		case p.Method != "" && p.Method != "PUT" && p.Method != "POST":
+			k.wrong(at+".method", "method is PUT or POST", "")
+		}
+	}
+}
+
 func previousService(p *WrappingKey) *KeyService {
 	if p == nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -116,7 +117,7 @@ func (m *Machine) replay(ctx context.Context, id vault.ConnectionID) {
 		m.Slog.Error("the spool cannot be read", "folder", m.Spool.Dir, "error", err)
 	}
 	for _, c := range l {
-		ok, err := m.Steps.Settle(ctx, c, c.Version-1)
+		ok, err := m.unspool(ctx, c)
 		if err != nil {
 			m.Slog.Warn("a renewed credential still waits in the spool", "connection", c.ID, "upstream", c.Upstream, "error", err)
 			continue
@@ -129,4 +130,23 @@ func (m *Machine) replay(ctx context.Context, id vault.ConnectionID) {
 		m.Spool.Drop(c)
 		m.Slog.Info("a renewed credential came out of the spool", "connection", c.ID, "upstream", c.Upstream, "stored", ok)
 	}
+}
+
+// unspool stores one renewed credential, with a record of its own: that of the renewal says that its outcome is not known.
+func (m *Machine) unspool(ctx context.Context, c vault.Connection) (bool, error) {
+	rec := m.record(c, audit.KindIntent)
+	rec.Detail = "a renewed credential comes out of the spool"
+	id, err := m.Log.Begin(ctx, rec)
+	if err != nil {
+		return false, err
+	}
+	ok, err := m.Steps.Settle(ctx, c, c.Version-1)
+	switch {
+	case ok:
+		m.stored(ctx, id, c)
+	default:
+		rec.Kind, rec.Call, rec.Result, rec.Detail = audit.KindOutcome, id, audit.ResultFailed, "the connection had changed meanwhile, or the database is away"
+		m.Log.End(context.WithoutCancel(ctx), id, rec)
+	}
+	return ok, err
 }

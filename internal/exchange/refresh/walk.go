@@ -3,7 +3,6 @@ package refresh
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -183,8 +182,15 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 		return nil
 	}
 	w.token = t
-	w.finish(ctx, id, c, audit.ResultOK, fmt.Sprintf("version %d.%d, sealed %x", c.Generation, c.Version, digest(c)))
+	w.stored(ctx, id, c)
 	return nil
+}
+
+// stored ends a refresh with what it left in the vault, so that the log and the vault can be compared.
+func (m *Machine) stored(ctx context.Context, id audit.CallID, c vault.Connection) {
+	rec := m.record(c, audit.KindOutcome)
+	rec.Call, rec.Result, rec.Sealed = id, audit.ResultOK, vault.Fingerprint(c)
+	m.Log.End(context.WithoutCancel(ctx), id, rec)
 }
 
 // store settles. While the database is away the pair lies in the spool (step 5′), where it outlives this process.
@@ -308,24 +314,14 @@ func (w *walk) giveBack(ctx context.Context, c vault.Connection) error {
 	return err
 }
 
-func (w *walk) record(c vault.Connection, k audit.Kind) audit.Record {
-	return audit.Record{Kind: k, Time: w.Now(), Tenant: c.Tenant, User: c.User, Action: "refresh", Upstream: string(c.Upstream), Connection: string(c.ID)}
+func (m *Machine) record(c vault.Connection, k audit.Kind) audit.Record {
+	return audit.Record{Kind: k, Time: m.Now(), Tenant: c.Tenant, User: c.User, Action: "refresh", Upstream: string(c.Upstream), Connection: string(c.ID)}
 }
 
 func (w *walk) finish(ctx context.Context, id audit.CallID, c vault.Connection, result audit.Result, detail string) {
 	rec := w.record(c, audit.KindOutcome)
 	rec.Call, rec.Result, rec.Detail = id, result, detail
 	w.Log.End(context.WithoutCancel(ctx), id, rec)
-}
-
-// digest names what was stored, so that the log and the vault can be compared.
-func digest(c vault.Connection) []byte {
-	h := sha256.New()
-	for _, field := range [][]byte{c.Access, c.Refresh, c.Previous, c.Identity} {
-		sum := sha256.Sum256(field)
-		h.Write(sum[:])
-	}
-	return h.Sum(nil)[:16]
 }
 
 // resources are what the renewed token is for, as when it was first asked for (RFC 8707 section 2.2).

@@ -255,7 +255,7 @@ func TestRestored(t *testing.T) {
 		if err != nil || len(rows) != 2 || !strings.Contains(string(rows[0].Record), `"action":"restored"`) || !strings.Contains(string(rows[0].Record), "with 1 records") {
 			t.Errorf("the log says %v %v", rows, err)
 		}
-		if r := audit.Verify(t.Context(), db, time.Now()); r.Verdict != audit.Whole || r.Writers != 2 {
+		if r := audit.Verify(t.Context(), db, audit.Against{Now: time.Now()}); r.Verdict != audit.Whole || r.Writers != 2 {
 			t.Errorf("the log: %+v", r)
 		}
 		if _, err := (backup.Restoring{To: to, Wrap: w, Now: time.Now}).Restore(t.Context(), bytes.NewReader(file)); fault.KindOf(err) != fault.Conflict {

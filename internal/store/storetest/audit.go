@@ -42,7 +42,7 @@ func writer(n int) *chain { return &chain{writer: fmt.Sprintf("%016x", n)} }
 func log(t *testing.T, db *store.DB) []audit.Row {
 	t.Helper()
 	var all []audit.Row
-	ok(t, db.Chain(t.Context(), func(r audit.Row) error {
+	ok(t, db.Chain(t.Context(), nil, func(r audit.Row) error {
 		all = append(all, r)
 		return nil
 	}))
@@ -71,7 +71,7 @@ func auditAppend(t *testing.T, a, b *store.DB) {
 	}
 	stop := fmt.Errorf("enough")
 	n := 0
-	if err := b.Chain(ctx, func(audit.Row) error { n++; return stop }); err != stop || n != 1 {
+	if err := b.Chain(ctx, nil, func(audit.Row) error { n++; return stop }); err != stop || n != 1 {
 		t.Errorf("a look that was broken off went on for %d rows, and ended with %v", n, err)
 	}
 }
@@ -290,7 +290,7 @@ func auditVerified(t *testing.T, a, b *store.DB) {
 		kinds[r.Kind]++
 	}
 	same(t, kinds, map[audit.Kind]int{audit.KindIntent: many, audit.KindOutcome: many, audit.KindLate: many})
-	if r := audit.Verify(t.Context(), a, time.Now()); r.Verdict != audit.Whole || r.Open != 0 || r.Rows != 3*many {
+	if r := audit.Verify(t.Context(), a, audit.Against{Now: time.Now()}); r.Verdict != audit.Whole || r.Open != 0 || r.Rows != 3*many {
 		t.Errorf("a whole log is said to be %+v", r)
 	}
 }

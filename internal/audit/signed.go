@@ -1,0 +1,221 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// signed is what the checkpoints say, in the database and outside of it.
+type signed struct {
+	against Against
+	report  *Report
+
+	key      string // that has to sign the next one; "" before the pinned key has signed any
+	last     Checkpoint
+	edge     edge
+	restored []Checkpoint          // those that say that the log came from a backup
+	since    map[[32]byte]bool     // digests of the first of those, and of all after it
+	from     map[string]Head       // where reading begins: as the last checkpoint before Since says
+	heads    map[string][]expected // by chain, rising
+	trusted  []note.Verifier
+	later    []func() // findings that say less than what the rows themselves show
+}
+
+// expected is a head that a checkpoint names. The row there must have this hash.
+type expected struct {
+	seq    int64
+	hash   [32]byte
+	number int64 // of the checkpoint
+}
+
+// read goes through the checkpoints of the database, and then through those that were kept elsewhere.
+func (s *signed) read(ctx context.Context) error {
+	pinned := s.against.Key
+	if pinned == "" && len(s.against.Keys) > 0 {
+		pinned = s.against.Keys[0]
+		s.report.Reminders = append(s.report.Reminders, "the key of the checkpoints was taken from the database itself: pin it with --pubkey")
+	}
+	outside, err := s.parseOutside()
+	if err != nil {
+		return err
+	}
+	err = s.against.Checkpoints.Checkpoints(ctx, 0, func(c StoredCheckpoint) error { return s.one(c, pinned, outside) })
+	if err != nil && err != errBroken {
+		return err
+	}
+	s.report.Checkpoints = s.last.Number
+	switch {
+	case err == errBroken:
+	case s.last.Number > 0 && s.key == "":
+		s.report.Add(Altered, "checkpoint 1", "no checkpoint in the database is signed by the pinned key")
+	case s.last.Number == 0 && s.against.Since.IsZero():
+		s.report.Reminders = append(s.report.Reminders, "the database holds no checkpoint: a chain whose newest records were cut off verifies all the same")
+	}
+	s.kept(outside, pinned)
+	return nil
+}
+
+// one takes the next checkpoint of the database. What is wrong with it is in the report, and none after it counts.
+func (s *signed) one(stored StoredCheckpoint, pinned string, outside map[int64][]Checkpoint) error {
+	where := fmt.Sprintf("checkpoint %d", stored.Number)
+	wrong := func(v Verdict, what string) error {
+		s.report.Add(v, where, what)
+		return errBroken
+	}
+	c, err := ParseCheckpoint(stored.Signed)
+	switch {
+	case err != nil:
+		return wrong(Altered, err.Error())
+	case c.Number != stored.Number || !c.Time.Equal(stored.Time):
+		return wrong(Altered, "what stands beside it says something else than it says itself")
+	case c.Number != s.last.Number+1:
+		return wrong(Shorter, fmt.Sprintf("the checkpoints %d to %d are missing", s.last.Number+1, c.Number-1))
+	case s.last.Number > 0 && c.Previous != s.last.digest():
+		return wrong(Forked, "it names another checkpoint before it")
+	}
+	if s.key == "" && signedBy(c.Signed, pinned) { // those before it are vouched for by its Previous
+		s.trust(pinned)
+	}
+	if s.key != "" && !signedBy(c.Signed, s.key) {
+		return wrong(Altered, "it is not signed by the key that has to sign it")
+	}
+	s.edge.add(c.Heads)
+	if s.edge.size != c.Size || s.edge.root() != c.Root {
+		return wrong(Altered, "its root is not that of the heads that it and those before it name")
+	}
+	if c.Next != "" && s.key != "" {
+		s.trust(c.Next)
+	}
+	if c.Restored {
+		s.restored = append(s.restored, c)
+	}
+	if len(s.restored) > 0 {
+		s.since[c.digest()] = true
+	}
+	s.report.Outside += len(outside[c.Number])
+	outside[c.Number] = slices.DeleteFunc(outside[c.Number], func(o Checkpoint) bool { return bytes.Equal(o.Signed, c.Signed) })
+	s.report.Outside -= len(outside[c.Number])
+	s.expect(c)
+	s.last = c
+	return nil
+}
+
+func (s *signed) trust(key string) {
+	if v, err := note.NewVerifier(key); err == nil {
+		s.key = key
+		s.trusted = append(s.trusted, v)
+	}
+}
+
+func (s *signed) expect(c Checkpoint) {
+	skip := !s.against.Since.IsZero() && !c.Time.After(s.against.Since)
+	for _, h := range c.Heads {
+		if skip {
+			s.from[h.Writer] = h
+			continue
+		}
+		s.heads[h.Writer] = append(s.heads[h.Writer], expected{h.Seq, h.Hash, c.Number})
+	}
+}
+
+func (s *signed) parseOutside() (map[int64][]Checkpoint, error) {
+	by := map[int64][]Checkpoint{}
+	for i, text := range s.against.Outside {
+		c, err := ParseCheckpoint(text)
+		if err != nil {
+			return nil, fmt.Errorf("of what was kept elsewhere the %d. cannot be read: %w", i+1, err)
+		}
+		by[c.Number] = append(by[c.Number], c)
+	}
+	return by, nil
+}
+
+// kept holds what was kept elsewhere, and is not in the database, against it. What an operator has said to be lost with a
+// restore is told, and no fault.
+func (s *signed) kept(outside map[int64][]Checkpoint, pinned string) {
+	lost := 0
+	known := note.VerifierList(s.trusted...)
+	if v, err := note.NewVerifier(pinned); err == nil && len(s.trusted) == 0 {
+		known = note.VerifierList(v)
+	}
+	var missing []Checkpoint
+	for _, number := range slices.Sorted(maps.Keys(outside)) {
+		for _, c := range outside[number] {
+			if _, err := note.Open(c.Signed, known); err != nil {
+				s.report.Add(Unchecked, fmt.Sprintf("checkpoint %d", c.Number), "what was kept elsewhere under this number is signed by no key of this log")
+				continue
+			}
+			after := s.since[c.Previous] // the restored log went on to it
+			s.since[c.digest()] = after
+			if !after && slices.ContainsFunc(s.restored, func(r Checkpoint) bool { return r.explains(&c) }) {
+				lost++
+				continue
+			}
+			missing = append(missing, c)
+		}
+	}
+	for _, c := range missing {
+		s.later = append(s.later, func() {
+			where := fmt.Sprintf("checkpoint %d", c.Number)
+			if c.Number > s.last.Number {
+				s.report.Add(Shorter, where, fmt.Sprintf("it was signed at %s and kept elsewhere; the database holds %d", c.Time.Format(time.RFC3339), s.last.Number))
+			} else {
+				s.report.Add(Forked, where, "the one that was kept elsewhere under this number is another one")
+			}
+		})
+		for _, h := range c.Heads { // so that what is missing can be named
+			s.heads[h.Writer] = append(s.heads[h.Writer], expected{h.Seq, h.Hash, c.Number})
+		}
+	}
+	for _, l := range s.heads {
+		slices.SortStableFunc(l, func(a, b expected) int { return int(a.seq - b.seq) })
+	}
+	if lost > 0 {
+		r := s.restored[len(s.restored)-1]
+		s.report.Reminders = append(s.report.Reminders, fmt.Sprintf("%d checkpoints that were kept elsewhere are of what was lost when the log was restored from a backup (%s)", lost, r.Time.Format(time.RFC3339)))
+	}
+	if len(s.against.Outside) == 0 {
+		s.report.Reminders = append(s.report.Reminders, "nothing that is kept elsewhere was looked at (--checkpoint): a database that was put back as a whole verifies all the same")
+	}
+}
+
+// passes compares a row with what checkpoints say of its place.
+func (s *signed) passes(at chain) error {
+	l := s.heads[at.writer]
+	for len(l) > 0 && l[0].seq <= at.seq {
+		if l[0].seq == at.seq && l[0].hash != at.prev {
+			return fmt.Errorf("checkpoint %d says that another record stood here: the chain was written anew", l[0].number)
+		}
+		l = l[1:]
+	}
+	s.heads[at.writer] = l
+	return nil
+}
+
+// ended looks for heads beyond the end of a chain.
+func (s *signed) ended(at chain) {
+	l := s.heads[at.writer]
+	if len(l) > 0 {
+		last := l[len(l)-1]
+		s.report.Add(Shorter, string(callID(at.writer, at.seq+1)), fmt.Sprintf("the records from here to %s are missing, which checkpoint %d has seen", callID(at.writer, last.seq), last.number))
+	}
+	delete(s.heads, at.writer)
+}
+
+// missing are chains that are not there at all.
+func (s *signed) missing() {
+	for w, l := range s.heads {
+		if len(l) > 0 {
+			s.ended(chain{writer: w, seq: s.from[w].Seq})
+		}
+	}
+	for _, add := range s.later {
+		add()
+	}
+}

@@ -1,0 +1,77 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+)
+
+const purposeCheckpoint = "checkpoint"
+
+// CheckpointKeys are the Ed25519 keys that sign the audit log's checkpoints; the first one is made when it is asked for. They
+// carry the name of the log, for good: a deployment that moves to another address keeps it. Safe for concurrent use.
+type CheckpointKeys struct {
+	Signer *Signer
+	Log    string // the log's name where there is no key yet, as desk.example.com/audit
+}
+
+var _ audit.CheckpointKeys = CheckpointKeys{}
+
+// CheckpointKeys implements audit.CheckpointKeys.
+func (k CheckpointKeys) CheckpointKeys(ctx context.Context) ([]audit.CheckpointKey, error) {
+	ring := k.Signer.ring()
+	if _, err := ring.current(ctx, "", purposeCheckpoint, func(string) (plain, public []byte, err error) { return newNoteKey(k.Log) }); err != nil {
+		return nil, err
+	}
+	all, err := ring.all(ctx, "", purposeCheckpoint)
+	if err != nil {
+		return nil, err
+	}
+	var l []audit.CheckpointKey
+	for _, o := range all {
+		s, err := note.NewSigner(string(o.secret))
+		clear(o.secret)
+		if err != nil {
+			return nil, err
+		}
+		l = append(l, audit.CheckpointKey{Signer: s, Public: string(o.Public)})
+	}
+	return l, nil
+}
+
+// Rotate makes a new key. The next checkpoint announces it, signed by the old one, and it signs from then on.
+func (k CheckpointKeys) Rotate(ctx context.Context) error {
+	all, err := k.Signer.Keys.Keys(ctx, "", purposeCheckpoint)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	newest := all[len(all)-1]
+	v, err := note.NewVerifier(string(newest.Public))
+	if err != nil {
+		return err
+	}
+	err = k.Signer.ring().add(ctx, "", purposeCheckpoint, newest.Generation+1, k.Signer.Now(), func(string) (plain, public []byte, err error) { return newNoteKey(v.Name()) })
+	if fault.KindOf(err) == fault.Conflict {
+		return nil // another replica was asked at the same moment
+	}
+	return err
+}
+
+// CheckpointPublic are the verifier keys as the database holds them, oldest first. Only one that was pinned proves anything.
+func CheckpointPublic(ctx context.Context, keys KeyStore) ([]string, error) {
+	l, err := keys.Keys(ctx, "", purposeCheckpoint)
+	var public []string
+	for _, k := range l {
+		public = append(public, string(k.Public))
+	}
+	return public, err
+}
+
+func newNoteKey(name string) (plain, public []byte, err error) {
+	secret, verifier, err := note.GenerateKey(rand.Reader, name)
+	return []byte(secret), []byte(verifier), err
+}
