@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/hosted"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -103,15 +104,21 @@ type Holding struct {
 	Caller *identity.Caller
 	Server *catalog.Server
 	Call   audit.CallID // the open call that a request is booked on; of a session with several or no open calls: the session's
+	// Keycard is the token itself, for the far side of a process cut, which looks again what it stands for. Faces may not hold it.
+	Keycard secret.Text
+	Told    func(hint string) // where the act is open in another process
 
-	book *booking.Book // nil where nothing is open
+	book *booking.Book // nil where nothing is open here
 }
 
 // Tell notes on the open call what its agent can do about an API request that failed. The sentence is ours: nothing that an
 // upstream said may stand in it.
 func (h *Holding) Tell(hint string) {
-	if h.book != nil {
+	switch {
+	case h.book != nil:
 		h.book.Tell(h.Call, hint)
+	case h.Told != nil:
+		h.Told(hint)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
 // Holder implements Door.
@@ -19,7 +20,7 @@ func (b *Broker) Holder(ctx context.Context, t identity.Tenant, ticket string) (
 	if t != "" && k.Tenant != t || s == nil {
 		return nil, booking.ErrEnded
 	}
-	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), book: &b.calls}
+	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), Keycard: secret.New(ticket), book: &b.calls}
 	if e := b.calls.Get(h.Call); e != nil {
 		h.Caller = e.Caller
 	} else if h.Caller, err = booking.Elsewhere(ctx, b.Log, b.Users, k); err != nil {

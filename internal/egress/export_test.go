@@ -4,8 +4,7 @@ import "net"
 
 // What tests look at from outside.
 var (
-	OriginOf      = originOf
-	CanonicalPath = canonicalPath
+	OriginOf = originOf
 )
 
 // Gate is what the HTTP server would read of a connection.

@@ -1,6 +1,8 @@
 package egress
 
 import (
+	"frontdesk.dev/frontdesk/internal/catalog"
+
 	"bytes"
 	"errors"
 	"io"
@@ -279,7 +281,7 @@ func (f *framing) next(line string) bool {
 // isToken is RFC 9110 section 5.6.2.
 func isToken(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; !unreserved(c) && strings.IndexByte("!#$%&'*+^`|", c) < 0 {
+		if c := s[i]; !catalog.Unreserved(c) && strings.IndexByte("!#$%&'*+^`|", c) < 0 {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/idna"
 
+	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/egress"
 )
 
@@ -186,7 +187,7 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := egress.CanonicalPath(s)
+		got, err := catalog.CanonicalPath(s)
 		if err != nil {
 			return
 		}
@@ -212,7 +213,7 @@ func FuzzPath(f *testing.F) {
 			}
 			was = next
 		}
-		if again, err := egress.CanonicalPath(got); again != got || err != nil {
+		if again, err := catalog.CanonicalPath(got); again != got || err != nil {
 			t.Fatalf("%q became %q, and that %q, %v", s, got, again, err)
 		}
 	})

@@ -74,7 +74,7 @@ func (p *Proxy) route(r *http.Request) (route, error) {
 	if err := checkQuery(query); err != nil {
 		return rt, err
 	}
-	rt.path, err = canonicalPath(path)
+	rt.path, err = catalog.CanonicalPath(path)
 	return rt, err
 }
 
@@ -96,7 +96,7 @@ func cutScheme(target string) (scheme, rest string, absolute bool) {
 // A final dot and capitals mean nothing and are folded.
 func originOf(scheme, authority string) (string, error) {
 	for _, c := range []byte(authority) {
-		if !unreserved(c) && c != ':' && c != '[' && c != ']' || c == '~' {
+		if !catalog.Unreserved(c) && c != ':' && c != '[' && c != ']' || c == '~' {
 			return "", badRequest("the host is not written as a plain name or address, with or without a port")
 		}
 	}
@@ -143,7 +143,7 @@ func parseRoute(line string) (baseRoute, error) {
 		return rt, err
 	}
 	var err error
-	rt.path, err = canonicalPath("/" + rest)
+	rt.path, err = catalog.CanonicalPath("/" + rest)
 	return rt, err
 }
 

@@ -120,7 +120,7 @@ func credentialOf(v string) []string {
 
 // couldBeTicket tells a keycard from the names and fillers that stand beside it in Basic.
 func couldBeTicket(s string) bool {
-	return len(s) >= minTicket && !strings.ContainsFunc(s, func(c rune) bool { return c >= 0x80 || !unreserved(byte(c)) })
+	return len(s) >= minTicket && !strings.ContainsFunc(s, func(c rune) bool { return c >= 0x80 || !catalog.Unreserved(byte(c)) })
 }
 
 // cutPairs takes the named parameters out of a query or form and returns their values; what is left stays as it was written.

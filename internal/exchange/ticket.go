@@ -49,15 +49,15 @@ func (m *TicketMint) Mint(ctx context.Context, s *catalog.Server, t identity.Tic
 	}}, nil
 }
 
-// sessionLife bounds what a lost session ticket is worth even if nobody ends anything.
-const sessionLife = 12 * time.Hour
+// SessionLife bounds what a lost session ticket is worth even if nobody ends anything.
+const SessionLife = 12 * time.Hour
 
 // TicketFor says what a ticket is good for: one call, or, where there is a session, that. A session's ticket of a service ends
 // with its token; a person's sign-in is checked at every use. At a server that we run it is a process that holds a session's.
 func TicketFor(c *identity.Caller, s *catalog.Server, call, session string, now time.Time) identity.Ticket {
 	t := identity.Ticket{Tenant: c.Tenant, Kind: identity.TicketCall, Txn: call, Server: string(s.Name), Expires: now.Add(s.CallLimit)}
 	if session != "" {
-		t.Kind, t.Txn, t.Expires = identity.TicketSession, session, now.Add(sessionLife)
+		t.Kind, t.Txn, t.Expires = identity.TicketSession, session, now.Add(SessionLife)
 		if s.Program != nil {
 			t.Kind = identity.TicketProcess
 		}

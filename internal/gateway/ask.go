@@ -40,7 +40,7 @@ func (c *call) ask(missing []catalog.Missing) {
 		c.w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	if !acts(c.m.Method) {
+	if !mcp.Acts(c.m.Method) {
 		c.write(http.StatusOK, mcp.ResultMessage(c.m.IDBytes(), c.emptyList()))
 		return
 	}

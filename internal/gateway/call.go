@@ -145,7 +145,7 @@ func (c *call) dispatch() {
 		c.initialize()
 	case aboutTask(c.m.Method) && c.m.Kind == mcp.Request:
 		c.follow()
-	case acts(c.m.Method) && c.m.Kind == mcp.Request:
+	case mcp.Acts(c.m.Method) && c.m.Kind == mcp.Request:
 		c.act()
 	case c.m.Method == methodListen && c.m.Modern():
 		c.subscribe()
@@ -155,15 +155,6 @@ func (c *call) dispatch() {
 	default:
 		c.forward(broker.KindCatalogue)
 	}
-}
-
-// acts reports whether a method runs or reads something by name. What is not known is taken to act: it stands under policy.
-func acts(method string) bool {
-	switch method {
-	case "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "logging/setLevel", "subscriptions/listen", methodTasks:
-		return false
-	}
-	return !strings.HasPrefix(method, "notifications/") && method != ""
 }
 
 // known are the requests that the protocol lets clients send. Others pass only where the config names them for the server.

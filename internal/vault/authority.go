@@ -96,23 +96,51 @@ func (a *Authority) Leaf(_ context.Context, name string) (*tls.Certificate, erro
 	name = strings.ToLower(name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := slices.BinarySearch(a.names, name); !ok || a.root == nil {
-		return nil, fault.New(fault.Denied, "no certificate is made for a name that is not in the config", nil)
+	if err := a.listed(name); err != nil {
+		return nil, err
 	}
 	now := a.Now()
 	if c := a.leaves[name]; c != nil && now.Before(c.Leaf.NotAfter.Add(-leafLife/2)) && now.After(c.Leaf.NotBefore) {
 		return c, nil
 	}
-	c, err := a.certify(name, now)
+	der, err := a.certify(name, now, &a.leaf.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	a.leaves[name] = c
-	return c, nil
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	a.leaves[name] = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.leaf, Leaf: leaf}
+	return a.leaves[name], nil
+}
+
+// Certify returns a certificate (DER) like those of Leaf for a key that somebody else holds (PKIX): egress in another process. Errors
+// as of Leaf; fault.Invalid for a key that is none.
+func (a *Authority) Certify(name string, public []byte) ([]byte, error) {
+	key, err := x509.ParsePKIXPublicKey(public)
+	if _, ok := key.(*ecdsa.PublicKey); err != nil || !ok {
+		return nil, fault.New(fault.Invalid, "a certificate is made for an ECDSA key", err)
+	}
+	name = strings.ToLower(name)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.listed(name); err != nil {
+		return nil, err
+	}
+	return a.certify(name, a.Now(), key)
+}
+
+// listed needs mu.
+func (a *Authority) listed(name string) error {
+	if _, ok := slices.BinarySearch(a.names, name); !ok || a.root == nil {
+		return fault.New(fault.Denied, "no certificate is made for a name that is not in the config", nil)
+	}
+	return nil
 }
 
 // certify needs mu.
-func (a *Authority) certify(name string, now time.Time) (*tls.Certificate, error) {
+func (a *Authority) certify(name string, now time.Time, key any) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
@@ -124,15 +152,7 @@ func (a *Authority) certify(name string, now time.Time) (*tls.Certificate, error
 	} else {
 		t.DNSNames = []string{name}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, a.root, &a.leaf.PublicKey, a.key)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.leaf, Leaf: leaf}, nil
+	return x509.CreateCertificate(rand.Reader, t, a.root, key, a.key)
 }
 
 func newAuthorityKey(string) (plain, public []byte, err error) {

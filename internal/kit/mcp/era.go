@@ -152,3 +152,12 @@ func EncodeHeader(v string) string {
 	}
 	return codedPrefix + base64.StdEncoding.EncodeToString([]byte(v)) + codedSuffix
 }
+
+// Acts reports whether a method runs or reads something by name. What is not known is taken to act: it stands under policy.
+func Acts(method string) bool {
+	switch method {
+	case "server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "logging/setLevel", "subscriptions/listen", "tasks/list":
+		return false
+	}
+	return !strings.HasPrefix(method, "notifications/") && method != ""
+}

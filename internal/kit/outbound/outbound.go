@@ -6,7 +6,7 @@
 // unspecified addresses open for neither. A request is judged by its URL before anything is resolved, and every
 // connection again by the address it is about to be made to, so a name that changes its mind gains nothing. Redirects
 // are handed back, never followed; there are no cookies, no proxy but the configured one, no way to turn certificate
-// checks off. The package trusts the config file and the resolver's transport, not its answers. It does not know what
+// checks off; between two processes of one deployment pinned certificates stand in their place (Pins). The package trusts the config file and the resolver's transport, not its answers. It does not know what
 // a credential is, and its errors hold nothing that a peer sent.
 package outbound
 
