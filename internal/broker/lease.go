@@ -33,6 +33,9 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if err := l.Valid(r.Context()); err != nil {
 		return nil, err
 	}
+	if len(l.masks) > 0 && r.Header.Get("Upgrade") != "" {
+		return nil, fault.New(fault.Denied, "policy keeps values of this API's answers back, and cannot in a WebSocket; ask for them another way", nil)
+	}
 	var out Sender = l.broker.Out
 	if l.act.hosted() {
 		out = host{l}

@@ -250,7 +250,9 @@ func TestMaskedAnswers(t *testing.T) {
 		"twice":   {"application/json", `{"email":"a@b.test","email":"a@b.test"}`, ""},
 		"text":    {"text/plain", `{"email":"a@b.test"}`, ""},
 		"no type": {"", `{"email":"a@b.test"}`, ""},
-		"events":  {"text/event-stream", "data: {\"email\":\"a@b.test\"}\n\n", ""},
+		"events":  {"text/event-stream", "data: {\"email\":\"a@b.test\"}\n\n", "data: {\"email\":null}\n\n"},
+		"lines":   {"application/x-ndjson", "{\"email\":\"a@b.test\"}\n{\"id\":1}\n", "{\"email\":null}\n{\"id\":1}\n"},
+		"gRPC":    {"application/grpc", "\x00\x00\x00\x00\x08a@b.test", ""},
 		"broken":  {"application/json", `{"email":"a@b.test"`, ""},
 	} {
 		h.api.answer(func(w http.ResponseWriter, _ *http.Request) {

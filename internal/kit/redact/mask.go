@@ -12,14 +12,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxMasked is the largest answer in which values are masked, in bytes. It is held in memory.
+// maxMasked is the largest answer, or event of a stream, in which values are masked, in bytes. It is held in memory.
 const maxMasked = 8 << 20
 
 // ErrUnmaskable is an answer in which values have to be masked, and cannot be found: it is no JSON, or too large, or a part.
-var ErrUnmaskable = errors.New("the answer is not whole JSON of at most 8 MiB, so that what policy keeps back could not be taken out")
+var ErrUnmaskable = errors.New("the answer, or an event of its stream, is not whole JSON of at most 8 MiB, so that what policy keeps back could not be taken out")
 
 // Masking lets r put null in the place of values in answers, too, before they are passed on. The places are JSON pointers
-// (RFC 6901), in which a step `*` is every element or member. A place that is not there is no error.
+// (RFC 6901), in which a step `*` is every element or member. A place that is not there is no error. Of a stream (server-sent events,
+// lines of JSON, RFC 7464) they are places in each event; the stream ends with ErrUnmaskable at one that is no JSON.
 func (r *Redactor) Masking(pointers []string) *Redactor {
 	r.masks = pointers
 	return r
@@ -53,26 +54,43 @@ func (r *Redactor) mask(resp *http.Response) error {
 	if len(coding) > 0 { // nothing had to be cleaned, so nothing was decoded yet
 		decoded(resp, coding)
 	}
+	for _, name := range []string{"Etag", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+		resp.Header.Del(name) // of what it was
+	}
+	places, kind := placesOf(r.masks), mediaType(resp.Header)
+	if next := streamed(kind, resp.Body, places); next != nil {
+		resp.Body, resp.ContentLength = &maskedStream{next: next, Closer: resp.Body}, -1
+		resp.Header.Del("Content-Length")
+		return nil
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxMasked+1))
 	if err != nil || len(text) > maxMasked {
 		return errors.Join(ErrUnmaskable, err)
 	}
 	if len(text) > 0 {
-		kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-		if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+		if kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 			return ErrUnmaskable
 		}
-		if text, err = masked(text, r.masks); err != nil {
+		if text, err = masked(text, places); err != nil {
 			return ErrUnmaskable
 		}
 	}
 	resp.Body = &replaced{bytes.NewReader(text), resp.Body}
 	resp.ContentLength = int64(len(text))
 	resp.Header.Set("Content-Length", strconv.Itoa(len(text)))
-	for _, name := range []string{"Etag", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
-		resp.Header.Del(name) // of what it was
-	}
 	return nil
+}
+
+// mediaType is "" where there are several, or none.
+func mediaType(h http.Header) string {
+	if len(h["Content-Type"]) != 1 {
+		return ""
+	}
+	kind, _, err := mime.ParseMediaType(h["Content-Type"][0])
+	if err != nil {
+		return ""
+	}
+	return kind
 }
 
 type replaced struct {
@@ -80,9 +98,8 @@ type replaced struct {
 	io.Closer
 }
 
-// masked is one JSON text with null in the places.
-func masked(text []byte, pointers []string) ([]byte, error) {
-	var places [][]string
+// placesOf are the steps of JSON pointers.
+func placesOf(pointers []string) (places [][]string) {
 	unescape := strings.NewReplacer("~1", "/", "~0", "~")
 	for _, p := range pointers {
 		steps := strings.Split(strings.TrimPrefix(p, "/"), "/")
@@ -91,6 +108,11 @@ func masked(text []byte, pointers []string) ([]byte, error) {
 		}
 		places = append(places, steps)
 	}
+	return places
+}
+
+// masked is one JSON text with null in the places.
+func masked(text []byte, places [][]string) ([]byte, error) {
 	var out bytes.Buffer
 	m := masker{jsontext.NewDecoder(bytes.NewReader(text)), jsontext.NewEncoder(&out)}
 	if err := m.value(places); err != nil {
