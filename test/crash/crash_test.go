@@ -1,7 +1,8 @@
 //go:build crash
 
 // Package crash_test kills Frontdesk under load that refreshes nearly all the time, at random moments and at each step of a
-// refresh as the vendor sees it. Run it by `make crash` (KILLS=100).
+// refresh as the vendor sees it; it stops a replica there and lets it go on, and cuts it off from its database. Run it by
+// `make crash` (KILLS=100).
 package crash_test
 
 import (
@@ -48,7 +49,7 @@ func TestKilled(t *testing.T) {
 				if replicas > 1 {
 					o.Database = pg.Start(t)
 				}
-				storm(t, o, (*kills+i)/3)
+				storm(t, o, (*kills+i)/3, (*run).kill)
 			})
 		}
 	}
@@ -58,8 +59,10 @@ func TestKilled(t *testing.T) {
 type run struct {
 	t      *testing.T
 	s      *stage.Stage
-	kind   authserver.Rotation
 	people []*person
+
+	frozen   bool // replicas stop, and go on
+	forgives bool // no connection needs to be marked, whatever happens
 
 	calls, good atomic.Int64
 	killed      map[string]int // by step
@@ -76,7 +79,8 @@ type person struct {
 	failed atomic.Value // the last error, as text
 }
 
-func storm(t *testing.T, o stage.Options, kills int) {
+// storm disturbs so often what serves a load that refreshes nearly all the time, and looks after each time whether everybody is served again.
+func storm(t *testing.T, o stage.Options, times int, disturb func(r *run, ctx context.Context, n int)) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	s, err := stage.New(ctx, t.TempDir(), o)
@@ -84,7 +88,7 @@ func storm(t *testing.T, o stage.Options, kills int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	r := &run{t: t, s: s, kind: o.Tracker.Rotation, killed: map[string]int{}, marked: map[string]int{}}
+	r := &run{t: t, s: s, forgives: o.Tracker.Rotation != authserver.RotationStrict, killed: map[string]int{}, marked: map[string]int{}}
 	for i, name := range []string{"alice", "bob", "carol", "mallory"} {
 		c := world.AgentConfig{URL: s.Desk().MCP("modern"), Name: name, Era: world.Era2026July, Browser: s.Person(name, "Connect Tracker", "Done")}
 		if i%2 == 1 { // half of them at the vendor's own server, whose credential the gateway's replica renews rather than the egress's
@@ -106,8 +110,8 @@ func storm(t *testing.T, o stage.Options, kills int) {
 			wg.Go(func() { r.load(load, p) })
 		}
 	}
-	for n := range kills {
-		r.kill(ctx, n)
+	for n := range times {
+		disturb(r, ctx, n)
 		r.settled(ctx)
 		if t.Failed() {
 			break
@@ -120,7 +124,7 @@ func storm(t *testing.T, o stage.Options, kills int) {
 			t.Log(err) // its session may have been another process's
 		}
 	}
-	r.report(kills)
+	r.report(times)
 	r.audit(ctx)
 }
 
@@ -155,27 +159,10 @@ func (r *run) kill(ctx context.Context, n int) {
 	step := "at random"
 	victim := rand.IntN(len(r.s.Desks))
 	if aim := n % (len(world.Steps) + 1); aim < len(world.Steps) {
-		after := time.Duration(0)
-		if world.Steps[aim] == world.StepLast {
-			after = time.Duration(rand.IntN(20)) * time.Millisecond
+		if victim = r.ambush(world.Steps[aim], func(i int) { _ = r.s.Desks[i].Strike() }); victim < 0 {
+			return
 		}
-		struck := make(chan int, 1)
-		r.s.Tracker.Ambush.Lay(world.Steps[aim], after, func(peer string) {
-			i := ownerOf(r.s.Desks, peer)
-			if i >= 0 {
-				_ = r.s.Desks[i].Strike()
-			}
-			struck <- i
-		})
-		select {
-		case i := <-struck:
-			if i < 0 {
-				return // it hung up before we knew who it was
-			}
-			victim, step = i, string(world.Steps[aim])
-		case <-time.After(10 * time.Second):
-			r.t.Fatal("nothing was renewed for ten seconds")
-		}
+		step = string(world.Steps[aim])
 	} else {
 		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond)
 	}
@@ -188,13 +175,38 @@ func (r *run) kill(ctx context.Context, n int) {
 	}
 }
 
+// ambush waits for a refresh to come to this step, and strikes the replica that makes it. It returns which that was; -1 where it hung
+// up before that was known.
+func (r *run) ambush(step world.Step, strike func(replica int)) int {
+	r.t.Helper()
+	after := time.Duration(0)
+	if step == world.StepLast {
+		after = time.Duration(rand.IntN(20)) * time.Millisecond
+	}
+	struck := make(chan int, 1)
+	r.s.Tracker.Ambush.Lay(step, after, func(peer string) {
+		i := ownerOf(r.s.Desks, peer)
+		if i >= 0 {
+			strike(i)
+		}
+		struck <- i
+	})
+	select {
+	case i := <-struck:
+		return i
+	case <-time.After(10 * time.Second):
+		r.t.Fatal("nothing was renewed for ten seconds")
+		return -1
+	}
+}
+
 // settled waits until each connection has answered since the restart, or is marked, and does then what its user would.
 func (r *run) settled(ctx context.Context) {
 	r.t.Helper()
 	start := time.Now()
 	for _, p := range r.people {
 		for p.last.Load() < start.UnixNano() {
-			if time.Since(start) > 20*time.Second {
+			if time.Since(start) > r.patience() {
 				status, reason := connection(r.t, r.s, p.name)
 				err, _ := p.failed.Load().(string)
 				r.t.Errorf("%s: the connection says %s (%s), and does not answer: %s\n%s", p.name, status, reason, err, r.s.Desk().Log())
@@ -207,6 +219,14 @@ func (r *run) settled(ctx context.Context) {
 		}
 		r.back = append(r.back, time.Duration(p.last.Load())-time.Duration(start.UnixNano()))
 	}
+}
+
+// patience is how long everybody may take to be served again: of who waits for a lease, that has to run out first.
+func (r *run) patience() time.Duration {
+	if r.frozen {
+		return 60 * time.Second
+	}
+	return 20 * time.Second
 }
 
 // connection is what `frontdesk connections list` says.
@@ -236,7 +256,7 @@ func (r *run) reconnect(ctx context.Context, p *person) {
 	if reason == "" {
 		r.t.Errorf("%s: marked without a reason", p.name)
 	}
-	if r.kind != authserver.RotationStrict {
+	if r.forgives {
 		r.t.Errorf("%s: marked at a vendor that forgives: %s", p.name, reason)
 	}
 	r.marked[reason]++
