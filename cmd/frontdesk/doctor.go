@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -92,6 +95,11 @@ func running(c *cobra.Command) []finding {
 	}
 	if s["checkpoints_outside"] != "" {
 		l = append(l, finding{"bad", "checkpoints of the audit log are not kept outside: " + s["checkpoints_outside"], "they are sent as soon as the place takes them"})
+	}
+	for _, key := range slices.Sorted(maps.Keys(s)) {
+		if host, ok := strings.CutPrefix(key, "down "); ok {
+			l = append(l, finding{"note", host + ": " + s[key], "requests to it are answered with 503 until then; other replicas find out by themselves"})
+		}
 	}
 	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
 	cfg, err := config.Checked(s["config"])

@@ -105,8 +105,32 @@ func (m *metrics) gauges(d *desk) {
 		}
 		return 1
 	})
+	m.registry.MustRegister(down{d, prometheus.NewDesc("frontdesk_upstream_down", "Hosts of the upstream to which nothing is sent at the moment, because they fail.", []string{"upstream"}, nil)})
 	waiting := &slowly{every: time.Minute, now: d.now, read: d.needReconnect}
 	gauge("frontdesk_connections_need_reconnect", "Connections that only their users can mend. Read once a minute.", waiting.value)
+}
+
+// down is a prometheus.Collector of the upstreams of the config.
+type down struct {
+	d    *desk
+	desc *prometheus.Desc
+}
+
+func (c down) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+func (c down) Collect(to chan<- prometheus.Metric) {
+	hosts := map[string]int{}
+	for _, ups := range c.d.catalog.Snapshot().Upstreams {
+		for name := range ups {
+			hosts[string(name)] = 0
+		}
+	}
+	for _, down := range c.d.traffic.Circuits.Down() {
+		hosts[string(down.Upstream)]++
+	}
+	for name, n := range hosts {
+		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(n), name)
+	}
 }
 
 // needReconnect counts connections that wait for their users; below zero where the database does not say.

@@ -28,6 +28,7 @@ import (
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
+	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
@@ -299,6 +300,13 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	c, trouble := d.checkpoints.Stands()
 	s["checkpoint"] = fmt.Sprintf("%d of %s", c.Number, c.Time.Format(time.RFC3339))
 	s["checkpoints_outside"] = strings.Join(trouble, "; ")
+	for _, down := range d.traffic.Circuits.Down() {
+		of := "upstream " + string(down.Upstream)
+		if down.Tenant != identity.DefaultTenant {
+			of += " of tenant " + string(down.Tenant)
+		}
+		s["down "+down.Host] = of + " is failing, and is tried again at " + down.Until.UTC().Format(time.RFC3339)
+	}
 	maps.Copy(s, standing())
 	return s
 }

@@ -89,11 +89,12 @@ type desk struct {
 	federation *federation.Federation
 	rotation   *vault.Rotation
 
-	keys   *web.Keys
-	public atomic.Pointer[http.Handler]
-	egress *egress.Proxy
-	ca     *vault.Authority
-	admin  http.Handler
+	keys    *web.Keys
+	public  atomic.Pointer[http.Handler]
+	traffic traffic.Door
+	egress  *egress.Proxy
+	ca      *vault.Authority
+	admin   http.Handler
 }
 
 // flows joins the halves of broker.Flows.
@@ -212,7 +213,8 @@ func (d *desk) join(cfg *config.Config) error {
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: door, Asks: d.connect, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
-	d.egress = &egress.Proxy{Door: &traffic.Door{Door: door, Now: d.now}, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
+	d.traffic.Door, d.traffic.Now, d.traffic.Circuits.Log = door, d.now, d.log
+	d.egress = &egress.Proxy{Door: &d.traffic, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}

@@ -1,12 +1,12 @@
 package stage_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -59,21 +59,71 @@ func TestHints(t *testing.T) {
 			t.Errorf("%s: there is nothing to add to a success, and the agent is told %q", server, got)
 		}
 	}
-	out, err := s.Desk().Run("audit", "tail", "--json")
+	out, err := s.Desk().Run("audit", "export")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found bool
-	for line := range strings.Lines(out) {
-		var r struct{ Action, Result, Detail string }
-		if json.Unmarshal([]byte(line), &r) == nil && r.Action == "api" && r.Result == "failed" {
-			found = found || r.Detail == "status 404, not_shared: "+sentence
+	if !strings.Contains(out, `"result":"failed","detail":"status 404, not_shared: `+sentence) || strings.Contains(out, "mallory") {
+		t.Errorf("the log does not say what the failure meant, or says what the vendor said:\n%s", out)
+	}
+}
+
+// TestUpstreamDown: an upstream that cannot be reached is asked no more for a while, in words for the agent and for the operator, while
+// another one goes on; and one that hangs hangs for whoever asked it alone.
+func TestUpstreamDown(t *testing.T) {
+	hang := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hang) })
+	at, hosts := vendor(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hang" {
+			<-hang
 		}
-		if strings.Contains(line, "mallory") {
-			t.Errorf("what the vendor said is in the log: %s", line)
+		_, _ = io.WriteString(w, "fine")
+	})
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	s := start(t, stage.Options{Upstream: strings.TrimSuffix(hosts, "]\n") + fmt.Sprintf(", %q]\n", gone.URL)})
+	t.Cleanup(release) // before all others are closed, who wait
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "first", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	b := agent(t, world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "second", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	for _, one := range []*world.Agent{a, b} {
+		if r := call(t, one, "whoami", nil); r.IsError {
+			t.Fatal(world.Text(r))
 		}
 	}
-	if !found {
-		t.Errorf("the log does not say what the failure meant:\n%s", out)
+
+	slow := make(chan *mcp.CallToolResult, 1)
+	go func() {
+		r, err := a.Call(t.Context(), "fetch", map[string]any{"path": at + "/hang"})
+		if err != nil {
+			t.Error(err)
+		}
+		slow <- r
+	}()
+	for range 5 {
+		if got := world.Text(call(t, b, "fetch", map[string]any{"path": "/@" + strings.TrimPrefix(gone.URL, "http://") + "/x"})); !strings.Contains(got, "502") {
+			t.Fatalf("what cannot be reached: %s", got)
+		}
+	}
+	got := texts(call(t, b, "fetch", map[string]any{"path": "/@" + strings.TrimPrefix(gone.URL, "http://") + "/x"}))
+	if len(got) != 2 || !strings.Contains(got[0], "503") || !strings.Contains(got[1], "Tracker is failing, so this was not sent") {
+		t.Errorf("what is down: %q", got)
+	}
+	if got := world.Text(call(t, b, "fetch", map[string]any{"path": at + "/x"})); got != "fine" {
+		t.Errorf("another host: %s", got)
+	}
+	release()
+	if r := <-slow; r != nil && world.Text(r) != "fine" {
+		t.Errorf("the slow one: %s", world.Text(r))
+	}
+	if out, _ := s.Desk().Run("doctor"); !strings.Contains(out, strings.TrimPrefix(gone.URL, "http://")+": upstream tracker is failing") {
+		t.Errorf("doctor says\n%s", out)
+	}
+	resp, err := http.Get(s.Desk().Ops + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `frontdesk_upstream_down{upstream="tracker"} 1`) {
+		t.Errorf("the metrics do not say it: %v", err)
 	}
 }

@@ -1,9 +1,9 @@
 // Package traffic answers: how do API requests get to a vendor without harm, and what does it mean that one failed?
 //
 // Its Door stands before the broker's, for egress. It counts calls and bytes by person, server and upstream; it keeps back whoever the
-// vendor told to wait, so that an agent that does not listen costs its user nothing, and a vendor is asked once; and it notes on the
-// call what its agent can do about a failure that the vendor is known for. It counts for its own process, and trusts the vendor's
-// headers for at most an hour.
+// vendor told to wait, so that an agent that does not listen costs its user nothing, and a vendor is asked once; it sends nothing to an
+// upstream that is down; and it notes on the call what its agent can do about a failure that the vendor is known for. It counts for
+// its own process, and trusts the vendor's headers for at most an hour.
 package traffic
 
 import (
@@ -19,10 +19,11 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Door is a broker's door with rules for traffic. All fields are required.
+// Door is a broker's door with rules for traffic. Door and Now are required.
 type Door struct {
 	broker.Door
-	Now func() time.Time
+	Now      func() time.Time
+	Circuits Circuits
 
 	mu     sync.Mutex
 	left   map[counter]*bucket  // guarded by mu
@@ -50,15 +51,30 @@ type lease struct {
 
 // Do implements broker.Lease.
 func (l *lease) Do(r *http.Request) (*http.Response, error) {
-	if err := l.door.take(l.caller, l.act); err != nil {
-		l.refused = fault.Message(err)
+	resp, err := l.once(r)
+	if l.refused != "" {
 		l.act.Holding.Tell(l.refused)
-		return nil, err
+	}
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		l.look(resp)
+	}
+	return resp, err
+}
+
+// once sends the request, if there is room for it and the upstream is not down.
+func (l *lease) once(r *http.Request) (*http.Response, error) {
+	if err := l.door.take(l.caller, l.act); err != nil {
+		return nil, l.refuse(err)
+	}
+	answered, err := l.door.Circuits.enter(l.caller, l.act)
+	if err != nil {
+		return nil, l.refuse(err)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &counted{r.Body, l}
 	}
 	resp, err := l.Lease.Do(r)
+	answered(resp, err)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +83,13 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	}
 	if _, both := resp.Body.(io.Writer); !both && resp.Body != nil { // an upgraded connection stays one
 		resp.Body = &counted{resp.Body, l}
-		l.look(resp)
 	}
 	return resp, nil
+}
+
+func (l *lease) refuse(err error) error {
+	l.refused = fault.Message(err)
+	return err
 }
 
 // Close implements broker.Lease: what was refused here says so in the log, and what a failure meant.

@@ -59,6 +59,21 @@ func explain(host string, err error) error {
 	return fault.New(fault.Unavailable, msg, err)
 }
 
+// Down reports whether an error of a Client says that the other side is away: not to be reached, silent for too long, or gone before it
+// answered. What the guard refused, and who gave up himself, say nothing of it.
+func Down(err error) bool {
+	if errors.Is(err, context.Canceled) || fault.KindOf(err) == fault.Denied {
+		return false
+	}
+	return Unsent(err) || isTimeout(err) || isNetwork(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// Unsent reports whether an error says that there was no connection, so that nothing was sent.
+func Unsent(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial" || isDNS(err) || isCertificate(err)
+}
+
 // proxyAnswered makes a sentence of a proxy's refusal to connect.
 func proxyAnswered(_ context.Context, _ *url.URL, connect *http.Request, answer *http.Response) error {
 	if answer.StatusCode == http.StatusOK {
