@@ -30,6 +30,9 @@ const (
 	accountEnabled   = risc + "account-enabled"
 )
 
+// everySession is in the place of a session's id where Keycloak means all of the user's.
+const everySession = "ALL"
+
 const (
 	maxEventAge = 7 * 24 * time.Hour // transmitters try for days
 	keepEvents  = maxEventAge + 24*time.Hour
@@ -166,7 +169,7 @@ func (s *Receiver) act(ctx context.Context, e event) error {
 	why := e.kind[strings.LastIndexByte(e.kind, '/')+1:] + " at the IdP"
 	who := e.subject
 	if who.Format == "complex" {
-		if sid := who.Session; e.kind == sessionRevoked && sid != nil {
+		if sid := who.Session; e.kind == sessionRevoked && sid != nil && (sid.Format != "opaque" || sid.ID != everySession) {
 			if sid.Format != "opaque" || sid.ID == "" || len(sid.ID) > maxID {
 				return &refusal{"invalid_request", "the session is named in a way that is not understood"}
 			}

@@ -370,6 +370,8 @@ func TestEvents(t *testing.T) {
 	}{
 		{"session revoked", caep + "session-revoked", claims{"reason_admin": claims{"en": "x"}}, user, true, ""},
 		{"complex", caep + "session-revoked", claims{}, claims{"format": "complex", "user": user, "tenant": claims{"format": "opaque", "id": "t"}}, true, ""},
+		{"one session, which is not ours", caep + "session-revoked", claims{}, claims{"format": "complex", "user": user, "session": claims{"format": "opaque", "id": "of another"}}, false, ""},
+		{"all sessions, as Keycloak says it", caep + "session-revoked", claims{}, claims{"format": "complex", "user": user, "session": claims{"format": "opaque", "id": "ALL"}}, true, ""},
 		{"password changed", caep + "credential-change", claims{"credential_type": "password", "change_type": "update"}, user, true, ""},
 		{"key revoked", caep + "credential-change", claims{"credential_type": "fido2-roaming", "change_type": "revoke"}, user, true, ""},
 		{"key added", caep + "credential-change", claims{"credential_type": "fido2-roaming", "change_type": "create"}, user, false, ""},

@@ -157,16 +157,10 @@ func TestLogoutByKeycloak(t *testing.T) {
 	s := atKeycloak(t, k, func(public string) object {
 		return object{"attributes": object{"backchannel.logout.url": public + "/backchannel-logout/login", "backchannel.logout.session.required": "true"}}
 	}, "", stage.Options{})
-	portal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the company's portal") }))
-	t.Cleanup(portal.Close)
-	k.client("portal", object{"standardFlowEnabled": true, "redirectUris": []string{portal.URL + "/*"}})
-
+	portal := newPortal(t, k)
 	alice, bob, dora := person(s, k, "alice", "Connect Tracker", "Done"), person(s, k, "bob", "Connect Tracker", "Done"), person(s, k, "dora", later)
 	// Bob was at the company's portal before: he is not asked for his password again, and both sign-ins are one session of Keycloak's.
-	q := url.Values{"client_id": {"portal"}, "response_type": {"code"}, "scope": {"openid"}, "redirect_uri": {portal.URL + "/"}}
-	if err := bob.Open(within(t), k.URL+"/protocol/openid-connect/auth?"+q.Encode()); err != nil {
-		t.Fatal(err)
-	}
+	portal.visit(t, bob)
 	bystander := agent(t, s, "modern", dora)
 	if _, err := bystander.Tools(within(t)); err != nil {
 		t.Fatal(err)
@@ -179,14 +173,7 @@ func TestLogoutByKeycloak(t *testing.T) {
 			k.get("/users/"+k.users["alice"]+"/offline-sessions/"+registered[0].ID, &sessions)
 			k.must("DELETE", "/sessions/"+sessions[0].ID+"?isOffline=true", nil)
 		},
-		"bob": func() { // he signs out at Keycloak himself
-			if _, err := bob.Browser.Open(within(t), k.URL+"/protocol/openid-connect/logout"); err != nil {
-				t.Fatal(err)
-			}
-			if p, err := bob.Click(within(t), "Logout"); err != nil || p.Status != http.StatusOK {
-				t.Fatal(p, err)
-			}
-		},
+		"bob": func() { portal.leave(t, bob) },
 	} {
 		a := agent(t, s, "modern", once(map[string]*world.Person{"alice": alice, "bob": bob}[who]))
 		if _, err := a.Tools(within(t)); err != nil {
@@ -212,6 +199,41 @@ func TestLogoutByKeycloak(t *testing.T) {
 	}
 	if l := s.Desk().LogLines("was not acted on"); len(l) > 0 {
 		t.Errorf("Keycloak was refused: %s", l)
+	}
+}
+
+// portal is another site of the company's, where people sign in at the same realm.
+type portal struct {
+	*httptest.Server
+	k *realm
+}
+
+func newPortal(t *testing.T, k *realm) *portal {
+	t.Helper()
+	p := &portal{httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the company's portal") })), k}
+	t.Cleanup(p.Close)
+	k.client("portal", object{"standardFlowEnabled": true, "redirectUris": []string{p.URL + "/*"}, "attributes": object{"post.logout.redirect.uris": "+"}})
+	return p
+}
+
+// visit makes Keycloak keep a session of the person's browser.
+func (p *portal) visit(t *testing.T, who *world.Person) {
+	t.Helper()
+	q := url.Values{"client_id": {"portal"}, "response_type": {"code"}, "scope": {"openid"}, "redirect_uri": {p.URL + "/"}}
+	if err := who.Open(within(t), p.k.URL+"/protocol/openid-connect/auth?"+q.Encode()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leave ends that session, with all that stands on it.
+func (p *portal) leave(t *testing.T, who *world.Person) {
+	t.Helper()
+	q := url.Values{"client_id": {"portal"}, "post_logout_redirect_uri": {p.URL + "/"}}
+	if _, err := who.Browser.Open(within(t), p.k.URL+"/protocol/openid-connect/logout?"+q.Encode()); err != nil {
+		t.Fatal(err)
+	}
+	if shown, err := who.Click(within(t), "Logout"); err != nil || !strings.Contains(shown.Text(), "the company's portal") {
+		t.Fatal(shown, err)
 	}
 }
 

@@ -1,0 +1,93 @@
+//go:build keycloak
+
+package keycloak_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"frontdesk.dev/frontdesk/test/world"
+)
+
+// TestVendor: people connect their accounts at an API whose authorization server is Keycloak. It takes pushed requests alone, says
+// who it is in each answer (iss), shows its consent page, knows Frontdesk by its key, and makes each refresh token good for once.
+func TestVendor(t *testing.T) {
+	t.Parallel()
+	const life = 15 // seconds
+	k := newRealm(t, object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0, "accessTokenLifespan": life})
+	orders := newAPI(t, k, "orders-api")
+	at := k.URL + "/protocol/openid-connect"
+	s := start(t, orders.options("orders", `    oauth:
+      issuer: `+k.URL+`
+      iss_promised: true
+      authorization_endpoint: `+at+`/auth
+      token_endpoint: `+at+`/token
+      par_endpoint: `+at+`/ext/par/request
+      revocation_endpoint: `+at+`/revoke
+      token_auth: private_key_jwt
+      refresh: {rotation: strict, scope_needed: offline_access}
+`, "    client_id: desk-there\n    scopes: [email]\n"))
+	c := grants(s, "orders-api")
+	c["standardFlowEnabled"], c["consentRequired"], c["redirectUris"] = true, true, []string{s.Desk().Public + "/callback/orders"}
+	c["attributes"].(object)["require.pushed.authorization.requests"] = "true"
+	desk := k.client("desk-there", c)
+	behind(t, s, "orders")
+
+	agents := map[string]*world.Agent{}
+	for _, who := range []string{"alice", "bob"} {
+		p := s.Person(who, "Connect orders", "Done", "Yes").HasAccount(k.URL, who)
+		agents[who] = agent(t, s, "orders", p)
+		if r := call(t, agents[who], "whoami", nil); r.IsError || !strings.Contains(world.Text(r), `"login":"`+who+`"`) {
+			t.Fatalf("%s's agent is told: %s", who, world.Text(r))
+		}
+		pushed := false
+		for _, v := range p.History() {
+			pushed = pushed || strings.Contains(v.URL, "request_uri=")
+			if strings.Contains(v.URL, "/auth?") && strings.Contains(v.URL, "scope=") {
+				t.Errorf("the request went by the browser: %s", v.URL)
+			}
+		}
+		if !pushed {
+			t.Errorf("nothing was pushed: %v", p.History())
+		}
+	}
+	time.Sleep(life * time.Second)
+	var wg sync.WaitGroup
+	for who, a := range agents {
+		for range 5 { // at once, and so as if by several agents of one person
+			wg.Go(func() {
+				if r, err := a.Call(within(t), "whoami", nil); err != nil || r.IsError || !strings.Contains(world.Text(r), `"login":"`+who+`"`) {
+					t.Errorf("%s, once the token is old: %v %v", who, r, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := len(k.events("REFRESH_TOKEN")); n != 2 {
+		t.Errorf("two tokens were renewed by %d requests", n)
+	}
+	if l := k.events("REFRESH_TOKEN_ERROR"); len(l) > 0 {
+		t.Errorf("Keycloak refused: %v", l)
+	}
+	sessions := func(who string) (l []object) {
+		k.get("/users/"+k.users[who]+"/offline-sessions/"+desk, &l)
+		return l
+	}
+	if len(sessions("alice")) != 1 || len(sessions("bob")) != 1 {
+		t.Fatalf("sessions at the vendor before: %v %v", sessions("alice"), sessions("bob"))
+	}
+	if out, err := s.Desk().Run("connections", "revoke", "--user", "emp-alice", "--wait"); err != nil || !strings.Contains(out, "all confirmed") {
+		t.Fatalf("%v %s", err, out)
+	}
+	if len(sessions("alice")) != 0 || len(sessions("bob")) != 1 {
+		t.Errorf("sessions at the vendor afterwards: %v %v", sessions("alice"), sessions("bob"))
+	}
+	if r := call(t, agents["bob"], "whoami", nil); r.IsError {
+		t.Errorf("bob's is gone too: %s", world.Text(r))
+	}
+	if r, err := agents["alice"].Call(within(t), "whoami", nil); err == nil && !r.IsError {
+		t.Errorf("alice's goes on: %s", world.Text(r))
+	}
+}
