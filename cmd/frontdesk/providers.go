@@ -67,6 +67,9 @@ func listProviders(c *cobra.Command, file string) error {
 		if p.OAuth != nil {
 			e.Methods = append(e.Methods, string(catalog.AuthorizationCode))
 		}
+		if p.OAuth != nil && p.OAuth.Device.Authorization != "" {
+			e.Methods = append(e.Methods, string(catalog.DeviceCode))
+		}
 		if p.APIKey != nil {
 			e.Methods = append(e.Methods, string(catalog.APIKey))
 		}

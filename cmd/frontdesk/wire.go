@@ -194,7 +194,9 @@ func (d *desk) join(cfg *config.Config) error {
 	d.federation = &federation.Federation{Subjects: federation.Subjects{Home: home, Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer, OAuth: client,
 		HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now}
 	methods := d.federation.Methods()
-	methods[catalog.AuthorizationCode], methods[catalog.APIKey] = stored.By(catalog.AuthorizationCode), stored.By(catalog.APIKey)
+	for _, kind := range []catalog.MethodKind{catalog.AuthorizationCode, catalog.DeviceCode, catalog.APIKey} {
+		methods[kind] = stored.By(kind)
+	}
 	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}

@@ -151,6 +151,9 @@ func (o *ProviderOAuth) check() error {
 	default:
 		return fmt.Errorf("token_auth is %q, want basic, post, none, private_key_jwt or secret_user", o.TokenAuth)
 	}
+	if o.Device.Client != "" && o.Device.Client != "none" {
+		return fmt.Errorf("device.client is %q, want none, or nothing", o.Device.Client)
+	}
 	for _, c := range o.Confirm {
 		if (c.Param == "") == (c.Pointer == "") || c.Is == "" {
 			return fmt.Errorf("confirm wants param or pointer, and is")
@@ -212,7 +215,7 @@ func (p *Provider) checkEndpoints() error {
 		fill = append(fill, "{"+name+"}", "x")
 	}
 	for name, v := range map[string]string{"authorization_endpoint": p.OAuth.Authorization, "token_endpoint": p.OAuth.Token, "revocation_endpoint": p.OAuth.Revocation,
-		"refresh_endpoint": p.OAuth.Refreshing, "par_endpoint": p.OAuth.Pushed} {
+		"refresh_endpoint": p.OAuth.Refreshing, "par_endpoint": p.OAuth.Pushed, "device.authorization_endpoint": p.OAuth.Device.Authorization} {
 		if v = strings.NewReplacer(fill...).Replace(v); v != "" && !oauth.UsableEndpoint(v) {
 			return fmt.Errorf("oauth.%s is not a usable URL: https (http on loopback alone), without user, fragment or odd characters", name)
 		}
@@ -266,7 +269,7 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 	if p.OAuth != nil {
 		o := *p.OAuth
 		o.Authorize, o.TokenParams = maps.Clone(o.Authorize), maps.Clone(o.TokenParams)
-		for _, s := range []*string{&o.Issuer, &o.Authorization, &o.Token, &o.Revocation, &o.Refreshing, &o.Pushed} {
+		for _, s := range []*string{&o.Issuer, &o.Authorization, &o.Token, &o.Revocation, &o.Refreshing, &o.Pushed, &o.Device.Authorization} {
 			*s = fill(*s)
 		}
 		o.Confirm = slices.Clone(o.Confirm)

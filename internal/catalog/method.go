@@ -15,6 +15,7 @@ type MethodKind string
 
 const (
 	AuthorizationCode MethodKind = "authorization_code" // a person connects, once
+	DeviceCode        MethodKind = "device_code"        // a person enters a code at the vendor, in whatever browser he has, once
 	APIKey            MethodKind = "api_key"            // a person pastes a key, once
 	ClientCredentials MethodKind = "client_credentials" // shared: needs accept_risk
 
@@ -38,7 +39,10 @@ func (k MethodKind) Shared() bool {
 }
 
 // Asks reports whether a person connects by it.
-func (k MethodKind) Asks() bool { return k == AuthorizationCode || k == APIKey }
+func (k MethodKind) Asks() bool { return k.Consents() || k == APIKey }
+
+// Consents reports whether a person says yes at the vendor, which then gives tokens.
+func (k MethodKind) Consents() bool { return k == AuthorizationCode || k == DeviceCode }
 
 // ClientAuth is how our client proves itself to an upstream's authorization server.
 type ClientAuth string

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
 // Provider holds the facts of one vendor: data that a person can review, and override in the config.
@@ -85,6 +86,7 @@ type ProviderOAuth struct {
 	Token         string            `yaml:"token_endpoint" doc:"where codes and refresh tokens are redeemed"`
 	Refreshing    string            `yaml:"refresh_endpoint" doc:"where refresh tokens are redeemed instead, then without grant_type"`
 	Pushed        string            `yaml:"par_endpoint" doc:"where authorization requests are pushed to (RFC 9126); each is, where it is given"`
+	Device        DeviceFacts       `yaml:"device" doc:"where a code is had that people enter at the vendor (RFC 8628)"`
 	Revocation    string            `yaml:"revocation_endpoint" doc:"RFC 7009, or the vendor's own call, which revocation describes; {client_id} stands for ours"`
 	Revoke        Revoke            `yaml:"revocation" doc:"how revocation_endpoint differs from RFC 7009"`
 	TokenAuth     string            `yaml:"token_auth" doc:"basic, post, none, private_key_jwt, or secret_user: the secret is the user of Basic"`
@@ -109,6 +111,12 @@ type Confirm struct {
 	Param   string `yaml:"param" doc:"parameter of the callback"`
 	Pointer string `yaml:"pointer" doc:"or JSON pointer into the token answer"`
 	Is      string `yaml:"is" doc:"what it must be, with {input}s filled in"`
+}
+
+// DeviceFacts is how the vendor starts a device grant.
+type DeviceFacts struct {
+	Authorization string `yaml:"authorization_endpoint" doc:"where the code is had; empty: the vendor has no such grant"`
+	Client        string `yaml:"client" doc:"what proves our client there: as at the token endpoint (default), or none: its id alone, as several vendors want it"`
 }
 
 // Revoke is how the vendor's call that ends a token differs from RFC 7009.
@@ -242,6 +250,15 @@ func (o *ProviderOAuth) Endpoint() oauth.Endpoint {
 		e.Auth = oauth.AuthNone
 	}
 	return e
+}
+
+// DeviceEndpoint spells where a device code is had, from the token endpoint with our registration.
+func (o *ProviderOAuth) DeviceEndpoint(token oauth.Endpoint) oauth.Endpoint {
+	token.URL = o.Device.Authorization
+	if o.Device.Client == "none" {
+		token.Auth, token.Secret, token.Assert = oauth.AuthNone, secret.Text{}, nil
+	}
+	return token
 }
 
 // NoScopes as ScopeParam: the vendor takes no scopes in an authorization request.

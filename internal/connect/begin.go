@@ -94,7 +94,12 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 	// What the account has already is asked for again with it, so that a wider consent takes nothing away.
 	f.Upstream, f.Scopes, f.Connection = up.Name, oauth.UnionScopes(use.Scopes, scopes), use.ID
 	for _, m := range up.Methods {
+		if s.Method != "" && m.Kind != s.Method {
+			continue
+		}
 		switch m.Kind {
+		case catalog.DeviceCode:
+			return d.beginDevice(ctx, f, up, m)
 		case catalog.AuthorizationCode:
 			return d.beginCode(ctx, f, verifier, up, m)
 		case catalog.APIKey:

@@ -162,19 +162,11 @@ func (d *Desk) keepHome(ctx context.Context, u identity.User, up catalog.Upstrea
 }
 
 func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (Result, error) {
-	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
-	if up == nil {
-		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
-	}
-	up, err := d.found(ctx, up)
+	up, err := d.living(ctx, f)
 	if err != nil {
 		return Result{}, err
 	}
-	if up.Provider.OAuth == nil {
-		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
-	}
-	m := methodOf(up, f.Method)
-	e, err := d.Clients.Endpoint(up, m)
+	e, err := d.Clients.Endpoint(up, methodOf(up, f.Method))
 	if err != nil {
 		return Result{}, err
 	}
@@ -187,6 +179,25 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
+	return d.obtained(ctx, v, f, up, token)
+}
+
+// living is the upstream that a flow went to, as it is configured now.
+func (d *Desk) living(ctx context.Context, f Flow) (*catalog.Upstream, error) {
+	gone := fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
+	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
+	if up == nil {
+		return nil, gone
+	}
+	up, err := d.found(ctx, up)
+	if err == nil && up.Provider.OAuth == nil {
+		err = gone
+	}
+	return up, err
+}
+
+// obtained makes a connection of what the vendor gave after a consent.
+func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, token oauth.Token) (Result, error) {
 	secrets := vault.Secrets{Access: token.Access, Refresh: token.Refresh}
 	for _, c := range up.Provider.OAuth.Confirm {
 		if v, ok := token.Lookup(c.Pointer); c.Pointer != "" && ok && v != c.Is {

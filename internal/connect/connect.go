@@ -68,6 +68,7 @@ type FlowKind string
 const (
 	FlowSignIn  FlowKind = "sign_in" // to the company's IdP
 	FlowConnect FlowKind = "connect" // to an upstream's authorization server, or to our page that takes a key
+	FlowDevice  FlowKind = "device"  // to wherever he likes, with a code (Device)
 	FlowSwap    FlowKind = "swap"    // to our page that asks which of two accounts is meant
 )
 
@@ -113,13 +114,17 @@ type Start struct {
 	// Which account is meant: one that is connected already, or Another. Neither is the one that new grants take, if there is one.
 	Connection vault.ConnectionID
 	Another    bool
+
+	Method catalog.MethodKind // which of the ways that ask a person; "" is the first
 }
 
-// Next is where the browser goes: to URL, or stays with us and pastes a key (Form), or nowhere (Done: the person was
-// connected already, as Connection, and his yes was all that was missing).
+// Next is where the browser goes: to URL, or stays with us and pastes a key (Form), or waits here until he has entered
+// a code at the vendor (Device: its id), or nowhere (Done: the person was connected already, as Connection, and his yes was all that
+// was missing).
 type Next struct {
 	URL        string
 	Form       *KeyForm
+	Device     string
 	Done       bool
 	Connection vault.ConnectionID
 }
@@ -178,6 +183,7 @@ const (
 type Store interface {
 	RequestStore
 	FlowStore
+	DeviceStore
 	GrantStore
 }
 

@@ -16,7 +16,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// Stored serves what a person connected: authorization_code and api_key. The credential is in the vault; the refresh
+// Stored serves what a person connected: authorization_code, device_code and api_key. The credential is in the vault; the refresh
 // machine keeps it good. All fields are required.
 type Stored struct {
 	Kind    catalog.MethodKind
@@ -106,7 +106,7 @@ func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*
 	return func(resp *http.Response) *catalog.Needed {
 		means, scopes := meaning(r.Upstream.Provider, resp, c.Scopes)
 		switch {
-		case means == catalog.MeansScope && s.Kind == catalog.AuthorizationCode:
+		case means == catalog.MeansScope && s.Kind.Consents():
 			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope, Connection: string(c.ID)}}}
 		case means == catalog.MeansDead && !c.Refreshes && resp.Request != nil:
 			ctx := resp.Request.Context()

@@ -43,6 +43,7 @@ type row struct {
 	Account, Return                   string
 	Connection                        vault.ConnectionID // that Account is of
 	Accounts                          []account          // of which one is to be chosen; none where there is no choice
+	Others                            []otherWay
 }
 
 // account is one of several that a person has connected at an upstream.
@@ -62,22 +63,36 @@ func accounts(l []vault.Connection, scopes []string, chosen vault.ConnectionID) 
 	return all
 }
 
+// ways are the methods of an upstream that ask a person, in their order.
+func ways(up *catalog.Upstream) []catalog.MethodKind {
+	var l []catalog.MethodKind
+	for _, m := range up.Methods {
+		if m.Kind.Asks() {
+			l = append(l, m.Kind)
+		}
+	}
+	return l
+}
+
+// otherWay is another method than the first that the person may take.
+type otherWay struct {
+	Method catalog.MethodKind
+	Words  string
+}
+
+var otherWays = map[catalog.MethodKind]string{catalog.AuthorizationCode: "Go there in this browser instead", catalog.DeviceCode: "Use a code on another device instead", catalog.APIKey: "Paste a key instead"}
+
 // vendorHost is where the browser goes next; "" where it stays with us.
 func vendorHost(up *catalog.Upstream) string {
-	for _, m := range up.Methods {
-		if m.Kind == catalog.AuthorizationCode && up.Provider.OAuth != nil {
-			return hostOf(up.Provider.OAuth.Authorization)
-		}
-		if m.Kind == catalog.APIKey {
-			return ""
-		}
+	if l := ways(up); len(l) > 0 && l[0] == catalog.AuthorizationCode && up.Provider.OAuth != nil {
+		return hostOf(up.Provider.OAuth.Authorization)
 	}
 	return ""
 }
 
 // asked are the scopes that the vendor is asked for: also the one without which a connection ends in an hour.
 func asked(up *catalog.Upstream, scopes []string) []string {
-	if vendorHost(up) == "" {
+	if l := ways(up); len(l) == 0 || !l[0].Consents() || up.Provider.OAuth == nil {
 		return scopes
 	}
 	return up.Provider.OAuth.RefreshScope(scopes)
@@ -136,10 +151,17 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 		switch {
 		case m.Why == catalog.WhyGrant:
 			k.Button, k.Host = "Allow", ""
+		case len(ways(up)) > 0 && ways(up)[0] == catalog.DeviceCode:
+			k.Button = "Get a code for " + up.Title
 		case k.Host == "":
 			k.Button = "Paste a key"
 		default:
 			k.Button = "Continue to " + up.Title
+		}
+		if l := ways(up); len(l) > 1 && m.Why != catalog.WhyGrant {
+			for _, way := range l[1:] {
+				k.Others = append(k.Others, otherWay{way, otherWays[way]})
+			}
 		}
 		view.Rows, titles = append(view.Rows, k), append(titles, up.Title)
 	}

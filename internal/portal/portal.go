@@ -54,6 +54,8 @@ type Requests interface {
 	Request(ctx context.Context, v connect.Visitor, id connect.RequestID) (connect.Request, error)
 	Pending(ctx context.Context, v connect.Visitor) ([]connect.Request, error)
 	Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error
+	// Device is a code that the visitor asked for in this browser.
+	Device(ctx context.Context, v connect.Visitor, id string) (connect.Device, error)
 }
 
 // Grants are the visitor's, and which of his accounts they are for (visits.Desk).
@@ -118,6 +120,7 @@ func (s *Site) Mount(mux *http.ServeMux) {
 	on("POST /portal/connect/{upstream}", s.signedIn(s.connect))
 	on("POST /portal/key", s.signedIn(s.answer))
 	on("GET /portal/swap", s.signedIn(s.swap))
+	on("GET /portal/device/{id}", s.signedIn(s.device))
 	on("GET /portal/done", s.signedIn(s.done))
 	on("GET /portal/{$}", s.signedIn(s.connections))
 	on("POST /portal/end/{id}", s.signedIn(s.end))
@@ -259,13 +262,7 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)
 		return nil
 	case connect.FlowSwap:
-		plain, err := json.Marshal(swapped{res.Changed, res.Connection.Label, res.Swap})
-		if err != nil {
-			return err
-		}
-		q := url.Values{"between": {s.Browser.Seal(purposeSwap, s.Browser.Binding(w, r), plain)}}
-		http.Redirect(w, r, s.Prefix+"/portal/swap?"+q.Encode(), http.StatusSeeOther)
-		return nil
+		return s.ask(w, r, swapped{res.Changed, res.Connection.Label, res.Swap})
 	}
 	q := url.Values{"at": {string(res.Connection.Upstream)}, "as": {string(res.Connection.ID)}, "request": {string(res.Request)}, "return": {res.Return}}
 	http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
@@ -362,7 +359,7 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 	}
 	id := connect.RequestID(r.PathValue("id"))
 	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: s.local(r.PostForm.Get("return"), ""),
-		Connection: vault.ConnectionID(r.PostForm.Get("connection")), Another: r.PostForm.Get("another") != ""}
+		Connection: vault.ConnectionID(r.PostForm.Get("connection")), Another: r.PostForm.Get("another") != "", Method: catalog.MethodKind(r.PostForm.Get("method"))}
 	next, err := s.Flows.Begin(r.Context(), v.Visitor, start)
 	switch {
 	case err != nil:
@@ -370,6 +367,8 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 	case next.Done:
 		q := url.Values{"at": {string(up.Name)}, "as": {string(next.Connection)}, "request": {string(id)}, "return": {start.Return}}
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
+	case next.Device != "":
+		http.Redirect(w, r, s.Prefix+"/portal/device/"+url.PathEscape(next.Device), http.StatusSeeOther)
 	case next.Form != nil:
 		s.keyPage(w, v, up, next.Form, start.Return)
 	default:

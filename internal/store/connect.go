@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"slices"
 	"strings"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
@@ -135,4 +136,40 @@ func (db *DB) DeleteGrants(ctx context.Context, g connect.Grant) (int, error) {
 	n, err := exec(ctx, db.write, `DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)
 		AND ($6 = '' OR connection IN ($6, ''))`, g.Tenant, g.User, g.Client, g.Server, g.Upstream, g.Connection)
 	return int(n), err
+}
+
+var deviceTable = table[connect.Device]{
+	name: "devices", none: "there is no such code",
+	columns: flowTable.columns + ", code, next, tries, status, outcome",
+	fields: func(d *connect.Device) []any {
+		return append(flowTable.fields(&d.Flow), &record{&d.Code}, (*when)(&d.Next), &d.Tries, &d.Status, &record{&d.End})
+	},
+}
+
+// PutDevice implements connect.DeviceStore.
+func (db *DB) PutDevice(ctx context.Context, d connect.Device) error {
+	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := exec(ctx, tx, "UPDATE devices SET status = 'expired', verifier = $4, outcome = $5 WHERE tenant = $1 AND user_id = $2 AND upstream = $3 AND status = 'open'",
+			d.Tenant, d.User, d.Upstream, []byte{}, &record{&connect.DeviceEnd{Why: "a newer code was asked for"}}); err != nil {
+			return err
+		}
+		return deviceTable.put(ctx, tx, &d, "")
+	})
+}
+
+// Device implements connect.DeviceStore.
+func (db *DB) Device(ctx context.Context, t identity.Tenant, id string) (connect.Device, error) {
+	return deviceTable.one(ctx, db.read, "WHERE tenant = $1 AND state = $2", t, id)
+}
+
+// DueDevices implements connect.DeviceStore.
+func (db *DB) DueDevices(ctx context.Context, now time.Time, limit int) ([]connect.Device, error) {
+	return deviceTable.all(ctx, db.read, "WHERE status = 'open' AND next <= $1 ORDER BY next, state LIMIT $2", micros(now), limit)
+}
+
+// SetDevice implements connect.DeviceStore.
+func (db *DB) SetDevice(ctx context.Context, d connect.Device) (bool, error) {
+	n, err := exec(ctx, db.write, `UPDATE devices SET code = $4, next = $5, status = $6, outcome = $7, verifier = $8, tries = tries + 1
+		WHERE tenant = $1 AND state = $2 AND tries = $3 AND status = 'open'`, d.Tenant, d.State, d.Tries, &record{&d.Code}, micros(d.Next), d.Status, &record{&d.End}, (*blob)(&d.Verifier))
+	return n == 1, err
 }

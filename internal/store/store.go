@@ -240,6 +240,7 @@ func (db *DB) clean(ctx context.Context) error {
 		before time.Time
 	}{
 		{"DELETE FROM flows WHERE expires < $1", now.Add(-time.Hour)},
+		{"DELETE FROM devices WHERE expires < $1", now.Add(-time.Hour)},
 		{"DELETE FROM codes WHERE expires < $1", now.Add(-day)},
 		{"DELETE FROM messages WHERE expires < $1", now},
 		{"DELETE FROM tickets WHERE expires < $1", now},

@@ -236,7 +236,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 // and everybody signs in again, since sign-ins that were ended meanwhile would be back, and refresh tokens of ours that were
 // replaced would be good. It returns how many connections it marked.
 func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
-	for _, once := range []string{"flows", "codes", "families", "tickets", "sessions"} {
+	for _, once := range []string{"flows", "devices", "codes", "families", "tickets", "sessions"} {
 		if slices.ContainsFunc(f.tables, func(t Table) bool { return t.Name == once }) { // an older version lacks some
 			if _, err := f.tx.ExecContext(ctx, "DELETE FROM "+once); err != nil {
 				return 0, asFault(err)

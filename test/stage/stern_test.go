@@ -1,20 +1,18 @@
 package stage_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
 
-// TestSternVendor is authorization_code at an authorization server that takes the specifications at their word: requests are pushed, the
-// client proves itself by a key that our JWKS publishes and has no secret, and every answer names its issuer.
-func TestSternVendor(t *testing.T) {
+// stern is a stage with npm's oidc-provider as the vendor of an upstream of that name. facts are added to its OAuth, indented by six.
+func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDCProviderConfig)) (*stage.Stage, *world.OIDCProvider) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -31,34 +29,41 @@ func TestSternVendor(t *testing.T) {
       iss_promised: true
       authorization_endpoint: %[1]s/auth
       token_endpoint: %[1]s/token
-      par_endpoint: %[1]s/request
+      device: {authorization_endpoint: "%[1]s/device/auth"}
       revocation_endpoint: %[1]s/token/revocation
-      token_auth: private_key_jwt
       authorize_params: {prompt: consent}
       resource: %[1]s/api
       refresh: {rotation: strict, scope_needed: offline_access}
+%[2]s
     account: {url: /user, pointer: /login, id_pointer: /id}
-`, issuer)
+`, issuer, strings.ReplaceAll(facts, "ISSUER", issuer))
 		},
-		Upstream: fmt.Sprintf("  stern: {provider: stern, url: %s/api, client_id: frontdesk, scopes: [\"issues:read\"]}\n", issuer),
+		Upstream: fmt.Sprintf("  stern: {provider: stern, url: %s/api, client_id: frontdesk, scopes: [\"issues:read\"]%s}\n", issuer, entry),
 		Servers:  "  stern: {url: \"http://127.0.0.1:1/mcp\", upstreams: [stern], allow: [group:engineering]}\n", // it is never reached: the door is
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o, err := world.NewOIDCProvider(ctx, world.OIDCProviderConfig{RedirectURIs: []string{s.Desk().Public + "/callback/stern"}, RequirePAR: true,
-		JWKSURI: s.Desk().Public + "/jwks", Port: port(t, at)})
+	c := world.OIDCProviderConfig{RedirectURIs: []string{s.Desk().Public + "/callback/stern"}, Port: port(t, at)}
+	cfg(s, &c)
+	o, err := world.NewOIDCProvider(within(t), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.Close() })
+	return s, o
+}
 
+// TestSternVendor is authorization_code at an authorization server that takes the specifications at their word: requests are pushed, the
+// client proves itself by a key that our JWKS publishes and has no secret, and every answer names its issuer.
+func TestSternVendor(t *testing.T) {
+	s, o := stern(t, "", "      par_endpoint: ISSUER/request\n      token_auth: private_key_jwt", func(s *stage.Stage, c *world.OIDCProviderConfig) {
+		c.RequirePAR, c.JWKSURI = true, s.Desk().Public+"/jwks"
+	})
 	alice := s.Person("alice", "Connect Stern", "Done")
 	alice.HasAccount(o.URL(), "stern-alice")
 	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("stern"), Name: "test agent", Era: world.Era2026July, Browser: alice})
-	if _, err := a.Call(ctx, "whoami", nil); err == nil {
+	if _, err := a.Call(within(t), "whoami", nil); err == nil {
 		t.Error("a server that is not there has answered")
 	}
 	out, err := s.Desk().Run("connections", "list", "--user", "emp-alice", "--json")

@@ -62,6 +62,8 @@ var Stories = []Story{
 	{Name: "unknown", First: "There is no such page", path: "/connect/unknown"},
 	{Name: "refused", First: "You refused", path: "/connect/new/refuse", form: url.Values{}},
 	{Name: "leave", First: "On to GitHub", path: "/connect/new/github", form: url.Values{}},
+	{Name: "device", First: "Enter this code at GitHub", path: "/portal/device/open"},
+	{Name: "device-over", First: "The code is over", path: "/portal/device/over"},
 	{Name: "key", First: "Paste a key for Datadog", path: "/connect/again/datadog", form: url.Values{}},
 	{Name: "key-wrong", First: "That did not work", path: "/portal/key", form: url.Values{"key": {"wrong"}}},
 	{Name: "done", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=answered"},
@@ -353,6 +355,15 @@ func (*desk) Pending(_ context.Context, v connect.Visitor) ([]connect.Request, e
 		return nil, nil
 	}
 	return []connect.Request{request("more")}, nil
+}
+
+func (*desk) Device(_ context.Context, _ connect.Visitor, id string) (connect.Device, error) {
+	x := connect.Device{Flow: connect.Flow{State: id, Upstream: "github", Request: "new", Expires: Now.Add(14 * time.Minute)}, Status: connect.Open,
+		Code: connect.UserCode{Code: "WDJB-MJHT", URI: "https://github.com/login/device"}}
+	if id == "over" {
+		x.Status, x.End.Why = connect.Refused, "you refused there; nothing was saved"
+	}
+	return x, nil
 }
 
 func (*desk) Refuse(context.Context, connect.Visitor, connect.RequestID) error { return nil }

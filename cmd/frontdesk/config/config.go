@@ -374,6 +374,7 @@ func (c *Config) Origins() []string {
 				add(o.Token)
 				add(o.Refreshing)
 				add(o.Pushed)
+				add(o.Device.Authorization)
 				add(strings.ReplaceAll(o.Revocation, "{client_id}", ""))
 			}
 		}

@@ -116,7 +116,7 @@ type PassthroughMethod struct {
 // Kinds implements conf.Kinds.
 func (*Method) Kinds() map[string]any {
 	return map[string]any{
-		string(catalog.AuthorizationCode): nil, string(catalog.APIKey): nil, string(catalog.ClientCredentials): nil,
+		string(catalog.AuthorizationCode): nil, string(catalog.DeviceCode): nil, string(catalog.APIKey): nil, string(catalog.ClientCredentials): nil,
 		string(catalog.IDJAGMethod): &IDJAGMethod{}, string(catalog.TokenExchange): &ExchangeMethod{}, string(catalog.JWTBearer): &AssertionMethod{},
 		string(catalog.GoogleWorkforce): &GoogleMethod{}, string(catalog.EntraOBO): &EntraMethod{}, string(catalog.AWSWebIdentity): &AWSMethod{},
 		string(catalog.GitHubApp): &GitHubMethod{}, string(catalog.ServiceKey): &ServiceKeyMethod{}, string(catalog.Passthrough): &PassthroughMethod{},
@@ -228,6 +228,10 @@ func (k *checker) suits(here, at string, m *Method, u Upstream, p *catalog.Provi
 		k.wrong(here, p.Name+" has no OAuth in the catalogue", "use api_key")
 	case m.Kind == catalog.AuthorizationCode && u.ClientID == "":
 		k.wrong(at, "authorization_code needs a client_id", "register an OAuth app at "+p.Name+" ("+p.Docs+") and put its id here")
+	case m.Kind == catalog.DeviceCode && (p.OAuth == nil || p.OAuth.Device.Authorization == ""):
+		k.wrong(here, p.Name+" has no device grant in the catalogue", "use authorization_code, or add its oauth.device under providers")
+	case m.Kind == catalog.DeviceCode && u.ClientID == "":
+		k.wrong(at, "device_code needs a client_id", "register an OAuth app at "+p.Name+" ("+p.Docs+"), allow it the device flow, and put its id here")
 	case m.Kind == catalog.APIKey && p.APIKey == nil:
 		k.wrong(here, p.Name+" has no api_key in the catalogue", "use authorization_code")
 	case m.Kind.Shared() && u.AcceptRisk == "":

@@ -71,6 +71,9 @@ func (c *Config) callbacks() []string {
 			l = append(l, org.IDP.heard(c.Issuer(t))...)
 		}
 		for n, u := range org.Upstreams {
+			if len(u.Methods) > 0 && !slices.ContainsFunc(u.Methods, func(m Method) bool { return m.Kind == catalog.AuthorizationCode }) {
+				continue // nobody comes back
+			}
 			if u.ClientID != "" && u.Provider == "" {
 				l = append(l, fmt.Sprintf("%s/callback/%s  (register at the authorization server of %s, for %s)", c.Issuer(t), n, u.URL.Host, u.ClientID))
 			} else if u.ClientID != "" {

@@ -32,6 +32,7 @@ type visited struct {
 	Family     string               `json:"family,omitempty"`
 	Grant      *connect.Grant       `json:"grant,omitempty"`
 	Request    connect.RequestID    `json:"request,omitempty"`
+	Device     string               `json:"device,omitempty"`
 	Before     audit.CallID         `json:"before,omitempty"`
 	Limit      int                  `json:"limit,omitempty"`
 }
@@ -129,7 +130,7 @@ func (c *Client) State(ctx context.Context, t identity.Tenant, id connect.Reques
 	return say[connect.State](ctx, c, opAsked, asked{t, id})
 }
 
-// Request implements portal.Requests, as do Pending and Refuse.
+// Request implements portal.Requests, as do Pending, Refuse and Device.
 func (c *Client) Request(ctx context.Context, v connect.Visitor, id connect.RequestID) (connect.Request, error) {
 	return say[connect.Request](ctx, c, opRequest, visited{Visitor: v, Request: id})
 }
@@ -142,6 +143,11 @@ func (c *Client) Pending(ctx context.Context, v connect.Visitor) ([]connect.Requ
 // Refuse closes the visitor's request with a no.
 func (c *Client) Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error {
 	return c.do(ctx, opRefuse, visited{Visitor: v, Request: id})
+}
+
+// Device is a code that the visitor asked for in this browser.
+func (c *Client) Device(ctx context.Context, v connect.Visitor, id string) (connect.Device, error) {
+	return say[connect.Device](ctx, c, opDevice, visited{Visitor: v, Device: id})
 }
 
 // Grants implements portal.Grants, as do RevokeGrant, Prefer, UseAccount and Consent.

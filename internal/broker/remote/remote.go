@@ -57,6 +57,7 @@ const (
 	opRequest  = "request"
 	opPending  = "pending"
 	opRefuse   = "refuse"
+	opDevice   = "device"
 	opGrants   = "grants"
 	opWithdraw = "withdraw"
 	opConsent  = "consent"

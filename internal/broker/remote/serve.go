@@ -92,6 +92,9 @@ func (s *Server) pages(mux *http.ServeMux) {
 	on(s, mux, opRefuse, func(ctx context.Context, _ peer, in visited) (struct{}, error) {
 		return struct{}{}, d.Refuse(ctx, in.Visitor, in.Request)
 	})
+	on(s, mux, opDevice, func(ctx context.Context, _ peer, in visited) (connect.Device, error) {
+		return d.Device(ctx, in.Visitor, in.Device)
+	})
 	on(s, mux, opGrants, func(ctx context.Context, _ peer, in visited) ([]connect.Grant, error) {
 		return d.Grants(ctx, in.Visitor)
 	})

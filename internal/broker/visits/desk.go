@@ -37,6 +37,7 @@ type Questions interface {
 	Request(ctx context.Context, v connect.Visitor, id connect.RequestID) (connect.Request, error)
 	Pending(ctx context.Context, v connect.Visitor) ([]connect.Request, error)
 	Refuse(ctx context.Context, v connect.Visitor, id connect.RequestID) error
+	Device(ctx context.Context, v connect.Visitor, id string) (connect.Device, error)
 }
 
 // Grants are a person's yes (connect.Desk).
@@ -122,6 +123,16 @@ func (d *Desk) Refuse(ctx context.Context, v connect.Visitor, id connect.Request
 		return err
 	}
 	return d.People.Refuse(ctx, v, id)
+}
+
+// Device is a code that the visitor asked for in this browser, without what is sealed.
+func (d *Desk) Device(ctx context.Context, v connect.Visitor, id string) (connect.Device, error) {
+	if _, err := d.visit(ctx, v); err != nil {
+		return connect.Device{}, err
+	}
+	x, err := d.People.Device(ctx, v, id)
+	x.Verifier = nil
+	return x, err
 }
 
 // Grants lists the visitor's.

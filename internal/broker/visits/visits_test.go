@@ -75,6 +75,11 @@ func (g guarded) Consent(context.Context, connect.Visitor, identity.ClientID, *c
 	return nil
 }
 
+func (g guarded) Device(context.Context, connect.Visitor, string) (connect.Device, error) {
+	g.r.reached++
+	return connect.Device{}, nil
+}
+
 func (g guarded) Prefer(context.Context, connect.Visitor, vault.ConnectionID) error {
 	g.r.reached++
 	return nil
@@ -140,6 +145,7 @@ func TestAVisitIsProved(t *testing.T) {
 		},
 		"end":     func(v connect.Visitor) error { _, err := r.End(t.Context(), v, "c"); return err },
 		"consent": func(v connect.Visitor) error { return r.Consent(t.Context(), v, "agent", &catalog.Server{}) },
+		"device":  func(v connect.Visitor) error { _, err := r.Device(t.Context(), v, "d"); return err },
 		"prefer":  func(v connect.Visitor) error { return r.Prefer(t.Context(), v, "c") },
 		"account": func(v connect.Visitor) error { return r.UseAccount(t.Context(), v, connect.Grant{}) },
 		"revoke":  func(v connect.Visitor) error { return r.RevokeGrant(t.Context(), v, connect.Grant{}) },

@@ -82,7 +82,7 @@ func (m *Machine) each(ctx context.Context, do func(up *catalog.Upstream, method
 	for _, ups := range m.Catalog.Snapshot().Upstreams {
 		for _, up := range ups {
 			for _, method := range up.Methods {
-				if up.Provider.OAuth == nil || method.Kind != catalog.AuthorizationCode || ctx.Err() != nil {
+				if up.Provider.OAuth == nil || !method.Kind.Consents() || ctx.Err() != nil {
 					continue
 				}
 				if err := do(up, method); err != nil && ctx.Err() == nil {
@@ -100,7 +100,7 @@ func (m *Machine) renewDue(ctx context.Context, up *catalog.Upstream, method cat
 		return err
 	}
 	for _, c := range due {
-		if ctx.Err() != nil || m.Now().Before(c.NotBefore) {
+		if ctx.Err() != nil || m.Now().Before(c.NotBefore) || c.Method != method.Kind {
 			continue
 		}
 		w, err := m.walk(up, method)

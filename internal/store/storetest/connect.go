@@ -121,6 +121,60 @@ func flows(t *testing.T, a, b *store.DB) {
 	same(t, n.n, map[string]int{"took": 1, "missed": many - 1})
 }
 
+func devices(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	d := filled[connect.Device]()
+	d.User, d.Upstream, d.Status, d.Next, d.Tries = "alice", "tracker", connect.Open, day, 0
+	ok(t, a.PutDevice(ctx, d))
+	same(t, must(b.Device(ctx, ours, d.State))(t), d)
+	_, err := b.Device(ctx, ours, "none")
+	wantKind(t, err, fault.NotFound)
+	same(t, must(b.DueDevices(ctx, day, 10))(t), []connect.Device{d})
+	same(t, must(b.DueDevices(ctx, day.Add(-time.Second), 10))(t), nil)
+
+	var n tally[bool]
+	next := d
+	next.Next, next.Code.Interval, next.Verifier = day.Add(time.Minute), 10, []byte("still")
+	race(a, b, func(_ int, db *store.DB) {
+		mine, err := db.SetDevice(ctx, next)
+		if err != nil {
+			t.Error(err)
+		}
+		n.add(mine)
+	})
+	if n.n[true] != 1 {
+		t.Errorf("%d processes asked at once", n.n[true])
+	}
+	next.Tries++
+	same(t, must(a.Device(ctx, ours, d.State))(t), next)
+	same(t, must(b.DueDevices(ctx, day, 10))(t), nil)
+
+	others := []connect.Device{next, next, next} // of another person, of another upstream, and newer
+	for i := range others {
+		others[i].State = fmt.Sprint("other", i)
+	}
+	others[0].User, others[1].Upstream = "bob", "wiki"
+	for _, o := range others {
+		ok(t, a.PutDevice(ctx, o))
+	}
+	if got := must(b.Device(ctx, ours, d.State))(t); got.Status != connect.Expired || len(got.Verifier) != 0 || got.End.Why == "" {
+		t.Errorf("an older code of the same person at the same upstream is %s, with %q", got.Status, got.Verifier)
+	}
+	if l := must(b.DueDevices(ctx, day.Add(time.Hour), 10))(t); len(l) != 3 {
+		t.Errorf("%d are open, want the three others", len(l))
+	}
+	end := others[2]
+	end.Status, end.Verifier, end.End = connect.Done, nil, connect.DeviceEnd{Connection: "c1"}
+	if mine := must(b.SetDevice(ctx, end))(t); !mine {
+		t.Error("it does not end")
+	}
+	end.Tries++
+	if mine := must(b.SetDevice(ctx, end))(t); mine {
+		t.Error("what had ended was changed")
+	}
+	same(t, must(a.Device(ctx, ours, end.State))(t), end)
+}
+
 func grants(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	g := filled[connect.Grant]()

@@ -35,7 +35,7 @@ func Run(t *testing.T, open Open) {
 		{"connections", connections}, {"connections replaced", connectionsReplaced}, {"connections raced", connectionsRaced}, {"keys", keys}, {"names", names}, {"data keys rotated", dataKeysRotated}, {"keys wrapped anew", keysWrappedAnew},
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"ends of many", endsOfMany}, {"ends of accounts", endsOfAccounts}, {"late steps", lateSteps}, {"retired raced", retiredRaced}, {"access dropped", accessDropped}, {"messages", messages}, {"gone", gone}, {"use", use},
-		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"grants", grants}, {"found servers", foundServers},
+		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers},
 		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions}, {"tasks", tasks}, {"tickets", tickets},
 		{"tenants", tenants}, {"odd texts", oddTexts}, {"callers who left", callersWhoLeft},
 	} {

@@ -24,7 +24,7 @@ type things struct {
 	conn    vault.Connection
 	key     vault.Key
 	request connect.Request
-	flow    connect.Flow
+	waits
 	grant   connect.Grant
 	client  issuer.Client
 	code    issuer.Code
@@ -37,11 +37,18 @@ type things struct {
 	task    gateway.Task
 }
 
+// waits are a person's that are under way.
+type waits struct {
+	flow   connect.Flow
+	device connect.Device
+}
+
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
-	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), flow: filled[connect.Flow](), grant: filled[connect.Grant](),
+	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
 		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[connect.Found](), task: filled[gateway.Task]()}
+	s.device.Status = connect.Open
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error
 	if s.user, err = db.EnsureUser(ctx, s.user); err != nil {
@@ -51,7 +58,7 @@ func stock(t *testing.T, db *store.DB) things {
 	_, err = db.OpenRequest(ctx, s.request)
 	ok(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task)} {
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task), db.PutDevice(ctx, s.device)} {
 		ok(t, err)
 	}
 	return s
@@ -227,6 +234,13 @@ var byTenant = map[string]strange{
 	"Task": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Task(ctx, theirs, s.task.Server, s.task.ID)
 	},
+	"Device": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Device(ctx, theirs, s.device.State)
+	},
+	"SetDevice": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		s.device.Tenant = theirs
+		return db.SetDevice(ctx, s.device)
+	},
 	"DropSession": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return nil, db.DropSession(ctx, theirs, s.session.ID)
 	},
@@ -238,7 +252,7 @@ var elsewhere = map[string]string{
 	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
 	"Chain": "for operators", "EachConnection": "for operators", "AddCheckpoint": "has no tenant", "LastCheckpoint": "has no tenant", "Checkpoints": "has no tenant", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
-	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes", "PutTask": "writes", "DropTasks": "a chore",
+	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutDevice": "writes", "DueDevices": "for all tenants", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes", "PutTask": "writes", "DropTasks": "a chore",
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Snapshot": "for operators", "Fill": "for operators",

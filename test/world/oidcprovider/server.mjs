@@ -17,6 +17,8 @@ const settings = {
 };
 const scopes = { 'issues:read': 'Read your issues', 'issues:write': 'Create and delete your issues' };
 
+const deviceGrant = 'urn:ietf:params:oauth:grant-type:device_code';
+
 const listen = (server) => new Promise((done) => {
   server.listen(settings.port ?? 0, '127.0.0.1', () => done(`http://127.0.0.1:${server.address().port}`));
 });
@@ -34,7 +36,7 @@ const provider = new Provider(issuer, {
     client_secret: settings.clientSecret,
     client_name: 'Frontdesk',
     redirect_uris: settings.redirectURIs,
-    grant_types: ['authorization_code', 'refresh_token'],
+    grant_types: ['authorization_code', 'refresh_token', deviceGrant],
     response_types: ['code'],
     require_pushed_authorization_requests: settings.requirePAR,
     ...(settings.jwksURI
@@ -58,6 +60,18 @@ const provider = new Provider(issuer, {
     devInteractions: { enabled: false },
     pushedAuthorizationRequests: { enabled: true },
     registration: { enabled: true },
+    deviceFlow: {
+      enabled: true,
+      userCodeInputSource: (ctx, form, _out, err) => {
+        const wrong = err ? '<p role="alert">That code does not work, or you said no.</p>' : '';
+        ctx.body = html('Enter the code', wrong + form.replace('<input\n', '<label for="user_code">Code</label><input id="user_code"\n').replace('</form>', '<button>Continue</button></form>'));
+      },
+      userCodeConfirmSource: (ctx, form, client, _info, code) => {
+        ctx.body = html('Is this your code?', `<p>${escape(client.clientName)} shows it: <strong>${escape(code)}</strong></p>`
+          + form.replace('</form>', '<button>It is mine</button></form>') + form.replace('</form>', '<button name="abort" value="yes">It is not mine</button></form>'));
+      },
+      successSource: (ctx) => { ctx.body = html('Done', '<p>Go back to your device.</p>'); },
+    },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
@@ -92,6 +106,7 @@ provider.on('grant.error', (ctx, err) => {
 });
 
 const escape = (s) => String(s).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const html = (title, body) => `<!doctype html><html lang="en"><meta charset="utf-8"><title>${escape(title)} · Stern</title><main><h1>${escape(title)}</h1>${body}</main></html>`;
 const page = (res, status, title, body) => {
   res.writeHead(status, {
     'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store', 'referrer-policy': 'no-referrer',
