@@ -136,7 +136,7 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 }
 
 func connectionsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "connections", Short: "list and revoke people's connections"}
+	c := &cobra.Command{Use: "connections", Short: "list, import and revoke people's connections"}
 	var user, tenant string
 	list := &cobra.Command{Use: "list --user USER", Short: "list a person's connections", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		var l []admin.Connection
@@ -162,7 +162,7 @@ func connectionsCommand() *cobra.Command {
 		panic(err) // a flag that does not exist: a slip in the line above
 	}
 	c.PersistentFlags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
-	c.AddCommand(list, revokeCommand(&tenant), endingsCommand(&tenant))
+	c.AddCommand(list, revokeCommand(&tenant), endingsCommand(&tenant), importCommand(&tenant))
 	return c
 }
 

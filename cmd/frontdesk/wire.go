@@ -29,6 +29,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/intake"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange"
@@ -220,7 +221,7 @@ func (d *desk) join(cfg *config.Config) error {
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}
-	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: d.egress}, Flows: d.flows(), Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: d.egress}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
 		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	return nil
 }

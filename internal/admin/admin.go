@@ -40,6 +40,7 @@ type API struct {
 	Status    func(ctx context.Context) map[string]string
 	Hosted    Hosted
 	Keys      Keys
+	Intake    Intake
 	Authority func() []byte // PEM of egress's certification authority
 	Slog      *slog.Logger
 	Now       func() time.Time
@@ -101,6 +102,7 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /explain", a.at(a.explain))
 	mux.HandleFunc("GET /connections", a.at(a.connections))
 	mux.HandleFunc("POST /connections/{id}/revoke", a.at(a.revoke))
+	mux.HandleFunc("POST /connections/import", a.upTo(maxImport, a.imports))
 	mux.HandleFunc("POST /connections/revoke", a.at(a.revokeAll))
 	mux.HandleFunc("POST /access/end", a.at(a.endAccess))
 	mux.HandleFunc("GET /endings", a.at(a.endings))
@@ -112,10 +114,12 @@ func (a *API) Handler() http.Handler {
 	return mux
 }
 
-// at is the one switch from errors to this wire.
-func (a *API) at(h func(*http.Request) (any, error)) http.HandlerFunc {
+func (a *API) at(h func(*http.Request) (any, error)) http.HandlerFunc { return a.upTo(1<<20, h) }
+
+// upTo is the one switch from errors to this wire, for requests whose body has at most so many bytes.
+func (a *API) upTo(most int64, h func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		v, err := h(r)
 		status := http.StatusOK
 		if err != nil {

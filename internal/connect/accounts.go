@@ -9,6 +9,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -98,4 +99,25 @@ func (d *Desk) own(ctx context.Context, v Visitor, id vault.ConnectionID) (vault
 		err = errNoAccount
 	}
 	return c, err
+}
+
+// Account asks the vendor whose credential it is, for a credential that came another way than by a browser (package intake).
+func (d *Desk) Account(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) (id, label string, err error) {
+	return d.account(ctx, up, kind, s)
+}
+
+// CheckKey refuses what cannot be a credential for this vendor, before it is sent anywhere.
+func (d *Desk) CheckKey(up *catalog.Upstream, s secret.Text) error { return checkKey(d.Catalog, up, s) }
+
+// Adopt stores a connection that its person made elsewhere, in its place among his others. No grant comes with it.
+func (d *Desk) Adopt(ctx context.Context, c vault.Connection, s vault.Secrets) (vault.Connection, error) {
+	c, err := d.place(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
+		return c, err
+	}
+	c.Sealed = vault.Sealed{}
+	return c, d.Epochs.End(ctx, c.Tenant, identity.EpochAccess, string(c.User))
 }

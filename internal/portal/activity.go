@@ -212,7 +212,7 @@ func events(action string) string {
 	words := map[string]string{"signed_in": "You signed in", "connected": "You connected an account", "connection.ended": "A connection ended", "grant.given": "You allowed an agent", "grant.account": "You chose the account for an agent", "account.preferred": "You chose the account for new agents",
 		"grant.revoked": "You ended what you had allowed", "client.allowed": "You let an agent in", "connect.refused": "You refused a request", "connect.code_ended": "A code was not used", "connect.answered": "You answered a request",
 		"connect.wrong_user": "You opened a link that was made for somebody else", "connect.wrong_browser": "An answer came back to another browser", "refresh": "A connection was renewed",
-		"sign_in.ended": "An agent's sign-in was ended", "access.ended": "Your access was ended", "operator.revoked": "An operator ended a connection",
+		"sign_in.ended": "An agent's sign-in was ended", "access.ended": "Your access was ended", "operator.revoked": "An operator ended a connection", "operator.imported": "An operator took over a connection that you had made elsewhere",
 		"vault.tamper": "A stored credential was found altered"}
 	return cmpOr(words[action], action)
 }
