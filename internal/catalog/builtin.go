@@ -85,6 +85,9 @@ func (p *Provider) Check() error {
 			return err
 		}
 	}
+	if slices.ContainsFunc(p.Retries.Status, func(s int) bool { return !slices.Contains(repeatable, s) }) || p.Retries.Key != "" && len(p.Retries.Status) == 0 {
+		return fmt.Errorf("retries: status is some of 429, 502, 503 and 504")
+	}
 	if err := p.Account.check(); err != nil {
 		return err
 	}
@@ -134,6 +137,9 @@ func (p TokenPlaces) check() error {
 	}
 	return nil
 }
+
+// repeatable are statuses that say nothing of the request itself.
+var repeatable = []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 
 func (a Account) check() error {
 	switch {

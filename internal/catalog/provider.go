@@ -25,6 +25,7 @@ type Provider struct {
 
 	Signals      []Signal          `yaml:"signals" doc:"answers of the API that have another cure than trying again; the first that fits counts, and after them what RFC 6750 says"`
 	Hints        []Hint            `yaml:"hints" doc:"failures that the API is known for, and what an agent can do about each; the first that fits counts"`
+	Retries      Retries           `yaml:"retries" doc:"which requests the vendor asks to send again when they fail; without it none is"`
 	Account      Account           `yaml:"account" doc:"how to find whose credential it is; the same call tests a new one"`
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`
 	Headers      map[string]string `yaml:"headers" doc:"sent with each of our own requests to the API"`
@@ -41,6 +42,12 @@ type Input struct {
 	Default string `yaml:"default" doc:"the value where none is given"`
 	// Optional inputs may stay empty: what needs them is left out.
 	Optional bool `yaml:"optional" doc:"may stay empty: what needs it is left out then"`
+}
+
+// Retries are the vendor's own word that a request which failed may be sent again.
+type Retries struct {
+	Status []int  `yaml:"status" doc:"answers after which to try again: some of 429, 502, 503, 504. With one of the last three also where the connection broke off before an answer"`
+	Key    string `yaml:"idempotency_key" doc:"header by which the vendor knows a request that comes twice: with it, requests that change something may be sent again too"`
 }
 
 // ProviderEgress is how servers speak to the vendor's API, where that is not how everybody does.

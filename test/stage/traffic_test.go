@@ -127,3 +127,37 @@ func TestUpstreamDown(t *testing.T) {
 		t.Errorf("the metrics do not say it: %v", err)
 	}
 }
+
+// TestSentAgain: where the vendor asks for it, a request that changes nothing is sent again on its whole way, its credential on it each
+// time, and the log says so; one that changes something is not.
+func TestSentAgain(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	at, hosts := vendor(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, r.Method+" "+r.Header.Get("Authorization")[:len("Bearer tro_")])
+		if len(got)%2 == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "fine")
+	})
+	s := start(t, stage.Options{Upstream: hosts, Refresh: "{rotation: strict, scope_needed: offline_access}\n    retries: {status: [503]}"})
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("modern"), Name: "first", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	if r := call(t, a, "fetch", map[string]any{"path": at + "/x"}); world.Text(r) != "fine" || len(texts(r)) != 1 {
+		t.Errorf("the agent is told %q", texts(r))
+	}
+	if r := call(t, a, "fetch", map[string]any{"path": at + "/x", "method": "DELETE"}); !r.IsError {
+		t.Errorf("the agent is told %q", texts(r))
+	}
+	const read, remove = "GET Bearer tro_", "DELETE Bearer tro_"
+	mu.Lock()
+	defer mu.Unlock()
+	if strings.Join(got, ",") != strings.Join([]string{read, read, remove}, ",") {
+		t.Errorf("the vendor got %q", got)
+	}
+	if out, err := s.Desk().Run("audit", "export"); err != nil || strings.Count(out, `"result":"ok","detail":"sent 2 times"`) != 1 {
+		t.Errorf("the log does not say how often it was sent: %v", err)
+	}
+}

@@ -2,14 +2,16 @@
 //
 // Its Door stands before the broker's, for egress. It counts calls and bytes by person, server and upstream; it keeps back whoever the
 // vendor told to wait, so that an agent that does not listen costs its user nothing, and a vendor is asked once; it sends nothing to an
-// upstream that is down; and it notes on the call what its agent can do about a failure that the vendor is known for. It counts for
-// its own process, and trusts the vendor's headers for at most an hour.
+// upstream that is down, and again what failed where the vendor asks for that; and it notes on the call what its agent can do about a
+// failure that the vendor is known for. It counts for its own process, and trusts the vendor's headers for at most an hour.
 package traffic
 
 import (
 	"context"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,11 +49,12 @@ type lease struct {
 	act     broker.Act
 	refused string // what was said instead of sending it
 	failed  string // the failure that the vendor is known for
+	sent    int    // how often
 }
 
 // Do implements broker.Lease.
 func (l *lease) Do(r *http.Request) (*http.Response, error) {
-	resp, err := l.once(r)
+	resp, err := l.send(r)
 	if l.refused != "" {
 		l.act.Holding.Tell(l.refused)
 	}
@@ -73,6 +76,7 @@ func (l *lease) once(r *http.Request) (*http.Response, error) {
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &counted{r.Body, l}
 	}
+	l.sent++
 	resp, err := l.Lease.Do(r)
 	answered(resp, err)
 	if err != nil {
@@ -99,6 +103,9 @@ func (l *lease) Close(ctx context.Context, o broker.Outcome) {
 		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.refused}
 	case l.failed != "" && (o.Result == audit.ResultOK || o.Result == audit.ResultFailed):
 		o = broker.Outcome{Result: audit.ResultFailed, Detail: l.failed}
+	}
+	if l.sent > 1 {
+		o.Detail = strings.TrimPrefix(o.Detail+"; sent "+strconv.Itoa(l.sent)+" times", "; ")
 	}
 	l.Lease.Close(ctx, o)
 }

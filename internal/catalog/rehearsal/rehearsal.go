@@ -41,6 +41,7 @@ type Vendor struct {
 	Right  *Example `json:"right"`
 
 	Failures []Failure `json:"failures"` // those that an agent is told about
+	Retries  Retries   `json:"retries"`  // what the vendor asks to send again
 }
 
 // Server is a vendor's authorization server.
@@ -81,6 +82,12 @@ type Example struct {
 	Headers map[string]string `json:"headers"`
 	Body    json.RawMessage   `json:"body"`
 	Scopes  []string          `json:"scopes"`
+}
+
+// Retries are the statuses after which to try again, and the header that makes it safe.
+type Retries struct {
+	Status []int  `json:"status"`
+	Key    string `json:"key"`
 }
 
 // Failure is a known one, by the name that the entry's hint has.
@@ -156,6 +163,9 @@ func Play(ctx context.Context, p *catalog.Provider, v Vendor, values map[string]
 	}
 	s.answers()
 	s.failures()
+	s.try("what is sent again", func() error {
+		return errors.Join(different("statuses", p.Retries.Status, v.Retries.Status), different("the key", p.Retries.Key, v.Retries.Key))
+	})
 	return s.steps
 }
 

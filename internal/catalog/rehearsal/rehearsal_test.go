@@ -86,6 +86,7 @@ func TestRehearsalDisagrees(t *testing.T) {
 		"how it is revoked":        {"github", func(p *catalog.Provider) { p.OAuth.Revoke.Method = "" }},
 		"revoked for all":          {"intercom", func(p *catalog.Provider) { p.OAuth.Revoke.Shared = "" }},
 		"the place":                {"anthropic", func(p *catalog.Provider) { p.Injection = catalog.Injection{} }},
+		"what is sent again":       {"stripe", func(p *catalog.Provider) { p.Retries.Key = "" }},
 		"a hint that is gone":      {"notion", func(p *catalog.Provider) { p.Hints = p.Hints[1:] }},
 		"a hint before another":    {"xero", func(p *catalog.Provider) { slices.Reverse(p.Hints) }},
 		"a hint for nothing":       {"slack", func(p *catalog.Provider) { p.Hints[0].Name = "x" }},
