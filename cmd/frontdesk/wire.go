@@ -355,7 +355,7 @@ func (d *desk) resolve(cfg *config.Config) (secrets map[vault.ClientKey]secret.T
 		}
 		idp := identity.NewIdP(identity.IdPConfig{Tenant: t, Name: cmp.Or(org.IDP.Name, "login"), Issuer: org.IDP.Issuer.String(), ClientID: org.IDP.ClientID,
 			Secret: secret.New(read(config.Place(t, "idp.client_secret"), org.IDP.ClientSecret)), Scopes: org.IDP.Scopes, SubjectClaim: org.IDP.SubjectClaim, GroupsClaim: org.IDP.GroupsClaim,
-			Audiences: org.IDP.Audiences, TokenTypes: org.IDP.TokenTypes}, d.door.Found(), d.now, d.log)
+			Audiences: org.IDP.Audiences, TokenTypes: org.IDP.TokenTypes, NoOffline: org.IDP.Offline != nil && !*org.IDP.Offline}, d.door.Found(), d.now, d.log)
 		idps = append(idps, idp)
 		issuers = append(issuers, identity.Issuer{Tenant: t, URL: idp.Issuer, Keys: idp, IDP: idp.Name, Audiences: idp.Audiences, Types: idp.TokenTypes,
 			SubjectClaim: idp.SubjectClaim, GroupsClaim: idp.GroupsClaim})

@@ -49,9 +49,13 @@ func (d *Desk) beginSignIn(ctx context.Context, v Visitor, s Start) (Next, error
 	if f.Nonce, err = oauth.Random(rand.Reader); err != nil {
 		return Next{}, err
 	}
+	scopes := []string{"openid", "profile", "email"}
+	if !idp.NoOffline {
+		scopes = append(scopes, "offline_access")
+	}
 	r := oauth.AuthorizationRequest{Endpoint: meta.AuthorizationEndpoint, ClientID: idp.ClientID, RedirectURI: d.callback(v.Tenant, f.Upstream),
 		State: f.State, CodeChallenge: oauth.CodeChallenge(verifier), Nonce: f.Nonce,
-		Scopes: oauth.UnionScopes([]string{"openid", "profile", "email", "offline_access"}, idp.Scopes)}
+		Scopes: oauth.UnionScopes(scopes, idp.Scopes)}
 	if s.Login != "" {
 		r.Extra = map[string]string{"login_hint": s.Login}
 	}

@@ -112,7 +112,7 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 	}
 	token, err := d.redeem(ctx, f, a, e, &catalog.ProviderOAuth{IssPromised: meta.IssParameter})
 	if err != nil {
-		return Result{}, err
+		return Result{}, onlyOnline(idp, err)
 	}
 	if token.IDToken.IsZero() {
 		return Result{}, fault.New(fault.Unavailable, "the sign-in service "+idp.Name+" sent no ID token; ask an operator", nil)
@@ -142,6 +142,17 @@ func (d *Desk) completeSignIn(ctx context.Context, v Visitor, f Flow, a Answer) 
 	}
 	v.User = user.ID
 	return Result{Kind: FlowSignIn, User: user, Session: signed, Return: f.Return}, d.event(ctx, v, "signed_in", audit.Record{Result: audit.ResultOK, Detail: "at " + idp.Name})
+}
+
+// onlyOnline says of an IdP that gives nobody offline_access what an operator has to write. Some let the request pass and refuse the
+// code (not_allowed: Keycloak, of people whom its policy knows none for).
+func onlyOnline(idp *identity.IdP, err error) error {
+	said, refused := errors.AsType[*oauth.AuthorizationError](err)
+	answered, failed := errors.AsType[*oauth.TokenError](err)
+	if idp.NoOffline || !(refused && said.Code == oauth.CodeInvalidScope || failed && (answered.Code == oauth.CodeInvalidScope || answered.Code == "not_allowed")) {
+		return err
+	}
+	return fault.New(fault.Denied, "the sign-in service "+idp.Name+" refuses one of the scopes that are asked for. Ask an operator: where it is offline_access, the config says so by idp.offline_access: false", err)
 }
 
 // keepHome stores the home credential; one a user, the newest.

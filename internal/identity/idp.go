@@ -24,7 +24,8 @@ type IdPConfig struct {
 	Issuer       string // exactly the `iss`
 	ClientID     string
 	Secret       secret.Text
-	Scopes       []string // asked for at sign-in; openid and offline_access are added
+	Scopes       []string // asked for at sign-in; openid and, unless NoOffline, offline_access are added
+	NoOffline    bool     // it gives nothing for when people are away
 	SubjectClaim string   // default sub
 	GroupsClaim  string   // default groups, read from the ID token
 	Audiences    []string // of access tokens that the IdP issued, accepted beside the resource's URL

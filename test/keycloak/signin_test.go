@@ -54,6 +54,31 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
+// TestSignInWithoutOfflineAccess: people whom Keycloak's policy allows nothing for when they are away sign in once the config does not ask
+// for it. What Keycloak gives then lives as long as their session there.
+func TestSignInWithoutOfflineAccess(t *testing.T) {
+	t.Parallel()
+	k := newRealm(t, nil)
+	s := atKeycloak(t, k, plain, "", stage.Options{})
+	var role object
+	k.get("/roles/offline_access", &role)
+	k.must("DELETE", "/roles/default-roles-"+k.name+"/composites", []object{role})
+	alice := person(s, k, "alice", later)
+	if _, err := agent(t, s, "modern", alice).Tools(within(t)); err == nil || !strings.Contains(err.Error(), "idp.offline_access: false") {
+		t.Errorf("refused: %v", err)
+	}
+	reconfigure(t, s, "client_secret: file:idp.secret}", "client_secret: file:idp.secret, offline_access: false}")
+	if l, err := agent(t, s, "modern", alice).Tools(within(t)); err != nil || len(l) == 0 {
+		t.Errorf("%v %v", l, err)
+	}
+	var sessions []object
+	k.get("/users/"+k.users["alice"]+"/sessions", &sessions)
+	out, err := s.Desk().Run("connections", "list", "--user", k.users["alice"], "--json")
+	if err != nil || !strings.Contains(out, "idp:login") || len(sessions) != 1 {
+		t.Errorf("%v %s, sessions %v", err, out, sessions)
+	}
+}
+
 // once lets a person sign in, and not again.
 func once(p *world.Person) world.Opener {
 	used := false

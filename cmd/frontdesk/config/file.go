@@ -110,6 +110,7 @@ type IDP struct {
 	ClientID     string      `yaml:"client_id" required:"yes" doc:"our registration there"`
 	ClientSecret conf.Secret `yaml:"client_secret" doc:"its secret, as file:idp.secret"`
 	Scopes       []string    `yaml:"scopes" doc:"asked for beside openid, profile, email and offline_access"`
+	Offline      *bool       `yaml:"offline_access" doc:"ask for it, so that agents work while people are away; default true. Without it they work as long as the IdP's session lives, or for 12 hours where it gives no refresh token then"`
 	SubjectClaim string      `yaml:"subject_claim" doc:"default sub; Entra: oid"`
 	GroupsClaim  string      `yaml:"groups_claim" doc:"default groups, of the ID token"`
 	Audiences    []string    `yaml:"audiences" doc:"audiences of the IdP's own access tokens that are accepted here, for workloads"`

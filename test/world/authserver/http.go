@@ -32,6 +32,7 @@ type Faults struct {
 	ResponseIssuer  string `json:"response_issuer,omitempty"`  // `iss` in authorization responses (RFC 9207)
 	NoIssuer        bool   `json:"no_issuer,omitempty"`        // none there, though the metadata promise it
 	NoRefresh       bool   `json:"no_refresh,omitempty"`       // no refresh token in token responses
+	NoOffline       bool   `json:"no_offline,omitempty"`       // authorization requests for offline_access are refused
 
 	// EditToken may change a token response that is a success, in this process only.
 	EditToken func(body map[string]any) `json:"-"`
@@ -172,6 +173,16 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
 
 // authorize adds `iss` to every response that goes back to the client (RFC 9207), which zitadel/oidc does not.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
+	if faultsOf(r).NoOffline && slices.Contains(strings.Fields(r.FormValue("scope")), oidc.ScopeOfflineAccess) {
+		s.mu.Lock()
+		known := slices.Contains(s.clients[r.FormValue("client_id")].RedirectURIs, r.FormValue("redirect_uri"))
+		s.mu.Unlock()
+		if known {
+			q := url.Values{"error": {"invalid_scope"}, "state": {r.FormValue("state")}, "iss": {s.cfg.Issuer}}
+			http.Redirect(w, r, r.FormValue("redirect_uri")+"?"+q.Encode(), http.StatusFound)
+			return
+		}
+	}
 	s.provider.ServeHTTP(&issWriter{ResponseWriter: w, s: s, f: faultsOf(r)}, r)
 }
 
