@@ -39,7 +39,14 @@ func dataKeyCommands() []*cobra.Command {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", k.ID, k.Created.Format(time.RFC3339), state, k.Rows)
 		}
-		return w.Flush()
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		if done, all := resealed(l); done < all {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%d of %d connections are sealed with the key that seals now (%d%%); the others follow, one replica at a time\n", done, all, 100*done/all)
+			return err
+		}
+		return nil
 	}}
 	act := func(use, short, long, done string) *cobra.Command {
 		verb, _, _ := strings.Cut(use, " ")
@@ -67,4 +74,14 @@ func dataKeyCommands() []*cobra.Command {
 		c.Flags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
 	}
 	return l
+}
+
+// resealed counts the connections that the current key has sealed, and all.
+func resealed(l []vault.KeyState) (done, all int) {
+	for _, k := range l {
+		if all += k.Rows; k.Seals {
+			done = k.Rows
+		}
+	}
+	return done, all
 }

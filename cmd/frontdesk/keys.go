@@ -44,7 +44,9 @@ func keysCommand() *cobra.Command {
 				}
 				return openKeys(args[1], false)
 			}})
-	c.AddCommand(dataKeyCommands()...)
+	l := dataKeyCommands()
+	c.AddCommand(l...)
+	c.RunE, c.Args = l[0].RunE, cobra.NoArgs // by itself it lists
 	return c
 }
 

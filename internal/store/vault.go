@@ -230,7 +230,10 @@ func (db *DB) Unused(ctx context.Context, t identity.Tenant, since time.Time, li
 		ORDER BY last_used, created LIMIT $3`, t, micros(since), limit)
 }
 
-var _ vault.Resealing = (*DB)(nil)
+var (
+	_ vault.Resealing = (*DB)(nil)
+	_ vault.Turns     = (*DB)(nil)
+)
 
 // SealedUnder implements vault.Resealing.
 func (db *DB) SealedUnder(ctx context.Context, t identity.Tenant) (map[string]int, error) {
@@ -263,4 +266,11 @@ func (db *DB) Reseal(ctx context.Context, c vault.Connection, was vault.Sealed) 
 // DropKeys implements vault.Resealing.
 func (db *DB) DropKeys(ctx context.Context, t identity.Tenant, purpose string, upTo int64) (int64, error) {
 	return exec(ctx, db.write, "DELETE FROM keys WHERE tenant = $1 AND purpose = $2 AND generation <= $3", t, purpose, upTo)
+}
+
+// Turn implements vault.Turns, by the database's clock.
+func (db *DB) Turn(ctx context.Context, chore, owner string, d time.Duration) (bool, error) {
+	n, err := exec(ctx, db.write, `INSERT INTO chores (name, owner, until) VALUES ($1, $2, `+db.now+` + $3)
+		ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until WHERE chores.owner = excluded.owner OR chores.until < `+db.now, chore, owner, d.Microseconds())
+	return n == 1, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -172,12 +173,68 @@ type Resealing interface {
 
 // Rotation changes data keys while calls go on: a new key is added and read by all, then seals; what the old one sealed is sealed
 // anew, row by row; then the old one can be dropped. Each step can be broken off anywhere and begun again by any process.
-// All fields are required.
+// All fields but Turns are required.
 type Rotation struct {
 	Vault   *Vault
 	Rows    Resealing
+	Turns   Turns // nil: nobody else does it
+	Owner   string
 	Tenants func() []identity.Tenant
 	Log     *slog.Logger
+	Calendar
+}
+
+// Calendar says when keys are followed by new ones, without being asked.
+type Calendar struct {
+	Signer *Signer
+	Every  func() time.Duration // zero: never
+}
+
+// Turns lets one replica do a chore at a time.
+type Turns interface {
+	// Turn takes or keeps the turn of a chore for so long; false where somebody else has it.
+	Turn(ctx context.Context, chore, owner string, d time.Duration) (bool, error)
+}
+
+const (
+	choreReseal = "reseal"
+	turnTime    = 5 * time.Minute
+)
+
+func (r *Rotation) turn(ctx context.Context) (bool, error) {
+	if r.Turns == nil {
+		return true, nil
+	}
+	return r.Turns.Turn(ctx, choreReseal, r.Owner, turnTime)
+}
+
+// ByCalendar gives keys that are of age their successors.
+func (r *Rotation) ByCalendar(ctx context.Context, t identity.Tenant) error {
+	if r.Every == nil || r.Every() <= 0 {
+		return nil
+	}
+	n, err := r.Signer.RotateAged(ctx, t, r.Every())
+	if err != nil {
+		return err
+	}
+	d, err := r.Vault.tenant(ctx, t)
+	if err != nil {
+		return err
+	}
+	if newest := d.all[len(d.all)-1]; r.Vault.Now().Sub(newest.Created) >= r.Every() {
+		if err := r.Rotate(ctx, t); err != nil {
+			return err
+		}
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	r.Log.Info("keys are followed by new ones, by the calendar", "tenant", t, "keys", n)
+	if r.Vault.Log == nil {
+		return nil
+	}
+	return r.Vault.Log.Event(ctx, audit.Record{Time: r.Vault.Now(), Tenant: t, Action: "keys.rotate", Result: audit.ResultOK, Detail: strconv.Itoa(n) + " keys, by the calendar"})
 }
 
 // KeyState is one data key, as operators see it.
@@ -284,12 +341,19 @@ func (r *Rotation) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for _, t := range r.Tenants() {
-			n, err := r.Reseal(ctx, t)
+			ours, err := r.turn(ctx)
+			if err == nil && !ours {
+				break
+			}
+			n := 0
+			if err = errors.Join(err, r.ByCalendar(ctx, t)); err == nil {
+				n, err = r.Reseal(ctx, t)
+			}
 			if n > 0 {
 				r.Log.Info("connections were sealed with the new data key", "tenant", t, "connections", n)
 			}
 			if err != nil && ctx.Err() == nil {
-				r.Log.Warn("connections could not be sealed with the new data key; trying again", "tenant", t, "error", err)
+				r.Log.Warn("keys could not be rotated, or connections not sealed with the new data key; trying again", "tenant", t, "error", err)
 			}
 		}
 	}
@@ -311,6 +375,9 @@ func (r *Rotation) Reseal(ctx context.Context, t identity.Tenant) (int, error) {
 		after = rows[len(rows)-1].ID
 		done, err := r.resealPage(ctx, rows)
 		if n += done; err != nil {
+			return n, err
+		}
+		if ours, err := r.turn(ctx); err != nil || !ours { // it took longer than a turn, and another one goes on
 			return n, err
 		}
 	}

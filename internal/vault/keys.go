@@ -179,6 +179,7 @@ const (
 
 	nextAhead   = 24 * time.Hour   // a new signing key is published that long before it is used
 	retiredKeep = 10 * time.Minute // longer than any token that an old key signed
+	ticketsKeep = 25 * time.Hour   // longer than any transaction token of an old key is good
 	keysFresh   = time.Minute      // other replicas see a rotation within that time
 )
 
@@ -353,28 +354,74 @@ func newSigningKey(kid string) (plain, public []byte, err error) {
 }
 
 // Rotate publishes a new signing key of the tenant, to be used a day from now, or at once where the old one must not sign
-// again. The old one stays published for as long as its tokens live.
+// again. The old one stays published for as long as its tokens live. One that is still on its way is not followed by another.
 func (s *Signer) Rotate(ctx context.Context, t identity.Tenant, atOnce bool) error {
-	all, err := s.Keys.Keys(ctx, t, purposeIssuer)
-	if err != nil || len(all) == 0 {
-		return err
-	}
-	newest := all[len(all)-1]
-	from := s.Now().Add(nextAhead)
+	ahead := nextAhead
 	if atOnce {
-		from = s.Now()
+		ahead = 0
 	}
-	if err := s.ring().add(ctx, t, purposeIssuer, newest.Generation+1, from, newSigningKey); err != nil {
-		return err
-	}
-	newest.NotAfter = from
-	if err := s.Keys.UpdateKey(ctx, newest); err != nil {
+	if _, err := s.succeed(ctx, ring{t, purposeIssuer}, 0, ahead, newSigningKey); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.signing, ring{t, purposeIssuer})
 	return nil
+}
+
+// RotateAged gives a successor to each key of ours that has been there for so long: those that sign access tokens of the tenant,
+// and, of the default tenant, those of transaction tokens. Assertions toward vendors keep theirs: some vendors hold a copy. It
+// returns how many there were.
+func (s *Signer) RotateAged(ctx context.Context, t identity.Tenant, age time.Duration) (n int, err error) {
+	type aged struct {
+		ring   ring
+		ahead  time.Duration
+		create func(kid string) (secret, public []byte, err error)
+	}
+	l := []aged{{ring{t, purposeIssuer}, nextAhead, newSigningKey}}
+	if t == identity.DefaultTenant {
+		l = append(l, aged{ring{"", purposeTicket}, dataKeyAhead, newMACKey})
+	}
+	for _, a := range l {
+		new, err := s.succeed(ctx, a.ring, age, a.ahead, a.create)
+		if err != nil {
+			return n, err
+		}
+		if new {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// succeed adds a key after the newest one of a ring, if that is of age, and says of all before it until when they are used. Broken
+// off in between, the next call says it.
+func (s *Signer) succeed(ctx context.Context, r ring, age, ahead time.Duration, create func(kid string) (secret, public []byte, err error)) (bool, error) {
+	all, err := s.Keys.Keys(ctx, r.tenant, r.purpose)
+	if err != nil || len(all) == 0 {
+		return false, err
+	}
+	for i, k := range all[:len(all)-1] {
+		if k.NotAfter.IsZero() {
+			k.NotAfter = all[i+1].NotBefore
+			if err := s.Keys.UpdateKey(ctx, k); err != nil {
+				return false, err
+			}
+		}
+	}
+	newest, from := all[len(all)-1], s.Now().Add(ahead)
+	if s.Now().Before(newest.NotBefore) || s.Now().Sub(newest.Created) < age {
+		return false, nil
+	}
+	err = s.ring().add(ctx, r.tenant, r.purpose, newest.Generation+1, from, create)
+	if fault.KindOf(err) == fault.Conflict {
+		return false, nil // another replica did so at the same moment
+	}
+	if err != nil {
+		return false, err
+	}
+	newest.NotAfter = from
+	return true, s.Keys.UpdateKey(ctx, newest)
 }
 
 // MAC implements identity.TicketMAC.
@@ -421,6 +468,9 @@ func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
 	}
 	fresh := ticketKeys{current: current.ID, pools: map[string]*sync.Pool{}, read: s.Now()}
 	for _, key := range all {
+		if !key.NotAfter.IsZero() && s.Now().After(key.NotAfter.Add(ticketsKeep)) {
+			continue
+		}
 		fresh.pools[key.ID] = &sync.Pool{New: func() any { return hmac.New(sha256.New, key.secret) }}
 	}
 	s.mu.Lock()

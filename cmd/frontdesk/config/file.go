@@ -59,6 +59,7 @@ type Keys struct {
 	Vault    string       `yaml:"vault" doc:"key file that wraps the vault's keys; default data_dir/vault.key"`
 	Service  *KeyService  `yaml:"service" doc:"service that wraps them instead of the file"`
 	Previous *WrappingKey `yaml:"previous" doc:"what wrapped them until now, while that changes: at the start everything is wrapped anew"`
+	Rotate   *int         `yaml:"rotate_days" doc:"follow each data key, and each key that signs our tokens, by a new one after so many days; default 30; 0: only when asked"`
 	Faces    string       `yaml:"faces" doc:"key file of cookies and pages; default data_dir/faces.key"`
 }
 

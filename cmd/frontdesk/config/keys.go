@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"strconv"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
@@ -88,6 +89,9 @@ func (k *checker) keyring() {
 	if s := k.Keys.Service; s != nil && s.count() != 1 {
 		k.wrong("keys.service", "keys.service names "+strconv.Itoa(s.count())+" services, not one", "keep one of aws, google, azure and transit")
 	}
+	if r := k.Keys.Rotate; r != nil && *r < 0 {
+		k.wrong("keys.rotate_days", "rotate_days is not below 0", "write 0 where keys are to be rotated only when asked")
+	}
 	if p := k.Keys.Previous; p != nil && (p.File == "") == (p.Service == nil) {
 		k.wrong("keys.previous", "keys.previous is a file, or a service", "write  previous: {file: PATH}  or  previous: {service: {…}}")
 	}
@@ -113,6 +117,18 @@ func (k *checker) audit() {
 			k.wrong(at+".method", "method is PUT or POST", "")
 		}
 	}
+}
+
+// defaultRotate is how many days a key is used.
+const defaultRotate = 30
+
+// RotateEvery is how long a key is used before a new one follows it; zero: until somebody asks.
+func (c *Config) RotateEvery() time.Duration {
+	days := defaultRotate
+	if c.Keys.Rotate != nil {
+		days = *c.Keys.Rotate
+	}
+	return time.Duration(days) * 24 * time.Hour
 }
 
 func previousService(p *WrappingKey) *KeyService {

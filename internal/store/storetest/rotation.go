@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +42,7 @@ func (d *dial) add(by time.Duration) {
 func replicas(t *testing.T, a, b *store.DB, wrap vault.Wrapper, clock *dial) [2]*vault.Rotation {
 	var l [2]*vault.Rotation
 	for i, db := range []*store.DB{a, b} {
-		l[i] = &vault.Rotation{Vault: &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock.Now}, Rows: db, Tenants: func() []identity.Tenant { return []identity.Tenant{ours} }, Log: slog.New(slog.DiscardHandler)}
+		l[i] = &vault.Rotation{Vault: &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock.Now}, Rows: db, Turns: db, Owner: fmt.Sprint("replica ", i), Tenants: func() []identity.Tenant { return []identity.Tenant{ours} }, Log: slog.New(slog.DiscardHandler)}
 	}
 	return l
 }
@@ -176,3 +178,88 @@ func keysWrappedAnew(t *testing.T, a, b *store.DB) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// turns: of many that want a chore one gets it, keeps it, and loses it when it is over.
+func turns(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	var got atomic.Int64
+	race(a, b, func(i int, db *store.DB) {
+		if must(db.Turn(ctx, "reseal", fmt.Sprint(i), time.Minute))(t) {
+			got.Add(1)
+		}
+	})
+	if got.Load() != 1 {
+		t.Errorf("%d of %d have the turn", got.Load(), many)
+	}
+	if !must(a.Turn(ctx, "other", "me", time.Millisecond))(t) || !must(b.Turn(ctx, "other", "me", time.Millisecond))(t) {
+		t.Error("who has the turn cannot keep it")
+	}
+	for end := time.Now().Add(10 * time.Second); !must(b.Turn(ctx, "other", "you", time.Minute))(t); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a turn that is over is not given to anybody else")
+		}
+	}
+	if must(a.Turn(ctx, "other", "me", time.Minute))(t) {
+		t.Error("two have the turn")
+	}
+}
+
+// keysByCalendar: keys of age get one successor, however many replicas look, and all goes on.
+func keysByCalendar(t *testing.T, a, b *store.DB) {
+	ctx, clock := t.Context(), &dial{now: day}
+	wrap := must(kms.OpenKeyFile(filepath.Join(t.TempDir(), "vault.key"), true))(t)
+	r := replicas(t, a, b, wrap, clock)
+	signers := [2]*vault.Signer{{Keys: a, Wrap: wrap, Now: clock.Now}, {Keys: b, Wrap: wrap, Now: clock.Now}}
+	for i := range r {
+		r[i].Calendar = vault.Calendar{Signer: signers[i], Every: func() time.Duration { return 30 * 24 * time.Hour }}
+	}
+	fillVault(t, r[0].Vault)
+	old, kid, err := signers[0].MAC(ctx, "", []byte("x"))
+	ok(t, err)
+	token := must(signers[0].Sign(ctx, ours, identity.AccessType, []byte("{}")))(t)
+	count := func(purpose string) int {
+		whose := ours
+		if purpose == "ticket" {
+			whose = ""
+		}
+		return len(must(a.Keys(ctx, whose, purpose))(t))
+	}
+	round := func() { race(a, b, func(i int, _ *store.DB) { ok(t, r[i%2].ByCalendar(ctx, ours)) }) }
+	round()
+	for _, p := range []string{"tenant", "issuer", "ticket"} {
+		if n := count(p); n != 1 {
+			t.Errorf("before its time: %d keys of %s", n, p)
+		}
+	}
+	clock.add(31 * 24 * time.Hour)
+	round()
+	for _, p := range []string{"tenant", "issuer", "ticket"} {
+		if n := count(p); n != 2 {
+			t.Errorf("of age: %d keys of %s, want 2", n, p)
+		}
+	}
+	if again := must(signers[1].Sign(ctx, ours, identity.AccessType, []byte("{}")))(t); head(again) != head(token) {
+		t.Error("the new signing key is used before anybody can have read it")
+	}
+	clock.add(25 * time.Hour)
+	if again := must(signers[1].Sign(ctx, ours, identity.AccessType, []byte("{}")))(t); head(again) == head(token) {
+		t.Error("the new signing key is not used a day later")
+	}
+	if _, now, err := signers[1].MAC(ctx, "", nil); err != nil || now == kid {
+		t.Errorf("the new ticket key is not used: %v", err)
+	}
+	if mac, _, err := signers[1].MAC(ctx, kid, []byte("x")); err != nil || !bytes.Equal(mac, old) {
+		t.Errorf("a ticket of the old key is refused while it lives: %v", err)
+	}
+	clock.add(26 * time.Hour)
+	if _, _, err := signers[1].MAC(ctx, kid, []byte("x")); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("the old ticket key is believed for ever: %v", err)
+	}
+	if n := must(r[0].Reseal(ctx, ours))(t); n != rows {
+		t.Errorf("%d connections were sealed anew, want %d", n, rows)
+	}
+	vaultOpens(t, r[1].Vault, rows)
+}
+
+// head is the part of a token that names its key.
+func head(token string) string { h, _, _ := strings.Cut(token, "."); return h }

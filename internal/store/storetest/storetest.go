@@ -32,7 +32,7 @@ func Run(t *testing.T, open Open) {
 		{"users", users}, {"users raced", usersRaced}, {"epochs", epochs}, {"epochs in order", epochsInOrder}, {"watch", watch},
 		{"audit", auditAppend}, {"audit conflicts", auditConflicts}, {"audit one outcome", auditOneOutcome}, {"audit for people", auditRows}, {"audit page by page", auditPages}, {"audit verified", auditVerified},
 		{"audit unfinished", auditUnfinished}, {"audit unfinished in a long chain", auditLongChain},
-		{"connections", connections}, {"connections replaced", connectionsReplaced}, {"connections raced", connectionsRaced}, {"keys", keys}, {"names", names}, {"data keys rotated", dataKeysRotated}, {"keys wrapped anew", keysWrappedAnew},
+		{"connections", connections}, {"connections replaced", connectionsReplaced}, {"connections raced", connectionsRaced}, {"keys", keys}, {"names", names}, {"data keys rotated", dataKeysRotated}, {"keys by the calendar", keysByCalendar}, {"turns", turns}, {"keys wrapped anew", keysWrappedAnew},
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"ends of many", endsOfMany}, {"ends of accounts", endsOfAccounts}, {"late steps", lateSteps}, {"retired raced", retiredRaced}, {"access dropped", accessDropped}, {"messages", messages}, {"gone", gone}, {"use", use},
 		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers},
