@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz tools budgets kms keycloak
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz container tools budgets kms keycloak
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +47,9 @@ kms: ## wrap keys with AWS KMS as moto plays it (fetched from PyPI)
 
 keycloak: ## sign in, exchange and hear at Keycloak, which is not ours (fetched from Maven Central; Java 21)
 	@test/tools/keycloak.sh
+
+container: ## build and run deploy/Containerfile with podman; GO_IMAGE=self where no registry can be reached
+	@test/tools/container.sh
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

@@ -331,3 +331,21 @@ func (d *desk) announce(out io.Writer, cfg *config.Config) {
 		fmt.Fprintf(out, "  %s\n", line)
 	}
 }
+
+// makeDataDir makes the directory of the database and the keys, its owner's alone. One that is there and empty, as a fresh volume
+// of a container is, becomes so; what stands in others is whose they are.
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data_dir %s cannot be made: %w", dir, err)
+	}
+	inside, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("data_dir %s cannot be read: %w", dir, err)
+	}
+	if len(inside) == 0 {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return fmt.Errorf("data_dir %s is not this user's: %w", dir, err)
+		}
+	}
+	return nil
+}

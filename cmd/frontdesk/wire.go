@@ -107,8 +107,8 @@ type flows struct {
 // newDesk opens what the config names and joins the rooms. Nothing runs yet.
 func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, log *slog.Logger) (*desk, error) {
 	d := &desk{path: path, dataDir: dataDir, log: log, now: time.Now}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data_dir %s cannot be made: %w", cfg.DataDir, err)
+	if err := makeDataDir(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	if err := d.open(ctx, cfg); err != nil {
 		return nil, err
