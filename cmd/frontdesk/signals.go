@@ -16,6 +16,9 @@ import (
 func (d *desk) receivers(cfg *config.Config, idps []*identity.IdP) (map[identity.Tenant]*signals.Receiver, conf.Problems) {
 	all, problems := map[identity.Tenant]*signals.Receiver{}, conf.Problems{}
 	digest := func(at string, s conf.Secret) (sum [32]byte) {
+		if s.IsZero() {
+			return sum // which no token has
+		}
 		v, err := cfg.Secret(s)
 		if err == nil && len(v) < config.MinToken {
 			err = fmt.Errorf("this bearer token is shorter than %d characters; make a random one, as by openssl rand -hex 32", config.MinToken)
@@ -36,6 +39,7 @@ func (d *desk) receivers(cfg *config.Config, idps []*identity.IdP) (map[identity
 			if e.Issuer != nil {
 				r.Events.Issuer = e.Issuer.String()
 			}
+			r.Events.Stream = d.stream(cfg, e, r.Events.Issuer)
 			switch {
 			case e.JWKS != nil:
 				keys, err := oauth.NewKeySet(e.JWKS.String(), d.door.Found(), d.now, d.log)
@@ -54,4 +58,17 @@ func (d *desk) receivers(cfg *config.Config, idps []*identity.IdP) (map[identity
 		all[t] = r
 	}
 	return all, problems
+}
+
+// stream is what is asked for, or looked after, at the sender.
+func (d *desk) stream(cfg *config.Config, e *config.Events, issuer string) *signals.Stream {
+	if e.Poll == nil && e.Stream == "" {
+		return nil
+	}
+	s := &signals.Stream{ID: e.Stream, Token: func() (string, error) { return cfg.Secret(e.Access) }, HTTP: d.door.Found(), Turns: d.db, Owner: d.rotation.Owner,
+		Facts: &oauth.Transmitter{Issuer: issuer, HTTP: d.door.Found(), Now: d.now, Log: d.log}}
+	if e.Poll != nil {
+		s.Poll = e.Poll.String()
+	}
+	return s
 }

@@ -69,6 +69,7 @@ type desk struct {
 	audit    *audit.Log
 
 	checkpoints *audit.Checkpoints
+	listening   signals.Listening
 
 	policies policy.Policies
 	vault    *vault.Vault
@@ -317,6 +318,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 	}
 	d.verifier.UseIssuers(issuers)
 	d.registry.UseConfig(clients, cfg.File.Clients.Redirects)
+	d.listening.Use(slices.Collect(maps.Values(hear)))
 	h := d.routes(cfg, hear)
 	d.public.Store(&h)
 	d.config.Store(cfg)

@@ -14,6 +14,8 @@ type People interface {
 	UserBySubject(ctx context.Context, t identity.Tenant, idp, subject string) (identity.User, error)
 	// UsersByEmail finds them without looking at upper and lower case; "" finds nobody.
 	UsersByEmail(ctx context.Context, t identity.Tenant, idp, email string) ([]identity.User, error)
+	// UsersOf lists those of an IdP who were not deleted, by id, and counts them.
+	UsersOf(ctx context.Context, t identity.Tenant, idp string, skip, limit int) ([]identity.User, int, error)
 	SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone) error
 }
 

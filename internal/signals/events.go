@@ -74,19 +74,7 @@ func (s *Receiver) pushed(r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.readEvent(r.Context(), strings.TrimSpace(string(body)))
-	if err != nil {
-		return err
-	}
-	key := message("event", s.Events.Issuer, e.id)
-	if known, err := s.Messages.KnownMessage(r.Context(), s.Tenant, key); err != nil || known {
-		return err
-	}
-	if err := s.act(r.Context(), e); err != nil {
-		return err
-	}
-	_, err = s.Messages.PutMessage(r.Context(), s.Tenant, key, s.Now().Add(keepEvents)) // afterwards: one that failed comes again
-	return err
+	return s.take(r.Context(), strings.TrimSpace(string(body)), "")
 }
 
 // event is what a verified token says.
@@ -95,6 +83,8 @@ type event struct {
 	kind    string
 	at      time.Time // when it happened
 	change  string    // of credential-change
+	state   string    // of verification
+	status  string    // of stream-updated
 	subject subject
 }
 
@@ -138,10 +128,13 @@ func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
 		var p struct {
 			Timestamp *float64 `json:"event_timestamp"`
 			Change    string   `json:"change_type"`
+			State     string   `json:"state"`
+			Status    string   `json:"status"`
 		}
 		if json.Unmarshal(payload, &p) != nil || payload.Kind() != '{' {
 			return event{}, &refusal{"invalid_request", "the event is malformed"}
 		}
+		e.state, e.status = p.State, p.Status
 		if e.kind, e.change = kind, p.Change; p.Timestamp != nil && *p.Timestamp > 0 && *p.Timestamp < 1<<40 {
 			e.at = time.Unix(int64(*p.Timestamp), 0)
 		}
@@ -159,6 +152,11 @@ func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
 func (s *Receiver) act(ctx context.Context, e event) error {
 	switch e.kind {
 	case sessionRevoked, sessionsRevoked, accountDisabled, accountPurged, accountEnabled:
+	case verification:
+		return s.verified(ctx, e)
+	case streamUpdated:
+		s.Log.Warn("the IdP has changed the stream of security events", "idp", s.IDP.Name, "status", e.status)
+		return nil
 	case credentialChange:
 		if e.change == "create" { // a further key takes nothing from what was proved before
 			return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,11 +37,13 @@ type scimError struct {
 
 func (e *scimError) Error() string { return e.detail }
 
-// mountSCIM serves of SCIM 2.0 what a directory needs to remove people: find, create, (de)activate, delete.
+// mountSCIM serves of SCIM 2.0 what a directory needs to remove people: find, create, (de)activate, delete; and what it asks for
+// when it is set up.
 func (s *Receiver) mountSCIM(mux *http.ServeMux, at string) {
 	for route, h := range map[string]func(r *http.Request) (int, any, error){
 		"GET " + at + "/ServiceProviderConfig": s.scimConfig, "GET " + at + "/Users": s.scimFind, "POST " + at + "/Users": s.scimCreate,
-		"GET " + at + "/Users/{id}": s.scimGet, "PATCH " + at + "/Users/{id}": s.scimPatch, "DELETE " + at + "/Users/{id}": s.scimDelete,
+		"GET " + at + "/Users/{id}": s.scimGet, "PUT " + at + "/Users/{id}": s.scimPut, "GET " + at + "/Groups": s.scimGroups, "POST " + at + "/Groups": s.scimNoGroups,
+		"GET " + at + "/ResourceTypes": s.scimTypes, "GET " + at + "/ResourceTypes/{id}": s.scimType, "GET " + at + "/Schemas": s.scimSchemas, "GET " + at + "/Schemas/{id}": s.scimSchema, "PATCH " + at + "/Users/{id}": s.scimPatch, "DELETE " + at + "/Users/{id}": s.scimDelete,
 	} {
 		mux.HandleFunc(route, s.limited(func(w http.ResponseWriter, r *http.Request) { s.scim(w, r, h) }))
 	}
@@ -77,6 +80,11 @@ func (s *Receiver) scim(w http.ResponseWriter, r *http.Request, h func(*http.Req
 		w.WriteHeader(status)
 		return
 	}
+	if u, ok := v.(map[string]any); ok && status == http.StatusCreated {
+		if meta, ok := u["meta"].(map[string]any); ok {
+			w.Header().Set("Location", meta["location"].(string)) // of a user, who always has one
+		}
+	}
 	answer(w, status, v)
 }
 
@@ -91,7 +99,7 @@ func scimFail(w http.ResponseWriter, e *scimError) {
 func (s *Receiver) scimConfig(*http.Request) (int, any, error) {
 	no := map[string]any{"supported": false}
 	return http.StatusOK, map[string]any{"schemas": []string{spcSchema}, "patch": map[string]any{"supported": true}, "bulk": map[string]any{"supported": false, "maxOperations": 0, "maxPayloadSize": 0},
-		"filter": map[string]any{"supported": true, "maxResults": 20}, "changePassword": no, "sort": no, "etag": no,
+		"filter": map[string]any{"supported": true, "maxResults": maxPage}, "changePassword": no, "sort": no, "etag": no,
 		"authenticationSchemes": []map[string]any{{"type": "oauthbearertoken", "name": "Bearer token", "description": "the token of the config"}}}, nil
 }
 
@@ -105,29 +113,81 @@ func (s *Receiver) scimUser(u identity.User) map[string]any {
 		"meta": map[string]any{"resourceType": "User", "location": s.URL("/scim/v2/Users/" + string(u.ID))}}
 }
 
-var scimFilter = regexp.MustCompile(`^(?i:(userName|externalId) eq) ("(?:[^"\\\x00-\x1f]|\\.)*")$`)
+var scimFilter = regexp.MustCompile(`^(?i:(userName|externalId|id) eq) ("(?:[^"\\\x00-\x1f]|\\.)*")$`)
 
+// scimFind answers with those whom the filter names, or with all who are known here, a page at a time.
 func (s *Receiver) scimFind(r *http.Request) (int, any, error) {
-	filter := r.URL.Query()["filter"]
-	if len(filter) != 1 {
-		return 0, nil, &scimError{http.StatusBadRequest, "tooMany", `people are listed by filter=userName eq "…" or externalId eq "…" alone`}
-	}
-	m := scimFilter.FindStringSubmatch(filter[0])
-	var value string
-	if len(filter[0]) > 1024 || m == nil || json.Unmarshal([]byte(m[2]), &value) != nil {
-		return 0, nil, &scimError{http.StatusBadRequest, "invalidFilter", `the filter is userName eq "…" or externalId eq "…"`}
-	}
-	l, err := s.named(r, strings.EqualFold(m[1], "externalId") || s.Directory.UserName == "subject", value)
+	start, count, err := pageOf(r)
 	if err != nil {
 		return 0, nil, err
 	}
-	found := []map[string]any{}
-	for _, u := range l {
-		if u.Gone != identity.Deleted {
-			found = append(found, s.scimUser(u))
+	filter := r.URL.Query()["filter"]
+	var l []identity.User
+	total := 0
+	switch len(filter) {
+	case 0:
+		l, total, err = s.People.UsersOf(r.Context(), s.Tenant, s.IDP.Name, start-1, count)
+	case 1:
+		if l, err = s.filtered(r, filter[0]); err == nil {
+			total = len(l)
+			l = l[min(start-1, total):min(start-1+count, total)]
 		}
+	default:
+		err = &scimError{http.StatusBadRequest, "invalidFilter", "there are several filters"}
 	}
-	return http.StatusOK, map[string]any{"schemas": []string{listSchema}, "totalResults": len(found), "startIndex": 1, "itemsPerPage": len(found), "Resources": found}, nil
+	if err != nil {
+		return 0, nil, err
+	}
+	found := make([]any, len(l))
+	for i, u := range l {
+		found[i] = s.scimUser(u)
+	}
+	return http.StatusOK, listed(found, total, start), nil
+}
+
+// maxPage is how many of a list one answer holds.
+const maxPage = 100
+
+// pageOf reads startIndex and count as RFC 7644 section 3.4.2.4 has them: what is too small means the smallest.
+func pageOf(r *http.Request) (start, count int, err error) {
+	read := func(name string, otherwise, least int) int {
+		text := r.URL.Query().Get(name)
+		if text == "" {
+			return otherwise
+		}
+		n, nerr := strconv.Atoi(text)
+		if nerr != nil || n > 1<<31-maxPage-1 {
+			err = &scimError{http.StatusBadRequest, "invalidValue", name + " is no number that can be meant"}
+		}
+		return max(n, least)
+	}
+	start, count = read("startIndex", 1, 1), min(read("count", maxPage, 0), maxPage)
+	return start, count, err
+}
+
+func listed(resources []any, total, start int) map[string]any {
+	return map[string]any{"schemas": []string{listSchema}, "totalResults": total, "startIndex": start, "itemsPerPage": len(resources), "Resources": resources}
+}
+
+func (s *Receiver) filtered(r *http.Request, filter string) ([]identity.User, error) {
+	m := scimFilter.FindStringSubmatch(filter)
+	var value string
+	if len(filter) > 1024 || m == nil || json.Unmarshal([]byte(m[2]), &value) != nil {
+		return nil, &scimError{http.StatusBadRequest, "invalidFilter", `the filter is userName eq "…", externalId eq "…" or id eq "…"`}
+	}
+	var l []identity.User
+	var err error
+	if strings.EqualFold(m[1], "id") {
+		var u identity.User
+		if u, err = s.Users.User(r.Context(), s.Tenant, identity.UserID(value)); err == nil {
+			l = []identity.User{u}
+		} else if fault.KindOf(err) == fault.NotFound {
+			err = nil
+		}
+	} else {
+		l, err = s.named(r, strings.EqualFold(m[1], "externalId") || s.Directory.UserName == "subject", value)
+	}
+	return slices.DeleteFunc(l, func(u identity.User) bool { return u.Gone == identity.Deleted || u.IDP != s.IDP.Name }), err
 }
 
 func (s *Receiver) named(r *http.Request, bySubject bool, value string) ([]identity.User, error) {
@@ -253,6 +313,33 @@ func (s *Receiver) scimPatch(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	return http.StatusOK, s.scimUser(u), nil
+}
+
+// scimPut hears of `active` as scimPatch does: of what else a directory writes, nothing is kept here, and who is meant stays whom the
+// path names. Without `active` nothing changes.
+func (s *Receiver) scimPut(r *http.Request) (int, any, error) {
+	u, err := s.user(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var b struct {
+		Schemas []string       `json:"schemas"`
+		Active  jsontext.Value `json:"active"`
+	}
+	if err := readSCIM(r, &b, &b.Schemas, userSchema); err != nil {
+		return 0, nil, err
+	}
+	if b.Active != nil {
+		active, ok := truth(b.Active)
+		if !ok {
+			return 0, nil, &scimError{http.StatusBadRequest, "invalidValue", "active is true or false"}
+		}
+		if err := s.activate(r, u, active); err != nil {
+			return 0, nil, err
+		}
+	}
+	u, err = s.Users.User(r.Context(), s.Tenant, u.ID)
+	return http.StatusOK, s.scimUser(u), err
 }
 
 func (s *Receiver) activate(r *http.Request, u identity.User, active bool) error {

@@ -2,6 +2,7 @@ package signals_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -107,8 +108,16 @@ func TestDirectoryAsks(t *testing.T) {
 		"another operator": {"GET", filter(`userName sw "a"`), "", 400, "invalidFilter"},
 		"and":              {"GET", filter(`userName eq "a" or userName pr`), "", 400, "invalidFilter"},
 		"broken quotes":    {"GET", filter(`userName eq "a" "`), "", 400, "invalidFilter"},
-		"no filter":        {"GET", "/Users", "", 400, "tooMany"},
-		"two filters":      {"GET", "/Users?filter=a&filter=b", "", 400, "tooMany"},
+		"by id":            {"GET", filter(`id eq "` + string(w.alice.ID) + `"`), "", 200, `"totalResults":1`},
+		"by another's id":  {"GET", filter(`id eq "` + string(elsewhere.ID) + `"`), "", 200, `"totalResults":0`},
+		"two filters":      {"GET", "/Users?filter=a&filter=b", "", 400, "invalidFilter"},
+		"startIndex":       {"GET", "/Users?startIndex=x", "", 400, "invalidValue"},
+		"PUT without JSON": {"PUT", at, `{`, 400, "invalidSyntax"},
+		"PUT active is 0":  {"PUT", at, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"active":0}`, 400, "invalidValue"},
+		"PUT nobody":       {"PUT", "/Users/x", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"active":false}`, 404, "404"},
+		"a group":          {"POST", "/Groups", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"x"}`, 501, "come with each sign-in"},
+		"no such schema":   {"GET", "/Schemas/x", "", 404, "404"},
+		"no such type":     {"GET", "/ResourceTypes/Group", "", 404, "404"},
 		"one":              {"GET", at, "", 200, `"active":true`},
 		"another tenant's": {"GET", "/Users/" + string(other.ID), "", 404, "404"},
 		"another IdP's":    {"DELETE", "/Users/" + string(elsewhere.ID), "", 404, "404"},
@@ -153,6 +162,61 @@ func TestDirectoryAsks(t *testing.T) {
 		if i > 2000 {
 			t.Fatal("it can be asked for ever")
 		}
+	}
+}
+
+// TestSetUp: what Entra and Okta ask for when they are set up, and at night, in their own words.
+func TestSetUp(t *testing.T) {
+	w := newWorld(t)
+	for i := range 5 {
+		if _, err := w.db.EnsureUser(t.Context(), identity.User{Tenant: tenant, IDP: "login", Subject: fmt.Sprint("emp-", i), Email: fmt.Sprintf("p%d@acme.test", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.db.EnsureUser(t.Context(), identity.User{Tenant: "globex", IDP: "login", Subject: "x", Email: "x@globex.test"}); err != nil {
+		t.Fatal(err)
+	}
+	at := "/Users/" + string(w.alice.ID)
+	for name, c := range map[string]struct {
+		path  string
+		holds []string
+	}{
+		"Entra tries the connection": {"/Users?filter=" + url.QueryEscape(`userName eq "9a0f8f6e-3c54-4d52-8f4e-7b1e1f0f7d11"`), []string{`"totalResults":0`, `"Resources":[]`, `"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"]`}},
+		"Entra looks for somebody":   {"/Users?filter=externalId+eq+%22emp-alice%22", []string{`"totalResults":1`, `"userName":"alice@acme.test"`}},
+		"Entra reads schemas":        {"/Schemas", []string{`"id":"urn:ietf:params:scim:schemas:core:2.0:User"`, `"name":"active"`}},
+		"Entra looks for a group":    {"/Groups?excludedAttributes=members&filter=" + url.QueryEscape(`displayName eq "Engineers"`), []string{`"totalResults":0`, `"Resources":[]`}},
+		"Okta tries the connector":   {"/Users?startIndex=1&count=2", []string{`"totalResults":6`, `"itemsPerPage":2`, `"startIndex":1`}},
+		"Okta imports, page 1":       {"/Users?startIndex=1&count=100", []string{`"totalResults":6`, `"itemsPerPage":6`}},
+		"Okta imports, the last":     {"/Users?startIndex=5&count=4", []string{`"totalResults":6`, `"itemsPerPage":2`, `"startIndex":5`}},
+		"Okta imports, beyond it":    {"/Users?startIndex=101&count=100", []string{`"totalResults":6`, `"itemsPerPage":0`, `"Resources":[]`}},
+		"Okta counts":                {"/Users?count=0", []string{`"totalResults":6`, `"itemsPerPage":0`}},
+		"Okta imports groups":        {"/Groups?startIndex=1&count=100", []string{`"totalResults":0`}},
+		"Okta looks for somebody":    {"/Users?filter=userName%20eq%20%22alice%40acme.test%22&startIndex=1&count=100", []string{`"totalResults":1`, `"startIndex":1`, `"externalId":"emp-alice"`}},
+		"too small an index":         {"/Users?startIndex=-3&count=1", []string{`"startIndex":1`, `"itemsPerPage":1`}},
+		"what there is":              {"/ResourceTypes", []string{`"endpoint":"/Users"`, `"totalResults":1`}},
+		"one type":                   {"/ResourceTypes/User", []string{`"schema":"urn:ietf:params:scim:schemas:core:2.0:User"`}},
+		"one schema":                 {"/Schemas/urn:ietf:params:scim:schemas:core:2.0:User", []string{`"name":"externalId"`}},
+		"the provider":               {"/ServiceProviderConfig", []string{`"patch":{"supported":true}`, `"maxResults":100`}},
+	} {
+		got, _ := w.scim("GET", c.path, "")
+		for _, want := range c.holds {
+			if got.Code != 200 || !strings.Contains(got.Body.String(), want) || strings.Contains(got.Body.String(), "globex") {
+				t.Errorf("%s: %d %s, want %s", name, got.Code, got.Body, want)
+			}
+		}
+	}
+	// Okta writes the whole person, to disable him too.
+	whole := `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"id":"` + string(w.alice.ID) + `","userName":"somebody@else.test","externalId":"emp-1","name":{"givenName":"A"},"active":%s,"groups":[],"meta":{"resourceType":"User"}}`
+	for _, active := range []bool{false, true} {
+		got, v := w.scim("PUT", at, fmt.Sprintf(whole, fmt.Sprint(active)))
+		u, err := w.db.User(t.Context(), tenant, w.alice.ID)
+		if got.Code != 200 || v["active"] != active || err != nil || (u.Gone == "") != active || u.Subject != "emp-alice" || u.Email != "alice@acme.test" {
+			t.Errorf("PUT active %v: %d %s, she is %+v", active, got.Code, got.Body, u)
+		}
+	}
+	got, v := w.scim("POST", "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"],"externalId":"obj-1","userName":"new@acme.test","active":true,"emails":[{"primary":true,"type":"work","value":"new@acme.test"}],"meta":{"resourceType":"User"},"name":{"formatted":"New One"},"roles":[]}`)
+	if meta, ok := v["meta"].(map[string]any); got.Code != 201 || !ok || got.Header().Get("Location") != meta["location"] {
+		t.Errorf("created: %d %s at %s", got.Code, got.Body, got.Header().Get("Location"))
 	}
 }
 

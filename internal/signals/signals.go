@@ -1,7 +1,7 @@
 // Package signals hears from the company whose access has ended: logouts and security events of its IdP, and the removal of
 // people by its directory.
 //
-// It speaks OpenID Connect Back-Channel Logout 1.0, security event tokens pushed by RFC 8935 (CAEP and RISC events), and
+// It speaks OpenID Connect Back-Channel Logout 1.0, security event tokens pushed by RFC 8935 or asked for by RFC 8936 (CAEP and RISC events), and
 // of SCIM 2.0 what deprovisioning needs. It believes a token that the configured issuer signed for us, once, and a
 // directory that knows the configured bearer token, whose digest alone is held here. What ends is package ending's business.
 package signals
@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/ending"
@@ -35,7 +36,7 @@ type Departures interface {
 	Return(ctx context.Context, u identity.User, why string) error
 }
 
-// Events are security event tokens (RFC 8417) that a transmitter pushes.
+// Events are security event tokens (RFC 8417) that a transmitter pushes, or gives when it is asked.
 type Events struct {
 	Issuer   string // exactly the `iss`
 	Audience string // exactly the `aud`
@@ -43,6 +44,7 @@ type Events struct {
 	Token    [32]byte // SHA-256 of the bearer token that it presents
 	Email    bool     // subjects named by their e-mail address alone are believed
 	Revoke   bool     // connections end at vendors too
+	Stream   *Stream  // nil: they are pushed, and nobody looks after the stream
 }
 
 // Directory is who may remove people by SCIM.
@@ -76,7 +78,7 @@ func (s *Receiver) Mount(mux *http.ServeMux, prefix string) {
 	if s.Logout {
 		mux.HandleFunc("POST "+prefix+"/backchannel-logout/"+s.IDP.Name, s.limited(s.logout))
 	}
-	if s.Events != nil {
+	if s.Events != nil && s.Events.Token != [32]byte{} {
 		mux.HandleFunc("POST "+prefix+"/events/"+s.IDP.Name, s.limited(s.push))
 	}
 	if s.Directory != nil {
@@ -115,4 +117,42 @@ func bears(r *http.Request, want [32]byte) bool {
 func message(kind, issuer, id string) []byte {
 	h := sha256.Sum256([]byte(kind + "\x00" + issuer + "\x00" + id))
 	return h[:]
+}
+
+// Listening runs what receivers do by themselves. A new config replaces them. Its zero value is ready for use.
+type Listening struct {
+	mu      sync.Mutex
+	to      []*Receiver   // guarded by mu
+	changed chan struct{} // guarded by mu: closed when to changes
+}
+
+// Use makes these the ones that run.
+func (l *Listening) Use(to []*Receiver) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to = to; l.changed != nil {
+		close(l.changed)
+	}
+	l.changed = make(chan struct{})
+}
+
+// Run runs them until ctx ends.
+func (l *Listening) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		l.mu.Lock()
+		to, changed := l.to, l.changed
+		l.mu.Unlock()
+		round, stop := context.WithCancel(ctx)
+		var g sync.WaitGroup
+		for _, r := range to {
+			g.Go(func() { r.Run(round) })
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+		stop()
+		g.Wait()
+	}
+	return nil
 }

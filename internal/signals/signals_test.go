@@ -413,3 +413,23 @@ func TestEvents(t *testing.T) {
 		t.Errorf("end_and_revoke: %s %v", c.Status, err)
 	}
 }
+
+// locked collects log lines.
+type locked struct {
+	mu sync.Mutex
+	b  *strings.Builder
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *locked) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }

@@ -161,6 +161,18 @@ func (db *DB) UsersByEmail(ctx context.Context, t identity.Tenant, idp, email st
 	return userTable.all(ctx, db.read, "WHERE tenant = $1 AND idp = $2 AND $3 <> '' AND lower(email) = lower($3) ORDER BY id LIMIT 20", t, idp, email)
 }
 
+// UsersOf implements ending.People.
+func (db *DB) UsersOf(ctx context.Context, t identity.Tenant, idp string, skip, limit int) ([]identity.User, int, error) {
+	const of = "WHERE tenant = $1 AND idp = $2 AND gone <> 'deleted'"
+	l, err := userTable.all(ctx, db.read, of+" ORDER BY id LIMIT $3 OFFSET $4", t, idp, limit, skip)
+	if err != nil {
+		return nil, 0, err
+	}
+	total := 0
+	err = db.read.QueryRowContext(ctx, "SELECT count(*) FROM users "+of, t, idp).Scan(&total)
+	return l, total, asFault(err)
+}
+
 // SetGone implements ending.People.
 func (db *DB) SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone) error {
 	n, err := exec(ctx, db.write, "UPDATE users SET gone = $3 WHERE tenant = $1 AND id = $2", t, id, gone)

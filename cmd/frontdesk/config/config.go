@@ -257,6 +257,9 @@ func (c *Config) secretProblems() conf.Problems {
 	for t, org := range c.Organisations() {
 		if org.IDP != nil {
 			try(Place(t, "idp.client_secret"), org.IDP.ClientSecret)
+			if e := org.IDP.Events; e != nil {
+				try(Place(t, "idp.events.access"), e.Access)
+			}
 		}
 		for n, u := range org.Upstreams {
 			try(Place(t, "upstreams."+n+".client_secret"), u.ClientSecret)
@@ -346,6 +349,9 @@ func (c *Config) Origins() []string {
 			add(org.IDP.Issuer.String())
 			if e := org.IDP.Events; e != nil && e.Issuer != nil {
 				add(e.Issuer.String())
+			}
+			if e := org.IDP.Events; e != nil && e.Poll != nil {
+				add(e.Poll.String())
 			}
 			if e := org.IDP.Events; e != nil && e.JWKS != nil {
 				add(e.JWKS.String())

@@ -127,7 +127,10 @@ type Events struct {
 	Issuer   *conf.URL   `yaml:"issuer" doc:"exactly the iss of the tokens; default: the IdP's issuer"`
 	Audience string      `yaml:"audience" required:"yes" doc:"exactly the aud of the tokens"`
 	JWKS     *conf.URL   `yaml:"jwks_uri" doc:"the sender's keys; default: the IdP's own, or of another issuer what its SSF configuration names"`
-	Token    conf.Secret `yaml:"token" required:"yes" doc:"the bearer token that the sender presents, as file:events.token"`
+	Token    conf.Secret `yaml:"token" doc:"the bearer token that the sender presents when it pushes, as file:events.token"`
+	Poll     *conf.URL   `yaml:"poll" doc:"where the sender is asked for events (RFC 8936), instead of waiting for it to push them"`
+	Stream   string      `yaml:"stream" doc:"id of the stream at the sender: every ten minutes its status is asked for, and tried if events come through"`
+	Access   conf.Secret `yaml:"access" doc:"the bearer token that we present for poll and stream, as file:ssf.token; the file is read each time"`
 	Email    bool        `yaml:"email" doc:"also believe subjects that are named by their e-mail address alone"`
 }
 

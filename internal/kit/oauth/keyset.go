@@ -225,43 +225,72 @@ type Transmitter struct {
 	Log    *slog.Logger
 
 	mu   sync.Mutex
-	keys *KeySet
+	keys *KeySet // guarded by mu
+	ends SSFEndpoints
+}
+
+// SSFEndpoints are where a transmitter is asked about its streams; "" where it offers none.
+type SSFEndpoints struct{ Status, Verification string }
+
+// Endpoints are read once. fault.Unavailable while the transmitter is away.
+func (t *Transmitter) Endpoints(ctx context.Context) (SSFEndpoints, error) {
+	_, err := t.known(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ends, err
 }
 
 const wellKnownSSF = "/.well-known/ssf-configuration"
 
 // Key implements jwt.Keys. fault.Unavailable while the transmitter is away.
 func (t *Transmitter) Key(ctx context.Context, kid string, alg jose.SignatureAlgorithm) (jose.JSONWebKey, error) {
-	t.mu.Lock()
-	keys := t.keys
-	t.mu.Unlock()
-	if keys == nil {
-		var err error
-		if keys, err = t.discover(ctx); err != nil {
-			return jose.JSONWebKey{}, err
-		}
-		t.mu.Lock()
-		t.keys = keys
-		t.mu.Unlock()
+	keys, err := t.known(ctx)
+	if err != nil {
+		return jose.JSONWebKey{}, err
 	}
 	return keys.Key(ctx, kid, alg)
 }
 
-func (t *Transmitter) discover(ctx context.Context) (*KeySet, error) {
+func (t *Transmitter) known(ctx context.Context) (*KeySet, error) {
+	t.mu.Lock()
+	keys := t.keys
+	t.mu.Unlock()
+	if keys != nil {
+		return keys, nil
+	}
+	keys, ends, err := t.discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.keys, t.ends = keys, ends
+	return keys, nil
+}
+
+func (t *Transmitter) discover(ctx context.Context) (*KeySet, SSFEndpoints, error) {
 	u, ok := checkURL(t.Issuer)
 	if !ok {
-		return nil, fault.New(fault.Invalid, "an issuer is an https URL without query, fragment and user info", nil)
+		return nil, SSFEndpoints{}, fault.New(fault.Invalid, "an issuer is an https URL without query, fragment and user info", nil)
 	}
 	var doc struct {
-		Issuer  string `json:"issuer"`
-		JWKSURI string `json:"jwks_uri"`
+		Issuer       string `json:"issuer"`
+		JWKSURI      string `json:"jwks_uri"`
+		Status       string `json:"status_endpoint"`
+		Verification string `json:"verification_endpoint"`
 	}
 	at := u.Scheme + "://" + u.Host + wellKnownSSF + strings.TrimSuffix(u.EscapedPath(), "/")
 	if err := fetchFirst(ctx, t.HTTP, []string{at}, &doc); err != nil {
-		return nil, fault.New(fault.Unavailable, "the sender's configuration cannot be read", err)
+		return nil, SSFEndpoints{}, fault.New(fault.Unavailable, "the sender's configuration cannot be read", err)
 	}
 	if doc.Issuer != t.Issuer {
-		return nil, fault.New(fault.Unavailable, "the sender's configuration names another issuer", nil)
+		return nil, SSFEndpoints{}, fault.New(fault.Unavailable, "the sender's configuration names another issuer", nil)
 	}
-	return NewKeySet(doc.JWKSURI, t.HTTP, t.Now, t.Log)
+	for _, at := range []string{doc.Status, doc.Verification} {
+		if _, ok := checkURL(at); at != "" && !ok {
+			return nil, SSFEndpoints{}, fault.New(fault.Unavailable, "the sender's configuration names an endpoint that is no https URL", nil)
+		}
+	}
+	keys, err := NewKeySet(doc.JWKSURI, t.HTTP, t.Now, t.Log)
+	return keys, SSFEndpoints{doc.Status, doc.Verification}, err
 }

@@ -231,5 +231,11 @@ func gone(t *testing.T, a, b *store.DB) {
 	same(t, must(b.UserBySubject(ctx, ours, "login", "s"))(t), u)
 	same(t, must(b.UsersByEmail(ctx, ours, "login", "alice@ACME.test"))(t), []identity.User{u})
 	same(t, must(b.UsersByEmail(ctx, ours, "other", "alice@acme.test"))(t), nil)
+	for skip, want := range [][]identity.User{{u}, nil} {
+		l, n, err := b.UsersOf(ctx, ours, "login", skip, 10)
+		ok(t, err)
+		same(t, l, want)
+		same(t, n, 1)
+	}
 	same(t, must(b.UsersByEmail(ctx, ours, "login", ""))(t), nil)
 }

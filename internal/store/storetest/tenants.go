@@ -142,6 +142,13 @@ var byTenant = map[string]strange{
 	"UserBySubject": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.UserBySubject(ctx, theirs, s.user.IDP, s.user.Subject)
 	},
+	"UsersOf": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		l, n, err := db.UsersOf(ctx, theirs, s.user.IDP, 0, 100)
+		if n != 0 {
+			return n, err
+		}
+		return l, err
+	},
 	"UsersByEmail": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.UsersByEmail(ctx, theirs, s.user.IDP, s.user.Email)
 	},
