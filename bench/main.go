@@ -34,6 +34,7 @@ var rows = []row{
 	{name: "egress", title: "one API request alone, by both doors of egress, beside a bare reverse proxy and a bare proxy that opens TLS", run: egressRow},
 	{name: "session", title: "one tool call in a session of the legacy era", run: sessionRow},
 	{name: "stored", title: "10 stored users beside 100,000", run: storedRow},
+	{name: "vault", title: "a credential, by where it comes from, among 100 stored connections and among very many", run: vaultRow},
 	{name: "idle", title: "idle streams", run: idleRow},
 	{name: "redaction", title: "taking a credential out of answers of 10 MB", run: redactionRow},
 	{name: "hosted", title: "servers that Frontdesk runs: 1,000 starts, and what they cost idle", run: hostedRow},
