@@ -7,13 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/publicsuffix"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -254,7 +251,7 @@ func (f *Finder) challenged(ctx context.Context, up *catalog.Upstream) (metadata
 			metadata, scope = c.Get("resource_metadata"), c.Get("scope")
 		}
 	}
-	if metadata != "" && !sameSite(up.Resource, metadata) {
+	if metadata != "" && !oauth.SameSite(up.Resource, metadata) {
 		return "", "", f.cannot(up, "it points to metadata on another site", nil)
 	}
 	return metadata, scope, nil
@@ -281,7 +278,7 @@ func (f *Finder) server(ctx context.Context, up *catalog.Upstream, issuer string
 		return facts{}, f.cannot(up, "its authorization server does not promise PKCE with S256", nil)
 	}
 	for _, e := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RegistrationEndpoint, m.RevocationEndpoint, m.PushedEndpoint} {
-		if e != "" && !sameSite(issuer, e) {
+		if e != "" && !oauth.SameSite(issuer, e) {
 			return facts{}, f.cannot(up, "its authorization server names endpoints on another site", nil)
 		}
 	}
@@ -390,20 +387,4 @@ func (f *Finder) dynamic(ctx context.Context, up *catalog.Upstream, endpoint, au
 		return "", f.cannot(up, "its authorization server registers clients with a secret alone: register Frontdesk by hand, and put client_id and client_secret into the config", nil)
 	}
 	return got.Client, nil
-}
-
-// sameSite reports whether two addresses belong to one owner, as far as names tell: one host, or one registrable domain. What a
-// found server names elsewhere is not trusted: a code, or a proof of who we are, would go there.
-func sameSite(a, b string) bool {
-	x, errX := url.Parse(a)
-	y, errY := url.Parse(b)
-	if errX != nil || errY != nil || x.Scheme != y.Scheme || x.Hostname() == "" {
-		return false
-	}
-	if strings.EqualFold(x.Hostname(), y.Hostname()) {
-		return true
-	}
-	one, errX := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(x.Hostname()))
-	other, errY := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(y.Hostname()))
-	return errX == nil && errY == nil && one == other
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
@@ -176,4 +179,20 @@ func fetchFirst(ctx context.Context, doer Doer, urls []string, into any) error {
 		return fault.New(fault.Unavailable, fmt.Sprintf("the metadata at %s cannot be fetched (HTTP %d)", urls[0], away), nil)
 	}
 	return fault.New(fault.NotFound, "no metadata at "+strings.Join(urls, ", "), nil)
+}
+
+// SameSite reports whether two addresses belong to one owner, as far as names tell: one host, or one registrable domain. What a
+// found server names elsewhere is not trusted: a code, a password, or a proof of who we are, would go there.
+func SameSite(a, b string) bool {
+	x, errX := url.Parse(a)
+	y, errY := url.Parse(b)
+	if errX != nil || errY != nil || x.Scheme != y.Scheme || x.Hostname() == "" {
+		return false
+	}
+	if strings.EqualFold(x.Hostname(), y.Hostname()) {
+		return true
+	}
+	one, errX := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(x.Hostname()))
+	other, errY := publicsuffix.EffectiveTLDPlusOne(strings.ToLower(y.Hostname()))
+	return errX == nil && errY == nil && one == other
 }
