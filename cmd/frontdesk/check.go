@@ -18,6 +18,7 @@ import (
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
@@ -77,10 +78,24 @@ func tryOnline(ctx context.Context, c *config.Config, out interface{ Write([]byt
 			say("server "+n, answers(ctx, door.Named(), org.Servers[n].URL.String()))
 		}
 	}
+	lookAtImages(ctx, c, door, say)
 	if bad > 0 {
 		return fmt.Errorf("%d of what stands outside did not answer well", bad)
 	}
 	return nil
+}
+
+// lookAtImages asks registries where references lead; that is shown, so that it can be written into the config.
+func lookAtImages(ctx context.Context, c *config.Config, door *outbound.Door, say func(what string, err error)) {
+	var problems conf.Problems // of secrets: a config that is checked has none
+	set := c.Images(noting(c, &problems))
+	for _, ref := range slices.Compact(slices.Sorted(slices.Values(set.References))) {
+		d, size, err := image.Look(ctx, door.Found(), ref, set)
+		if err == nil {
+			ref += fmt.Sprintf(" (%s, %d MiB)", d, (size+1<<19)>>20)
+		}
+		say("image "+ref, err)
+	}
 }
 
 // answers sends an empty message to an MCP endpoint. A refusal is an answer: it may want a token, or a better message.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/hosted"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/hosted/sandbox"
 	"frontdesk.dev/frontdesk/internal/identity"
 )
@@ -31,9 +33,9 @@ func serversCommand() *cobra.Command {
 			return err
 		}
 		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "SERVER\tUSER\tCLIENT\tPID\tSTARTED\tTOOK\tCALLS\tLACKS")
+		fmt.Fprintln(w, "SERVER\tUSER\tCLIENT\tPID\tSTARTED\tTOOK\tCALLS\tIMAGE\tLACKS")
 		for _, s := range l {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\n", s.Server, s.User, printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\t%s\n", s.Server, s.User, printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, cmp.Or(s.Image[:min(len(s.Image), 19)], "-"), strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
 		}
 		return w.Flush()
 	}}
@@ -57,8 +59,77 @@ func serversCommand() *cobra.Command {
 		return nil
 	}}
 	logs.Flags().StringVar(&user, "user", "", "id, subject, name or e-mail of a person; default: everybody")
-	c.AddCommand(list, logs)
+	c.AddCommand(list, logs, imagesCommand(&tenant), pullCommand(&tenant))
 	return c
+}
+
+// imagesCommand and pullCommand are about what servers with an image run in.
+func imagesCommand(tenant *string) *cobra.Command {
+	return &cobra.Command{Use: "images", Short: "list the images of servers, and which of them are here", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var l []hosted.ImageState
+		if err := ask(c, http.MethodGet, "/images?"+url.Values{"tenant": {*tenant}}.Encode(), nil, &l); err != nil {
+			return err
+		}
+		if done, err := asJSON(c, l); done || err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "SERVER\tIMAGE\tSTATE")
+		for _, i := range l {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", i.Server, i.Reference, printable(imageWords(i.State)))
+		}
+		return w.Flush()
+	}}
+}
+
+func pullCommand(tenant *string) *cobra.Command {
+	return &cobra.Command{Use: "pull NAME", Short: "look anew where the tag or file of a server's image leads, and fetch that; processes that run follow when they are idle",
+		Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+			var i hosted.ImageState
+			if err := ask(c, http.MethodPost, "/servers/"+url.PathEscape(args[0])+"/pull?"+url.Values{"tenant": {*tenant}}.Encode(), nil, &i); err != nil {
+				return err
+			}
+			if done, err := asJSON(c, i); done || err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", i.Reference, printable(imageWords(i.State)))
+			return err
+		}}
+}
+
+// imageWords is a state in a line.
+func imageWords(i image.State) string {
+	words := string(i.Phase)
+	if i.Digest != "" {
+		words += " " + i.Digest
+	}
+	if i.Bytes > 0 {
+		words += fmt.Sprintf(" (%d MiB)", (i.Bytes+1<<19)>>20)
+	}
+	if i.Why != "" {
+		words += ": " + i.Why
+	}
+	return words
+}
+
+const imagePrefix = "image "
+
+// images are doctor's words on them.
+func images(status map[string]string) (l []finding) {
+	for _, key := range slices.Sorted(maps.Keys(status)) {
+		ref, ok := strings.CutPrefix(key, imagePrefix)
+		state, _, _ := strings.Cut(status[key], " ")
+		switch {
+		case !ok:
+		case state == string(image.Ready):
+			l = append(l, finding{"ok", "image " + ref + ": " + status[key], ""})
+		case state == string(image.Fetching):
+			l = append(l, finding{"note", "image " + ref + ": " + status[key], "its servers answer when it is here"})
+		default:
+			l = append(l, finding{"bad", "image " + ref + ": " + status[key], "it is tried again every minute; `frontdesk servers pull NAME` does it now"})
+		}
+	}
+	return l
 }
 
 // sandboxCommand is how the binary runs itself as the first process of a sandbox. It is for nobody's hands.

@@ -119,9 +119,9 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	// Rooms outlive the listeners: what is open is finished, then its outcomes are written.
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
-	failed := make(chan error, len(servers)+16)
+	failed := make(chan error, len(servers)+20)
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.checkpoints.Run, d.db.Run, d.connect.Run, d.connect.RunDevices, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run, d.registry.Run, d.gateway.Run, d.hosts.Run, d.onHangup,
+	for _, run := range []func(context.Context) error{d.audit.Run, d.checkpoints.Run, d.db.Run, d.connect.Run, d.connect.RunDevices, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run, d.registry.Run, d.gateway.Run, d.images.Run, d.hosts.Run, d.onHangup,
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)
@@ -308,6 +308,9 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		s["down "+down.Host] = of + " is failing, and is tried again at " + down.Until.UTC().Format(time.RFC3339)
 	}
 	maps.Copy(s, standing())
+	for ref, st := range d.images.States() {
+		s[imagePrefix+ref] = imageWords(st)
+	}
 	return s
 }
 

@@ -37,6 +37,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/hosted"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -80,6 +81,7 @@ type desk struct {
 	office   *ending.Office
 	exchange *exchange.Exchange
 	connect  *connect.Desk
+	images   *image.Store
 	hosts    *hosted.Hosts
 	broker   *broker.Broker
 	visits   *visits.Desk
@@ -207,7 +209,8 @@ func (d *desk) join(cfg *config.Config) error {
 		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finder(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
-	d.hosts = &hosted.Hosts{Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Max: cfg.Hosting.Max, Per: cfg.Hosting.PerUser,
+	d.images = &image.Store{Dir: filepath.Join(cfg.DataDir, "images"), HTTP: d.door.Found(), Log: d.log, Now: d.now}
+	d.hosts = &hosted.Hosts{Images: d.images, Catalog: &d.catalog, Serve: func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }, CA: d.ca.PEM, Bounds: hosted.Bounds{Max: cfg.Hosting.Max, Per: cfg.Hosting.PerUser},
 		Log: d.log, Now: d.now} // a listener that ends has ended with its process
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,
@@ -299,6 +302,10 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 	if len(problems) > 0 {
 		return problems
 	}
+	images := cfg.Images(noting(cfg, &problems))
+	if len(problems) > 0 {
+		return problems
+	}
 	hear, problems := d.receivers(cfg, idps)
 	if len(problems) > 0 {
 		return problems
@@ -310,6 +317,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	d.catalog.Set(cfg.Snapshot)
+	d.images.Use(images)
 	d.policies.Use(sets)
 	d.clients.Use(secrets)
 	d.idps.Use(idps)
@@ -330,16 +338,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 // resolve reads the secrets that the config refers to.
 func (d *desk) resolve(cfg *config.Config) (secrets map[vault.ClientKey]secret.Text, idps []*identity.IdP, issuers []identity.Issuer, clients []issuer.Client, problems conf.Problems) {
 	secrets = map[vault.ClientKey]secret.Text{}
-	read := func(at string, s conf.Secret) string {
-		if s.IsZero() {
-			return ""
-		}
-		v, err := cfg.Secret(s)
-		if err != nil {
-			problems = append(problems, cfg.Problem(at, err.Error(), ""))
-		}
-		return v
-	}
+	read := noting(cfg, &problems)
 	for t, org := range cfg.Organisations() {
 		for n, u := range org.Upstreams {
 			secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(config.Place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
@@ -372,6 +371,20 @@ func (d *desk) resolve(cfg *config.Config) (secrets map[vault.ClientKey]secret.T
 		clients = append(clients, c)
 	}
 	return secrets, idps, issuers, clients, problems
+}
+
+// noting reads secrets, and notes those that cannot be read.
+func noting(cfg *config.Config, problems *conf.Problems) func(at string, s conf.Secret) string {
+	return func(at string, s conf.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		v, err := cfg.Secret(s)
+		if err != nil {
+			*problems = append(*problems, cfg.Problem(at, err.Error(), ""))
+		}
+		return v
+	}
 }
 
 // parts are a method's secrets in the vault's words.

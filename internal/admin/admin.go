@@ -83,6 +83,9 @@ type LogReader interface {
 type Hosted interface {
 	States(t identity.Tenant, server catalog.ServerName) []hosted.State
 	Logs(t identity.Tenant, server catalog.ServerName, principal string) []hosted.Log
+	ImageStates(t identity.Tenant) []hosted.ImageState
+	// Pull looks anew where a server's image leads; nil: it has none.
+	Pull(ctx context.Context, t identity.Tenant, server catalog.ServerName) (*hosted.ImageState, error)
 }
 
 // Keys are the vault's data keys (vault.Rotation).
@@ -111,6 +114,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))
 	mux.HandleFunc("GET /servers", a.at(a.servers))
 	mux.HandleFunc("GET /servers/{name}/logs", a.at(a.serverLogs))
+	mux.HandleFunc("GET /images", a.at(func(r *http.Request) (any, error) { return a.Hosted.ImageStates(tenant(r)), nil }))
+	mux.HandleFunc("POST /servers/{name}/pull", a.at(a.pull))
 	return mux
 }
 
@@ -368,6 +373,19 @@ func (a *API) serverLogs(r *http.Request) (any, error) {
 		return nil, fault.New(fault.NotFound, "nobody, or more than one, is called "+who, nil)
 	}
 	return a.Hosted.Logs(t, name, string(l[0].ID)), nil
+}
+
+// pull fetches what a server's image is now. Its cause is for the operator, who is who asks here.
+func (a *API) pull(r *http.Request) (any, error) {
+	name := catalog.ServerName(r.PathValue("name"))
+	st, err := a.Hosted.Pull(r.Context(), tenant(r), name)
+	if err == nil && st == nil {
+		return nil, fault.New(fault.NotFound, "there is no server "+string(name)+" with an image", nil)
+	}
+	if err != nil {
+		return nil, fault.New(fault.KindOf(err), err.Error(), nil)
+	}
+	return st, nil
 }
 
 func tenant(r *http.Request) identity.Tenant {

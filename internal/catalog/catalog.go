@@ -62,7 +62,8 @@ type Limits struct {
 
 // Program is how a server of our own is run: one process a user, which speaks MCP on its standard input and output.
 type Program struct {
-	Argv      []string
+	Image     string            // that it is in, as internal/hosted/image reads it; "" = it is one of this machine's
+	Argv      []string          // with an image: instead of what that says; nil = that
 	Env       map[string]string // values may hold {keycard} and {egress:<upstream>}
 	Read      []string          // paths that it may read, beside the system's programs and libraries
 	Require   []string          // sandbox measures without which it is not started

@@ -22,8 +22,14 @@ import (
 // TestEscapes: a hostile server tries everything that it must not reach, while another user's runs beside it. It happens in a
 // network of the test's own, in which there is a metadata service as clouds have one.
 func TestEscapes(t *testing.T) {
+	for _, in := range []string{"command", "image"} {
+		t.Run(in, func(t *testing.T) { escapes(t, in) })
+	}
+}
+
+func escapes(t *testing.T, in string) {
 	c := exec.Command("/proc/self/exe", "-test.run=^TestEscapesInside$", "-test.v")
-	c.Env = append(os.Environ(), "HOSTED_ESCAPES=1")
+	c.Env = append(os.Environ(), "HOSTED_ESCAPES="+in)
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if os.Geteuid() != 0 {
 		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
@@ -45,6 +51,10 @@ func TestEscapesInside(t *testing.T) {
 	}
 	dir := around(t)
 	d := newDesk(t, nil)
+	if os.Getenv("HOSTED_ESCAPES") == "image" {
+		d = newImageDesk(t, serverImage(t), nil)
+		d.CA = nil // so that it asks for addresses itself, not egress for them
+	}
 	mallory, bob := d.begin("mallory", nothing), d.begin("bob", nothing)
 	if got, _ := d.say("bob", bob, tools("1", "echo", "here")); !strings.Contains(got, "here") {
 		t.Fatal(got)
@@ -61,7 +71,7 @@ func TestEscapesInside(t *testing.T) {
 		"read " + dir + "/vault.key", "read /etc/shadow", "read /root/.ssh/id_rsa", "read /etc/hostname", "read /etc/machine-id", "read /proc/" + us + "/environ", "read /proc/" + pid + "/environ",
 		"read /proc/" + us + "/cmdline", "read /proc/kcore", "read /proc/1/root/" + dir + "/vault.key", "read /proc/self/root/" + dir + "/vault.key", "read /sys/class/net/eth0/address", "read /dev/mem", "read /dev/sda", "read /dev/vda",
 		"list " + dir, "list /root", "list /home", "list /var/lib", "list /proc/" + pid + "/root", "list /sys", "read ../../../../../../" + dir + "/vault.key",
-		"write " + dir + "/planted", "write /usr/bin/planted", "write /etc/planted", "write /planted", "write /proc/sys/kernel/core_pattern", "write /proc/self/oom_score_adj", "write /proc/sysrq-trigger",
+		"write " + dir + "/planted", "write /usr/bin/planted", "write /etc/planted", "write /planted", "write " + program, "write /server", "write /dev/planted", "write /run/planted", "write /run/frontdesk/ca.pem", "write /proc/sys/kernel/core_pattern", "write /proc/self/oom_score_adj", "write /proc/sysrq-trigger",
 		// The network: what listens beside us, clouds' metadata, anybody.
 		"http http://" + metadata + "/latest/meta-data/", "tcp " + metadata + ":80", "tcp 127.0.0.1:7777", "tcp [::1]:7777", "tcp 0.0.0.0:7777", "tcp 10.0.0.1:443", "tcp 192.168.0.1:22", "udp " + metadata + ":53", "udp 10.0.0.1:53",
 		"unix " + dir + "/admin.sock", "unix /proc/1/root/" + dir + "/admin.sock", "unix @frontdesk-test", "unix /run/docker.sock", "unix /var/run/dbus/system_bus_socket",

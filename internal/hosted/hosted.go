@@ -2,7 +2,7 @@
 //
 // Most MCP servers are programs that take one token from their environment and speak on their standard input and output.
 // Here each caller gets a process of his own, in a sandbox (package sandbox), with a keycard where the token would be and
-// egress as its only way out. Upward a hosted server looks like any other: it answers HTTP requests, with JSON or a stream
+// egress as its only way out. The program is one of this machine, or of an image (package image). Upward a hosted server looks like any other: it answers HTTP requests, with JSON or a stream
 // of events, and has sessions. Downward it is a pipe, with one message a line.
 //
 // One process serves one user, through one client, at one server, because a grant is given for just that; it is never
@@ -24,6 +24,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -55,13 +56,12 @@ type Hosts struct {
 	Serve func(l net.Listener, act audit.CallID)
 	// CA is the PEM of the authority that opens HTTPS at egress; nil or empty where there is none, and then a server finds
 	// its API by a base URL alone.
-	CA  func() []byte
-	Max int // processes in all
-	Per int // processes of one user
-	// Patience is how long a server may take from its start to the answer to its handshake; 0 = 30 s.
-	Patience time.Duration
-	Log      *slog.Logger
-	Now      func() time.Time
+	CA func() []byte
+	// Images has what servers with an image run in. It is needed only where there is one.
+	Images Images
+	Bounds
+	Log *slog.Logger
+	Now func() time.Time
 
 	mu       sync.Mutex
 	procs    map[key]*process // guarded by mu, as is what follows
@@ -70,6 +70,25 @@ type Hosts struct {
 	logs     map[owner]*ring
 	uids     map[int]bool
 	closed   bool
+}
+
+// Bounds are how many processes there may be, and how slow.
+type Bounds struct {
+	Max int // in all
+	Per int // of one user
+	// Patience is how long a server may take from its start to the answer to its handshake; 0 = 30 s.
+	Patience time.Duration
+}
+
+// Images keeps images on this disk (image.Store).
+type Images interface {
+	// Open returns an image, fetched if it is not there; it waits for that until ctx ends. Whoever opened it closes it. Errors
+	// are fault.Unavailable, with a sentence for callers, and a cause for the operator.
+	Open(ctx context.Context, reference string) (*image.Image, error)
+	// States says of each image of the config how far it is, by its reference.
+	States() map[string]image.State
+	// Refresh looks anew where a reference leads, and waits until that is here, or ctx ends.
+	Refresh(ctx context.Context, reference string) (image.State, error)
 }
 
 // owner is whose processes are alike.
@@ -121,6 +140,13 @@ type State struct {
 	Used    time.Time          `json:"used"`
 	Calls   int                `json:"calls"` // open now
 	Missing map[string]string  `json:"missing,omitempty"`
+	Image   string             `json:"image,omitempty"` // the digest of the one that it runs in
+}
+
+// ImageState is the image of a server, as operators see it.
+type ImageState struct {
+	Server catalog.ServerName `json:"server"`
+	image.State
 }
 
 // Log is what one user's processes of a server printed last.

@@ -1,6 +1,7 @@
 package hosted
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -200,6 +201,8 @@ func (h *Hosts) look() {
 			go p.end("the user's access has ended")
 		case s == nil || !p.serves(s.Program, now):
 			h.retire(p, "the config has changed, or its keycard is about to expire")
+		case p.image != nil && !p.image.Current():
+			h.retire(p, "its image has been replaced")
 		case calls == 0 && now.Sub(used) > s.Program.Idle:
 			h.retire(p, "idle")
 		}
@@ -237,6 +240,9 @@ func (h *Hosts) States(t identity.Tenant, server catalog.ServerName) []State {
 		}
 		used, calls := p.usage()
 		s := State{Tenant: k.tenant, Server: k.server, User: k.principal, Client: k.client, Pid: p.cell.Pid(), Act: p.card.Act, Started: p.started, Took: p.took, Used: used, Calls: calls, Missing: map[string]string{}}
+		if p.image != nil {
+			s.Image = string(p.image.Digest)
+		}
 		for m, why := range p.cell.Report {
 			s.Missing[string(m)] = why
 		}
@@ -244,6 +250,28 @@ func (h *Hosts) States(t identity.Tenant, server catalog.ServerName) []State {
 	}
 	slices.SortFunc(l, func(a, b State) int { return a.Started.Compare(b.Started) })
 	return l
+}
+
+// ImageStates lists the servers that have an image, by name.
+func (h *Hosts) ImageStates(t identity.Tenant) []ImageState {
+	l := []ImageState{}
+	for name, s := range h.Catalog.Snapshot().Servers[t] {
+		if s.Program != nil && s.Program.Image != "" {
+			l = append(l, ImageState{name, h.Images.States()[s.Program.Image]})
+		}
+	}
+	slices.SortFunc(l, func(a, b ImageState) int { return cmp.Compare(a.Server, b.Server) })
+	return l
+}
+
+// Pull looks anew where the image of a server leads, and returns when that is here; nil where the server has none.
+func (h *Hosts) Pull(ctx context.Context, t identity.Tenant, name catalog.ServerName) (*ImageState, error) {
+	s := h.Catalog.Server(t, name)
+	if s == nil || s.Program == nil || s.Program.Image == "" {
+		return nil, nil
+	}
+	st, err := h.Images.Refresh(ctx, s.Program.Image)
+	return &ImageState{name, st}, err
 }
 
 // Logs returns what the processes of a server printed last, of one principal or of all ("").

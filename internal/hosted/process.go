@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/hosted/sandbox"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -36,6 +37,7 @@ type process struct {
 	failed error
 	card   *Card
 	cell   *sandbox.Cell
+	image  *image.Image // nil where it is a program of this machine
 	hide   *redact.Redactor
 	took   time.Duration
 	legacy bool   // it speaks with a handshake
@@ -62,15 +64,19 @@ func (p *process) start(ctx context.Context, a Ask) {
 	defer close(p.ready)
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.hosts.Patience, patience))
 	defer cancel()
-	card, err := a.Open(ctx)
+	err := p.fetch(ctx)
+	if err == nil {
+		p.card, err = a.Open(ctx)
+	}
 	if err != nil {
 		p.failed = err
 		p.over.Store(true)
+		p.leave()
 		p.hosts.ended(p, true, "")
 		close(p.gone)
 		return
 	}
-	p.card = card
+	card := p.card
 	p.hide = redact.New([][]byte{[]byte(card.Keycard.Expose())})
 	if err := p.exec(); err != nil {
 		p.fail("it cannot be started: " + err.Error())
@@ -84,6 +90,33 @@ func (p *process) start(ctx context.Context, a Ask) {
 		<-p.gone
 	}
 	p.took = p.hosts.Now().Sub(p.started)
+}
+
+// fetch gets the image that the program is in, if it is in one. Half of the patience is for that: the server has to answer in the
+// other. It goes on without us where it takes longer, so who calls again may find it.
+func (p *process) fetch(ctx context.Context) (err error) {
+	ref := p.server.Program.Image
+	if ref == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.hosts.Patience, patience)/2)
+	defer cancel()
+	if p.image, err = p.hosts.Images.Open(ctx, ref); err == nil {
+		return nil
+	}
+	why := fault.Message(err)
+	if cause := errors.Unwrap(err); cause != nil {
+		why += ": " + cause.Error()
+	}
+	p.log.add(p.hosts.Now(), "frontdesk: "+ref+": "+why)
+	return fault.Later(p.server.Title+" does not run: "+fault.Message(err), fault.RetryAfter(err), err)
+}
+
+// leave lets go of the image.
+func (p *process) leave() {
+	if p.image != nil {
+		p.image.Close()
+	}
 }
 
 // fail tells the operator why, with what the server said last; callers are told that it does not run.
@@ -105,13 +138,23 @@ func (p *process) exec() error {
 			setup.Write[caFile] = string(pem)
 		}
 	}
+	argv, base := prog.Argv, []string(nil)
+	if p.image != nil {
+		var err error
+		if argv, err = p.image.Argv(argv); err != nil {
+			return err
+		}
+		base = p.image.Config.Env
+		setup.Root, setup.Dir, setup.Inside = p.image.Root, p.image.Config.Dir, p.image.Config.UID
+		setup.Require = append(setup.Require, sandbox.Files) // there is no other way to have it
+	}
 	cell, err := sandbox.Build(setup)
 	if err != nil {
 		return err
 	}
 	p.cell = cell
 	go p.hosts.Serve(cell.Listener, p.card.Act)
-	if err := cell.Run(prog.Argv, p.environment()); err != nil {
+	if err := cell.Run(argv, p.environment(base)); err != nil {
 		cell.Kill()
 		return err
 	}
@@ -134,12 +177,18 @@ func (p *process) exec() error {
 }
 
 // caFile is where a server finds the authority that opens its HTTPS.
-const caFile = "/etc/frontdesk/ca.pem"
+const caFile = "/run/frontdesk/ca.pem"
 
-// environment is all that the program is told. Nothing of our own environment is in it.
-func (p *process) environment() []string {
+// environment is all that the program is told: what its image says (NAME=value), over that what is so in a sandbox, and over
+// that what the config says. Nothing of our own environment is in it.
+func (p *process) environment(image []string) []string {
 	home := p.cell.Home
-	env := map[string]string{"PATH": sandbox.SearchPath, "HOME": home, "TMPDIR": home, "USER": "server", "LOGNAME": "server", "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+	env := map[string]string{"PATH": sandbox.SearchPath, "LANG": "C.UTF-8"}
+	for _, v := range image {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	maps.Copy(env, map[string]string{"HOME": home, "TMPDIR": home, "USER": "server", "LOGNAME": "server", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"})
 	base := "http://" + p.cell.Address
 	if p.hosts.CA != nil && len(p.hosts.CA()) > 0 {
 		for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"} {
@@ -204,6 +253,7 @@ func (p *process) finish(err error) {
 		c.finish(mcp.ErrorMessage(c.id, mcp.CodeUnavailable, p.server.Title+" ended while it worked on this. Nothing is known of what it did.", nil))
 	}
 	p.closeCard(wanted, why)
+	p.leave()
 	p.hosts.ended(p, wanted, why)
 	if !wanted && p.isReady() { // else fail says it
 		p.log.add(p.hosts.Now(), "frontdesk: "+why)

@@ -32,9 +32,10 @@ type Config struct {
 	Snapshot *catalog.Snapshot            // servers and upstreams
 	Warnings []string                     // what is right, and worth a thought
 
-	dir  string
-	text []byte
-	doc  *conf.Document
+	dir   string
+	text  []byte
+	doc   *conf.Document
+	noted []string // warnings that do not depend on policies
 }
 
 // Organisations lists the file's organisations by name, the default one among them.
@@ -97,6 +98,7 @@ func (c *Config) check() conf.Problems {
 		k.egress()
 	}
 	k.keyring()
+	k.registries()
 	k.audit()
 	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.Telemetry.LogLevel, "info"))); err != nil {
 		k.wrong("telemetry.log_level", "there is no log level "+c.Telemetry.LogLevel, "the levels are debug, info, warn and error")
@@ -271,6 +273,9 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 	}
 	try("database", c.Database)
+	for host, r := range c.Hosting.Registries {
+		try("hosting.registries."+host+".password", r.Password)
+	}
 	for i, p := range c.File.Audit.Checkpoints {
 		try("audit.checkpoints["+strconv.Itoa(i)+"].token", p.Token)
 	}
@@ -341,7 +346,7 @@ func (c *Config) Origins() []string {
 			add(p.URL.String())
 		}
 	}
-	for _, raw := range append(c.Keys.Service.URLs(), previousService(c.Keys.Previous).URLs()...) {
+	for _, raw := range slices.Concat(c.Keys.Service.URLs(), previousService(c.Keys.Previous).URLs(), c.registryOrigins()) {
 		add(raw)
 	}
 	for t, org := range c.Organisations() {

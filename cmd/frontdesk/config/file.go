@@ -16,7 +16,7 @@ type File struct {
 	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
 	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
 	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
-	Hosting        Hosting       `yaml:"hosting" doc:"servers that Frontdesk runs itself (command)"`
+	Hosting        Hosting       `yaml:"hosting" doc:"servers that Frontdesk runs itself (command, image)"`
 	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
 	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`
 	Clients        Clients       `yaml:"clients" doc:"agents: how they register"`
@@ -161,7 +161,8 @@ type Upstream struct {
 
 type Server struct {
 	URL         *conf.URL         `yaml:"url" doc:"its streamable HTTP endpoint"`
-	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url"`
+	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url. With an image: what is run of it, instead of its own entrypoint"`
+	Image       string            `yaml:"image" doc:"container image that the program is in: registry.example/name@sha256:…, registry.example/name:tag, or file:image.tar (docs/hosting.md)"`
 	Env         map[string]string `yaml:"env" doc:"its environment; {keycard} stands for its token, {egress:NAME} for the base URL of an upstream"`
 	Sandbox     Sandbox           `yaml:"sandbox" doc:"what it may read, how much it may use, and which walls must stand"`
 	Idle        *conf.Duration    `yaml:"idle" doc:"after which a process without a call ends; default 10m"`
@@ -199,6 +200,17 @@ type Sandbox struct {
 type Hosting struct {
 	Max     int `yaml:"max" doc:"processes of hosted servers in all; default 200"`
 	PerUser int `yaml:"per_user" doc:"processes of one user; default 10"`
+
+	ImageMB    int                 `yaml:"image_mb" doc:"how large an image may be, in MiB of its files; default 4096"`
+	ImagesMB   int                 `yaml:"images_mb" doc:"how much room all images may take in data_dir, in MiB; default 20480"`
+	Registries map[string]Registry `yaml:"registries" doc:"registries of images that want a password, or are not reached by their name, by host"`
+}
+
+type Registry struct {
+	URL      *conf.URL   `yaml:"url" doc:"where it is reached, as of a mirror; default https://HOST"`
+	Username string      `yaml:"username" doc:"who we are there"`
+	Password conf.Secret `yaml:"password" doc:"its password or token, as file:registry.token"`
+	Realm    *conf.URL   `yaml:"realm" doc:"where its tokens are, if on another site than its own: the password goes nowhere else"`
 }
 
 // Need is an entry of a server's upstreams.

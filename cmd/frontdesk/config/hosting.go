@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,8 +12,11 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/hosted/sandbox"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
 const (
@@ -21,20 +25,26 @@ const (
 	defaultProcesses = 128
 	defaultHosted    = 200
 	defaultPerUser   = 10
+	defaultImage     = 4_096
+	defaultImages    = 20_480
+	maxFiles         = 400_000 // of an image; the largest of today have 150,000
+	maxLayers        = 127     // as in Docker
 )
 
 // whereItRuns is a URL, or a program of ours.
 func (k *checker) whereItRuns(at string, s Server, out *catalog.Server) {
 	switch {
-	case len(s.Command) == 0 && s.URL == nil:
-		k.wrong(at, "nothing says where this server is", "add  url: https://..., or  command: [...]  for one that Frontdesk runs itself")
+	case len(s.Command) == 0 && s.Image == "" && s.URL == nil:
+		k.wrong(at, "nothing says where this server is", "add  url: https://..., or  command: [...]  or  image: ...  for one that Frontdesk runs itself")
 		return
 	case len(s.Command) > 0 && s.URL != nil:
 		k.wrong(at+".url", "a server has a url or a command, not both", "")
+	case s.Image != "" && s.URL != nil:
+		k.wrong(at+".url", "a server has a url or an image, not both", "")
 	case s.URL != nil:
 		out.URL = s.URL.URL
 		if len(s.Env) > 0 || s.Idle != nil || len(s.Sandbox.Read)+len(s.Sandbox.Require) > 0 {
-			k.wrong(at, "env, sandbox and idle are for servers with a command", "")
+			k.wrong(at, "env, sandbox and idle are for servers with a command or an image", "")
 		}
 		return
 	}
@@ -45,9 +55,12 @@ func (k *checker) whereItRuns(at string, s Server, out *catalog.Server) {
 		p.Idle = time.Duration(*s.Idle)
 	}
 	if s.Deliver != "" || s.Placeholder != "" || s.TokenHeader != "" {
-		k.wrong(at, "a server with a command gets its keycard by env: deliver, placeholder and token_header do not apply", "env: {API_TOKEN: \"{keycard}\"}")
+		k.wrong(at, "a server that Frontdesk runs gets its keycard by env: deliver, placeholder and token_header do not apply", "env: {API_TOKEN: \"{keycard}\"}")
 	}
 	out.Deliver, out.Placeholder = catalog.DeliverEgress, identity.TicketCall
+	if s.Image != "" {
+		k.image(at, s, p)
+	}
 	k.sandbox(at+".sandbox", s, p)
 	k.placeholders(at+".env", s)
 }
@@ -75,13 +88,10 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 		}
 		p.Read = append(p.Read, filepath.Clean(path))
 	}
-	if arg := s.Command[0]; strings.Contains(arg, "/") && !filepath.IsAbs(arg) {
-		k.wrong(at, "the program of command needs an absolute path, or a name that is found in "+sandbox.SearchPath, "")
-	}
-	for i, arg := range s.Command {
-		if filepath.IsAbs(arg) && !sandbox.Readable(filepath.Clean(arg), p.Read) {
-			k.wrong(strings.TrimSuffix(at, "sandbox")+"command["+strconv.Itoa(i)+"]", arg+" lies where the sandbox lets nothing be read", "sandbox: {read: ["+filepath.Dir(arg)+"]}")
-		}
+	if s.Image == "" {
+		k.command(at, s, p)
+	} else if len(s.Sandbox.Read) > 0 {
+		k.wrong(at+".read", "an image brings its own files, and sees none of this machine's", "put what the program needs into the image")
 	}
 	for i, m := range s.Sandbox.Require {
 		if !sandbox.Known(sandbox.Measure(m)) {
@@ -96,9 +106,113 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 	}
 	for _, m := range sandbox.Required {
 		if !slices.Contains(p.Require, string(m)) {
-			k.Warnings = append(k.Warnings, fmt.Sprintf("%s.require leaves out %s: where that wall does not stand, the program runs all the same", at, m))
+			k.noted = append(k.noted, fmt.Sprintf("%s.require leaves out %s: where that wall does not stand, the program runs all the same", at, m))
 		}
 	}
+}
+
+// command finds what of a program of this machine could not be read.
+func (k *checker) command(at string, s Server, p *catalog.Program) {
+	if arg := s.Command[0]; strings.Contains(arg, "/") && !filepath.IsAbs(arg) {
+		k.wrong(at, "the program of command needs an absolute path, or a name that is found in "+sandbox.SearchPath, "")
+	}
+	for i, arg := range s.Command {
+		if filepath.IsAbs(arg) && !sandbox.Readable(filepath.Clean(arg), p.Read) {
+			k.wrong(strings.TrimSuffix(at, "sandbox")+"command["+strconv.Itoa(i)+"]", arg+" lies where the sandbox lets nothing be read", "sandbox: {read: ["+filepath.Dir(arg)+"]}")
+		}
+	}
+}
+
+// image reads a reference. A relative path is one beside the config file.
+func (k *checker) image(at string, s Server, p *catalog.Program) {
+	text := s.Image
+	if path, ok := strings.CutPrefix(text, "file:"); ok {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(k.dir, path)
+		}
+		whole, err := filepath.Abs(path)
+		if err == nil {
+			_, err = os.Stat(whole)
+		}
+		if err != nil {
+			k.wrong(at+".image", "the file of the image cannot be read", "write it there:  docker save IMAGE -o "+filepath.Base(path)+"  or  skopeo copy docker://IMAGE oci-archive:"+filepath.Base(path))
+			return
+		}
+		text = "file:" + whole
+	}
+	r, err := image.Parse(text)
+	if err != nil {
+		k.wrong(at+".image", err.Error(), "write it whole, as docker.io/mcp/github:1.2 or ghcr.io/github/github-mcp-server@sha256:…")
+		return
+	}
+	if r.Tag != "" {
+		k.noted = append(k.noted, fmt.Sprintf("%s.image is a tag: what it leads to is asked once by each replica, and kept until `frontdesk servers pull %s`; a digest says it for good (`frontdesk check --online` shows it)", at, at[strings.LastIndexByte(at, '.')+1:]))
+	}
+	p.Image = r.String()
+}
+
+// registries looks at what is said of places that images come from.
+func (k *checker) registries() {
+	for _, host := range slices.Sorted(maps.Keys(k.Hosting.Registries)) {
+		at, r := "hosting.registries."+host, k.Hosting.Registries[host]
+		if _, err := image.Parse(host + "/x:1"); err != nil {
+			k.wrong(at, "this is no registry as references begin with one", "write it as ghcr.io, docker.io or registry.corp.example:5000")
+		}
+		if (r.Username == "") != r.Password.IsZero() {
+			k.wrong(at, "username and password belong together", "")
+		}
+		for key, u := range map[string]*conf.URL{"url": r.URL, "realm": r.Realm} {
+			if u == nil {
+				continue
+			}
+			if h := u.Hostname(); u.Scheme == "http" && !r.Password.IsZero() && h != "localhost" && h != "127.0.0.1" && h != "::1" {
+				k.wrong(at+"."+key, "a password would travel in the open", "use https")
+			}
+		}
+	}
+}
+
+// Images are what the config says of images, but for passwords, which read gives.
+func (c *Config) Images(read func(at string, s conf.Secret) string) image.Settings {
+	mb := func(n, otherwise int) int64 { return int64(orInt(n, otherwise)) << 20 }
+	s := image.Settings{Registries: map[string]image.Registry{}, Limits: image.Bounds{Bytes: mb(c.Hosting.ImageMB, defaultImage), Files: maxFiles, Layers: maxLayers}, Total: mb(c.Hosting.ImagesMB, defaultImages)}
+	for host, r := range c.Hosting.Registries {
+		out := image.Registry{Username: r.Username, Password: secret.New(read("hosting.registries."+host+".password", r.Password))}
+		if r.URL != nil {
+			out.URL = r.URL.URL
+		}
+		if r.Realm != nil {
+			out.Realm = r.Realm.URL
+		}
+		s.Registries[host] = out
+	}
+	for _, servers := range c.Snapshot.Servers {
+		for _, srv := range servers {
+			if srv.Program != nil && srv.Program.Image != "" {
+				s.References = append(s.References, srv.Program.Image)
+			}
+		}
+	}
+	return s
+}
+
+// registryOrigins are where the config's images come from.
+func (c *Config) registryOrigins() (l []string) {
+	set := c.Images(func(string, conf.Secret) string { return "" })
+	for _, text := range set.References {
+		r, err := image.Parse(text)
+		if err != nil || r.File != "" {
+			continue
+		}
+		at := set.Registries[r.Registry]
+		if at.URL == nil {
+			at.URL = image.Origin(r.Registry)
+		}
+		if l = append(l, at.URL.String()); at.Realm != nil {
+			l = append(l, at.Realm.String())
+		}
+	}
+	return l
 }
 
 func measures(l []sandbox.Measure) string {

@@ -24,7 +24,7 @@ func (c *Config) PolicySets() (map[identity.Tenant]*policy.Set, conf.Problems) {
 	var problems conf.Problems
 	sum := sha256.New()
 	sum.Write(c.text)
-	c.Warnings = nil
+	c.Warnings = slices.Clone(c.noted)
 	orgs := c.Organisations()
 	for _, t := range slices.Sorted(maps.Keys(orgs)) {
 		org := orgs[t]

@@ -53,6 +53,9 @@ func (c *Config) Summary() []string {
 			if s.Deliver == catalog.DeliverHeader {
 				holds = "is the vendor's own, and gets the credential"
 			}
+			if s.Program != nil && s.Program.Image != "" {
+				holds += "; image " + s.Program.Image
+			}
 			l = append(l, "server    "+c.Issuer(t)+"/mcp/"+string(n)+"  ("+holds+")")
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,6 @@ const buildTime = 10 * time.Second
 // namespaces are all that an unprivileged process may make once it has a user namespace.
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWNS | unix.CLONE_NEWUTS
 
-// inside is the one user and group id that exists in there.
-const inside = 1000
-
 // Build puts up the walls and returns once they stand, with the program still to come. It fails where one that is required
 // does not stand, or where a path is not there.
 func Build(s Setup) (*Cell, error) {
@@ -67,6 +65,9 @@ func start(s Setup, apart bool) (*Cell, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own by then
+	if !apart && s.Root != "" {
+		return nil, errors.Join(errNoTree, ours.Close())
+	}
 	c := &Cell{kernel: kernel{control: ours, exited: make(chan error, 1), ended: make(chan struct{})}}
 	c.cmd = exec.Command("/proc/self/exe")
 	c.cmd.Args = []string{"frontdesk", Command}
@@ -80,10 +81,11 @@ func start(s Setup, apart bool) (*Cell, error) {
 		if root {
 			uid, gid = s.UID, s.UID
 		}
+		inside := cmp.Or(s.Inside, Nobody)
 		attr.Cloneflags = namespaces
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: inside, HostID: uid, Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: inside, HostID: gid, Size: 1}}
-		attr.Credential = &syscall.Credential{Uid: inside, Gid: inside, NoSetGroups: !root}
+		attr.Credential = &syscall.Credential{Uid: uint32(inside), Gid: uint32(inside), NoSetGroups: !root}
 		attr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN}
 		if root {
 			attr.GidMappingsEnableSetgroups = true // so that the groups of root are left behind
@@ -99,7 +101,7 @@ func start(s Setup, apart bool) (*Cell, error) {
 		err = c.pipes()
 	}
 	if err == nil {
-		err = spawn(c.cmd)
+		err = spawn(c.cmd, s.Root)
 	}
 	if err != nil {
 		if c.kernel.home != "" {
@@ -138,12 +140,18 @@ func (c *Cell) pipes() (err error) {
 	return err
 }
 
+// errNoTree reports that an image cannot be the file tree of a program that has none of its own.
+var errNoTree = errors.New("an image needs a file tree of its own, and no namespaces may be made here")
+
 // spawner is the thread that starts processes: a child gets its death signal when the thread that started it ends, so that
-// thread must live as long as we do.
+// thread must live as long as we do. It has a working directory of its own.
 var spawner = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {
 		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			panic(err) // it asks for no privilege
+		}
 		for f := range work {
 			f()
 		}
@@ -151,9 +159,17 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	return work
 })
 
-func spawn(c *exec.Cmd) error {
+// spawn starts a process that stands in dir. A directory that we may open and it may not (data_dir is closed to others) can be
+// handed down only so: where a process stands when its namespaces are made is where it stands in them.
+func spawn(c *exec.Cmd, dir string) error {
 	done := make(chan error, 1)
-	spawner() <- func() { done <- dumpable(c.Start) }
+	spawner() <- func() {
+		if err := unix.Chdir(cmp.Or(dir, "/")); err != nil {
+			done <- &os.PathError{Op: "chdir", Path: dir, Err: err}
+			return
+		}
+		done <- dumpable(c.Start)
+	}
 	return <-done
 }
 

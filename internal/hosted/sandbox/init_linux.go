@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
@@ -53,28 +55,38 @@ func Init() {
 	if err := d.Decode(&o); err != nil {
 		os.Exit(1)
 	}
-	err = become(o)
+	err = become(o, p.Setup.Root != "")
 	_ = b.say(control, err, nil) // a parent that is gone has ended us by now
 	os.Exit(127)
 }
 
 // become replaces this process by the program. Capabilities that were needed for the walls do not survive it.
-func become(o order) error {
+func become(o order, image bool) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("capabilities cannot be given up: %w", err)
 	}
-	path, err := lookPath(o.Argv[0])
+	path, err := lookPath(o.Argv[0], o.Env)
 	if err == nil {
 		err = unix.Exec(path, o.Argv, o.Env)
+	}
+	if image {
+		return fmt.Errorf("%s of the image cannot be run (%w): it must be a program for this kind of machine, with the loader that it names, and what holds data_dir must not be mounted noexec", o.Argv[0], err)
 	}
 	return fmt.Errorf("%s cannot be run in the sandbox (%w): the program must be one of the system's, or lie where `sandbox: {read: [...]}` lets it, readable for everybody", o.Argv[0], err)
 }
 
-func lookPath(name string) (string, error) {
-	if filepath.IsAbs(name) {
+// lookPath finds a program where its own environment says that programs are.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	for _, dir := range filepath.SplitList(SearchPath) {
+	search := SearchPath
+	for _, v := range env {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			search = path
+		}
+	}
+	for _, dir := range filepath.SplitList(search) {
 		path := filepath.Join(dir, name)
 		if unix.Access(path, unix.X_OK) == nil {
 			return path, nil
@@ -123,10 +135,15 @@ func (b *builder) build() (*net.TCPListener, error) {
 		}
 	} else {
 		var err error
-		if err = b.tree(); err != nil {
+		if b.Setup.Root != "" {
+			err = b.image()
+		} else {
+			err = b.tree()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("a file tree of its own cannot be made: %w", err)
 		}
-		b.home = home
+		b.home = Scratch
 		if l, err = listen(); err != nil {
 			return nil, fmt.Errorf("its network cannot be made: %w", err)
 		}
@@ -143,7 +160,10 @@ func (b *builder) build() (*net.TCPListener, error) {
 		b.report[NoNewPrivs] = err.Error()
 	}
 	b.note(Seccomp, filterCalls())
-	return l, os.Chdir(b.home)
+	if err := os.Chdir(cmp.Or(b.Setup.Dir, b.home)); err != nil {
+		return nil, fmt.Errorf("its working directory: %w", err)
+	}
+	return l, nil
 }
 
 func (b *builder) note(m Measure, err error) {

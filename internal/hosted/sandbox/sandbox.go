@@ -46,8 +46,11 @@ const Command = "sandbox-init"
 // Setup says what is to be built around a program. The zero Setup has no limits and lets nothing be read but the system's
 // own programs and libraries.
 type Setup struct {
-	Read      []string          // absolute paths that it may read, beside the system's
-	Write     map[string]string // files that it finds: path -> content
+	Read      []string          // absolute paths that it may read, beside the system's; none with a Root
+	Write     map[string]string // files that it finds, below /run: path -> content
+	Root      string            // the directory that is its whole file tree, instead of the machine's programs; "" = those
+	Dir       string            // in that tree, where it begins; "" = its own directory
+	Inside    int               // the user and group id that it has in there; 0 = 1000
 	UID       int               // of this machine's users, where the caller is root; 0 = the caller's own
 	Memory    int64             // bytes; 0 = unbounded
 	Processes int               // threads counted; 0 = unbounded
@@ -91,6 +94,9 @@ var System = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc
 // Own are the directories that the sandbox fills itself. They cannot be made readable whole.
 var Own = []string{"/dev", "/etc", "/proc"}
 
+// Mounts are the directories of a Setup.Root in whose place the sandbox puts its own. They must be there, and no links.
+var Mounts = []string{"/dev", "/proc", "/run"}
+
 // SearchPath is where programs without a path are looked for.
 const SearchPath = "/usr/local/bin:/usr/bin:/bin"
 
@@ -111,6 +117,10 @@ type Cell struct {
 	kernel
 }
 
+// Nobody is the user and group id that a program has inside, where nothing else is said. There is no other there, and on the
+// machine it stands for another.
+const Nobody = 1000
+
 // order is the last word to the process that has put up the walls: become this.
 type order struct {
 	Argv []string
@@ -130,5 +140,5 @@ var errStart = errors.New("the sandbox could not be built")
 // address is where the program finds egress, in a network of its own.
 const address = "127.0.0.1:3128"
 
-// home is the program's own directory, in a file tree of its own.
-const home = "/run/server"
+// Scratch is the program's own directory, in a file tree of its own.
+const Scratch = "/run/server"

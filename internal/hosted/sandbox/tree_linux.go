@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,14 +23,7 @@ const scratch = "size=64m,mode=0700"
 // tree makes a file tree of nothing, puts in what may be read, and leaves the old one behind. Everything in it is read-only
 // but the program's own directory.
 func (b *builder) tree() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	// A first turn, so that no source is hidden under the place that is built on.
-	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
-		return err
-	}
-	if err := errors.Join(os.Mkdir("/tmp/old", 0o755), os.Mkdir("/tmp/new", 0o755), unix.PivotRoot("/tmp", "/tmp/old"), os.Chdir("/")); err != nil {
+	if err := firstTurn(); err != nil {
 		return err
 	}
 	if err := unix.Mount("tmpfs", "/new", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
@@ -50,7 +42,23 @@ func (b *builder) tree() error {
 	if err := b.own(); err != nil {
 		return err
 	}
-	// The second turn: what was before is gone for good.
+	return secondTurn()
+}
+
+// firstTurn begins a new tree: the machine's is below /old from here on, and no part of it is hidden under the place that is
+// built on.
+func firstTurn() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+		return err
+	}
+	return errors.Join(os.Mkdir("/tmp/old", 0o755), os.Mkdir("/tmp/new", 0o755), unix.PivotRoot("/tmp", "/tmp/old"), os.Chdir("/"))
+}
+
+// secondTurn makes /new the root, read-only. What was before is gone for good.
+func secondTurn() error {
 	if err := errors.Join(os.Chdir("/new"), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), os.Chdir("/")); err != nil {
 		return err
 	}
@@ -59,26 +67,42 @@ func (b *builder) tree() error {
 
 // own adds what is no copy of the machine's: processes, a home, and files that programs expect.
 func (b *builder) own() error {
-	for _, dir := range []string{"/new/proc", "/new" + home, "/new/etc"} {
+	for _, dir := range []string{"/new/proc", "/new/etc"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
+	if err := os.Symlink(Scratch, "/new/tmp"); err != nil && !errors.Is(err, fs.ErrExist) { // /tmp is there where a part of it is to be read
+		return err
+	}
+	if err := b.live(); err != nil {
+		return err
+	}
+	return writeFiles(map[string]string{"/etc/passwd": fmt.Sprintf("server:x:%d:%d::%s:/bin/sh\n", Nobody, Nobody, Scratch), "/etc/group": fmt.Sprintf("server:x:%d:\n", Nobody),
+		"/etc/hosts": "127.0.0.1 localhost server\n"})
+}
+
+// live adds what every tree has of this process's own: /proc, what else is below /dev, the scratch directory, and the files of
+// the setup.
+func (b *builder) live() error {
 	if err := unix.Mount("proc", "/new/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("/proc: %w", err)
 	}
-	if err := unix.Mount("tmpfs", "/new"+home, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, scratch); err != nil {
+	if err := os.MkdirAll("/new"+Scratch, 0o755); err != nil {
 		return err
 	}
-	links := map[string]string{"/new/tmp": home, "/new/dev/fd": "/proc/self/fd", "/new/dev/stdin": "/proc/self/fd/0", "/new/dev/stdout": "/proc/self/fd/1", "/new/dev/stderr": "/proc/self/fd/2"}
-	for at, to := range links {
-		if err := os.Symlink(to, at); err != nil && !errors.Is(err, fs.ErrExist) { // /tmp is there where a part of it is to be read
+	if err := unix.Mount("tmpfs", "/new"+Scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, scratch); err != nil {
+		return err
+	}
+	for at, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		if err := os.Symlink(to, "/new/dev/"+at); err != nil {
 			return err
 		}
 	}
-	files := map[string]string{"/etc/passwd": fmt.Sprintf("server:x:%d:%d::%s:/bin/sh\n", inside, inside, home), "/etc/group": fmt.Sprintf("server:x:%d:\n", inside),
-		"/etc/hosts": "127.0.0.1 localhost server\n"}
-	maps.Copy(files, b.Setup.Write)
+	return writeFiles(b.Setup.Write)
+}
+
+func writeFiles(files map[string]string) error {
 	for path, text := range files {
 		if err := os.MkdirAll("/new"+filepath.Dir(path), 0o755); err != nil {
 			return err
@@ -88,6 +112,50 @@ func (b *builder) own() error {
 		}
 	}
 	return nil
+}
+
+// image makes the tree of an image: its root, which is where this process stands, and nothing else of the machine. What an
+// image holds at Mounts is covered.
+func (b *builder) image() error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, ".", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("the image's root: %w", err)
+	}
+	defer func() { _ = unix.Close(tree) }() // it is mounted by then, or of no use
+	if err := firstTurn(); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/new", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/new", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
+		return err
+	}
+	for _, dir := range Mounts {
+		if info, err := os.Lstat("/new" + dir); err != nil || !info.IsDir() {
+			return fmt.Errorf("the image's root has no directory %s", dir)
+		}
+	}
+	small := []string{"/new/dev", "/new/run"} // proc comes with the rest
+	for _, dir := range small {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
+			return err
+		}
+	}
+	for _, path := range devices {
+		if err := bind(path, "/new"+path); err != nil {
+			return err
+		}
+	}
+	if err := b.live(); err != nil {
+		return err
+	}
+	for _, dir := range small {
+		if err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return err
+		}
+	}
+	return secondTurn()
 }
 
 // maxLinks is how many symbolic links a path may go through, as in the kernel.
