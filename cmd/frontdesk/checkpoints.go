@@ -18,7 +18,7 @@ func (d *desk) keepLog(ctx context.Context, cfg *config.Config) (err error) {
 		return err
 	}
 	d.vault.Log = d.audit
-	d.checkpoints = &audit.Checkpoints{Log: d.audit, Store: d.db, Keys: vault.CheckpointKeys{Signer: d.signer, Log: logName(cfg)}, Slog: d.log, Now: d.now, Lost: func(ctx context.Context) error {
+	d.checkpoints = &audit.Checkpoints{Log: d.audit, Store: d.db, Keys: d.logKeys(cfg), Slog: d.log, Now: d.now, Lost: func(ctx context.Context) error {
 		n, err := d.db.Restored(ctx, refresh.ReasonRestored)
 		d.log.Info("each connection is tried before it is trusted", "connections", n)
 		return err
@@ -49,6 +49,11 @@ func (d *desk) keepLog(ctx context.Context, cfg *config.Config) (err error) {
 	d.log.Info("the audit log was read; each credential is held against it before it is used", "took", d.now().Sub(began).Round(time.Millisecond).String())
 	d.vault.Guard = guard
 	return nil
+}
+
+// logKeys sign the log's checkpoints.
+func (d *desk) logKeys(cfg *config.Config) vault.CheckpointKeys {
+	return vault.CheckpointKeys{Signer: d.signer, Log: logName(cfg)}
 }
 
 // logName is the origin of the checkpoints of a deployment that has no key for them yet.

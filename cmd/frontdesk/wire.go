@@ -164,7 +164,7 @@ func (d *desk) open(ctx context.Context, cfg *config.Config) error {
 	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
 	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
 	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: fmt.Sprintf("%d@%d", os.Getpid(), d.now().UnixNano()), Tenants: d.tenants, Log: d.log,
-		Calendar: vault.Calendar{Signer: d.signer, Every: cfg.RotateEvery}}
+		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
 	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	return d.keepLog(ctx, cfg)
 }

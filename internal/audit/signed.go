@@ -139,17 +139,18 @@ func (s *signed) parseOutside() (map[int64][]Checkpoint, error) {
 // kept holds what was kept elsewhere, and is not in the database, against it. What an operator has said to be lost with a
 // restore is told, and no fault.
 func (s *signed) kept(outside map[int64][]Checkpoint, pinned string) {
-	lost := 0
-	known := note.VerifierList(s.trusted...)
-	if v, err := note.NewVerifier(pinned); err == nil && len(s.trusted) == 0 {
-		known = note.VerifierList(v)
+	if len(s.trusted) == 0 { // the database holds none that the pinned key has signed
+		s.trust(pinned)
 	}
-	var missing []Checkpoint
+	lost := 0
 	for _, number := range slices.Sorted(maps.Keys(outside)) {
 		for _, c := range outside[number] {
-			if _, err := note.Open(c.Signed, known); err != nil {
+			if _, err := note.Open(c.Signed, note.VerifierList(s.trusted...)); err != nil {
 				s.report.Add(Unchecked, fmt.Sprintf("checkpoint %d", c.Number), "what was kept elsewhere under this number is signed by no key of this log")
 				continue
+			}
+			if c.Next != "" {
+				s.trust(c.Next)
 			}
 			after := s.since[c.Previous] // the restored log went on to it
 			s.since[c.digest()] = after
@@ -157,20 +158,7 @@ func (s *signed) kept(outside map[int64][]Checkpoint, pinned string) {
 				lost++
 				continue
 			}
-			missing = append(missing, c)
-		}
-	}
-	for _, c := range missing {
-		s.later = append(s.later, func() {
-			where := fmt.Sprintf("checkpoint %d", c.Number)
-			if c.Number > s.last.Number {
-				s.report.Add(Shorter, where, fmt.Sprintf("it was signed at %s and kept elsewhere; the database holds %d", c.Time.Format(time.RFC3339), s.last.Number))
-			} else {
-				s.report.Add(Forked, where, "the one that was kept elsewhere under this number is another one")
-			}
-		})
-		for _, h := range c.Heads { // so that what is missing can be named
-			s.heads[h.Writer] = append(s.heads[h.Writer], expected{h.Seq, h.Hash, c.Number})
+			s.absent(c)
 		}
 	}
 	for _, l := range s.heads {
@@ -182,6 +170,21 @@ func (s *signed) kept(outside map[int64][]Checkpoint, pinned string) {
 	}
 	if len(s.against.Outside) == 0 {
 		s.report.Reminders = append(s.report.Reminders, "nothing that is kept elsewhere was looked at (--checkpoint): a database that was put back as a whole verifies all the same")
+	}
+}
+
+// absent is a checkpoint that was kept elsewhere and is not in the database. What it has seen is looked for in the log.
+func (s *signed) absent(c Checkpoint) {
+	s.later = append(s.later, func() {
+		where := fmt.Sprintf("checkpoint %d", c.Number)
+		if c.Number > s.last.Number {
+			s.report.Add(Shorter, where, fmt.Sprintf("it was signed at %s and kept elsewhere; the database holds %d", c.Time.Format(time.RFC3339), s.last.Number))
+		} else {
+			s.report.Add(Forked, where, "the one that was kept elsewhere under this number is another one")
+		}
+	})
+	for _, h := range c.Heads {
+		s.heads[h.Writer] = append(s.heads[h.Writer], expected{h.Seq, h.Hash, c.Number})
 	}
 }
 

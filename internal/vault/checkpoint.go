@@ -3,11 +3,11 @@ package vault
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"frontdesk.dev/frontdesk/internal/audit"
-	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 const purposeCheckpoint = "checkpoint"
@@ -43,22 +43,20 @@ func (k CheckpointKeys) CheckpointKeys(ctx context.Context) ([]audit.CheckpointK
 	return l, nil
 }
 
-// Rotate makes a new key. The next checkpoint announces it, signed by the old one, and it signs from then on.
-func (k CheckpointKeys) Rotate(ctx context.Context) error {
-	all, err := k.Signer.Keys.Keys(ctx, "", purposeCheckpoint)
-	if err != nil || len(all) == 0 {
-		return err
+// RotateAged makes a new key where the newest has been there for so long. The next checkpoint announces it, signed by the old one,
+// and it signs from then on.
+func (k CheckpointKeys) RotateAged(ctx context.Context, age time.Duration) (bool, error) {
+	return k.Signer.succeed(ctx, ring{"", purposeCheckpoint}, age, 0, func(string) (plain, public []byte, err error) { return newNoteKey(k.name(ctx)) })
+}
+
+// name is that of the log: what its first key says, for good.
+func (k CheckpointKeys) name(ctx context.Context) string {
+	if all, err := CheckpointPublic(ctx, k.Signer.Keys); err == nil && len(all) > 0 {
+		if v, err := note.NewVerifier(all[0]); err == nil {
+			return v.Name()
+		}
 	}
-	newest := all[len(all)-1]
-	v, err := note.NewVerifier(string(newest.Public))
-	if err != nil {
-		return err
-	}
-	err = k.Signer.ring().add(ctx, "", purposeCheckpoint, newest.Generation+1, k.Signer.Now(), func(string) (plain, public []byte, err error) { return newNoteKey(v.Name()) })
-	if fault.KindOf(err) == fault.Conflict {
-		return nil // another replica was asked at the same moment
-	}
-	return err
+	return k.Log
 }
 
 // CheckpointPublic are the verifier keys as the database holds them, oldest first. Only one that was pinned proves anything.

@@ -187,6 +187,7 @@ type Rotation struct {
 // Calendar says when keys are followed by new ones, without being asked.
 type Calendar struct {
 	Signer *Signer
+	Log    CheckpointKeys       // of the audit log
 	Every  func() time.Duration // zero: never
 }
 
@@ -214,6 +215,12 @@ func (r *Rotation) ByCalendar(ctx context.Context, t identity.Tenant) error {
 		return nil
 	}
 	n, err := r.Signer.RotateAged(ctx, t, r.Every())
+	if err == nil && t == identity.DefaultTenant {
+		var new bool
+		if new, err = r.Calendar.Log.RotateAged(ctx, r.Every()); new {
+			n++
+		}
+	}
 	if err != nil {
 		return err
 	}

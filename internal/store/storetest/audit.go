@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -355,4 +356,56 @@ func auditLongChain(t *testing.T, a, b *store.DB) {
 		ok(t, a.Beat(ctx, sweeper.writer, day.Add(2*time.Hour)))
 	}
 	same(t, found, left)
+}
+
+// checkpoints: of many that are added under one number one counts, and they come back in order, as they were.
+func checkpoints(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	_, err := a.LastCheckpoint(ctx)
+	wantKind(t, err, fault.NotFound)
+	made := func(n int64) audit.StoredCheckpoint {
+		return audit.StoredCheckpoint{Number: n, Time: day.Add(time.Duration(n) * time.Second), Signed: fmt.Appendf(nil, "note %d\n", n), Edge: []byte{byte(n), 0}}
+	}
+	var want []audit.StoredCheckpoint
+	for n := range int64(3) {
+		var won atomic.Int64
+		race(a, b, func(_ int, db *store.DB) {
+			switch err := db.AddCheckpoint(ctx, made(n+1)); fault.KindOf(err) {
+			case fault.Conflict:
+			default:
+				ok(t, err)
+				won.Add(1)
+			}
+		})
+		if won.Load() != 1 {
+			t.Errorf("%d were added under the number %d", won.Load(), n+1)
+		}
+		want = append(want, made(n+1))
+		same(t, must(b.LastCheckpoint(ctx))(t), made(n+1))
+	}
+	for beyond := range int64(4) {
+		var got []audit.StoredCheckpoint
+		ok(t, b.Checkpoints(ctx, beyond, func(c audit.StoredCheckpoint) error { got = append(got, c); return nil }))
+		same(t, got, append([]audit.StoredCheckpoint(nil), want[beyond:]...))
+	}
+	enough := fmt.Errorf("enough")
+	if err := a.Checkpoints(ctx, 0, func(audit.StoredCheckpoint) error { return enough }); err != enough {
+		t.Errorf("broken off with %v", err)
+	}
+}
+
+// auditFrom: a look that begins after a position finds what is beyond it, of chains that it does not name all.
+func auditFrom(t *testing.T, a, b *store.DB) {
+	one, two := writer(1), writer(2)
+	var rows []audit.Row
+	for range 3 {
+		rows = append(rows, one.row(audit.KindEvent, ""))
+	}
+	rows = append(rows, two.row(audit.KindEvent, ""))
+	ok(t, a.Append(t.Context(), rows))
+	for after, want := range [][]audit.Row{rows, rows[1:], rows[2:], rows[3:], rows[3:]} {
+		var got []audit.Row
+		ok(t, b.Chain(t.Context(), map[string]int64{one.writer: int64(after)}, func(r audit.Row) error { got = append(got, r); return nil }))
+		same(t, got, want)
+	}
 }

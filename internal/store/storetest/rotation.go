@@ -211,29 +211,30 @@ func keysByCalendar(t *testing.T, a, b *store.DB) {
 	r := replicas(t, a, b, wrap, clock)
 	signers := [2]*vault.Signer{{Keys: a, Wrap: wrap, Now: clock.Now}, {Keys: b, Wrap: wrap, Now: clock.Now}}
 	for i := range r {
-		r[i].Calendar = vault.Calendar{Signer: signers[i], Every: func() time.Duration { return 30 * 24 * time.Hour }}
+		r[i].Calendar = vault.Calendar{Signer: signers[i], Log: vault.CheckpointKeys{Signer: signers[i], Log: "desk.example.com/audit"}, Every: func() time.Duration { return 30 * 24 * time.Hour }}
 	}
 	fillVault(t, r[0].Vault)
 	old, kid, err := signers[0].MAC(ctx, "", []byte("x"))
 	ok(t, err)
+	pinned := must(r[0].Calendar.Log.CheckpointKeys(ctx))(t)
 	token := must(signers[0].Sign(ctx, ours, identity.AccessType, []byte("{}")))(t)
 	count := func(purpose string) int {
 		whose := ours
-		if purpose == "ticket" {
+		if purpose == "ticket" || purpose == "checkpoint" {
 			whose = ""
 		}
 		return len(must(a.Keys(ctx, whose, purpose))(t))
 	}
 	round := func() { race(a, b, func(i int, _ *store.DB) { ok(t, r[i%2].ByCalendar(ctx, ours)) }) }
 	round()
-	for _, p := range []string{"tenant", "issuer", "ticket"} {
+	for _, p := range []string{"tenant", "issuer", "ticket", "checkpoint"} {
 		if n := count(p); n != 1 {
 			t.Errorf("before its time: %d keys of %s", n, p)
 		}
 	}
 	clock.add(31 * 24 * time.Hour)
 	round()
-	for _, p := range []string{"tenant", "issuer", "ticket"} {
+	for _, p := range []string{"tenant", "issuer", "ticket", "checkpoint"} {
 		if n := count(p); n != 2 {
 			t.Errorf("of age: %d keys of %s, want 2", n, p)
 		}
@@ -254,6 +255,9 @@ func keysByCalendar(t *testing.T, a, b *store.DB) {
 	clock.add(26 * time.Hour)
 	if _, _, err := signers[1].MAC(ctx, kid, []byte("x")); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("the old ticket key is believed for ever: %v", err)
+	}
+	if now := must(r[1].Calendar.Log.CheckpointKeys(ctx))(t); len(now) != 2 || now[0].Public != pinned[0].Public || now[1].Name() != "desk.example.com/audit" {
+		t.Errorf("the keys of the log: %v", now)
 	}
 	if n := must(r[0].Reseal(ctx, ours))(t); n != rows {
 		t.Errorf("%d connections were sealed anew, want %d", n, rows)

@@ -30,7 +30,7 @@ func Run(t *testing.T, open Open) {
 		try  func(*testing.T, *store.DB, *store.DB)
 	}{
 		{"users", users}, {"users raced", usersRaced}, {"epochs", epochs}, {"epochs in order", epochsInOrder}, {"watch", watch},
-		{"audit", auditAppend}, {"audit conflicts", auditConflicts}, {"audit one outcome", auditOneOutcome}, {"audit for people", auditRows}, {"audit page by page", auditPages}, {"audit verified", auditVerified},
+		{"audit", auditAppend}, {"audit conflicts", auditConflicts}, {"audit one outcome", auditOneOutcome}, {"audit for people", auditRows}, {"audit page by page", auditPages}, {"audit verified", auditVerified}, {"audit from a position", auditFrom}, {"checkpoints", checkpoints}, {"every connection", everyConnection},
 		{"audit unfinished", auditUnfinished}, {"audit unfinished in a long chain", auditLongChain},
 		{"connections", connections}, {"connections replaced", connectionsReplaced}, {"connections raced", connectionsRaced}, {"keys", keys}, {"names", names}, {"data keys rotated", dataKeysRotated}, {"keys by the calendar", keysByCalendar}, {"turns", turns}, {"keys wrapped anew", keysWrappedAnew},
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},

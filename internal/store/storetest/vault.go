@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
+	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -197,5 +198,33 @@ func names(t *testing.T, a, b *store.DB) {
 	})
 	if len(n.n) != 1 {
 		t.Errorf("one name got %d ids", len(n.n))
+	}
+}
+
+// everyConnection: all tenants' come, ended ones too, each once, and a look can be broken off.
+func everyConnection(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	want := map[vault.ConnectionID]bool{}
+	for i := range 2050 {
+		c := vault.Connection{Tenant: []identity.Tenant{ours, theirs}[i%2], ID: vault.ConnectionID(fmt.Sprintf("%032x", i)), User: identity.UserID(fmt.Sprint("u", i)), Upstream: "tracker", Status: vault.Active, Created: day}
+		if i%3 == 0 {
+			c.Status = vault.Revoked
+		}
+		ok(t, a.Connect(ctx, c, 0))
+		want[c.ID] = true
+	}
+	ok(t, b.EachConnection(ctx, func(c vault.Connection) error {
+		if !want[c.ID] {
+			t.Errorf("%s came twice, or was never stored", c.ID)
+		}
+		delete(want, c.ID)
+		return nil
+	}))
+	if len(want) > 0 {
+		t.Errorf("%d did not come", len(want))
+	}
+	enough := fmt.Errorf("enough")
+	if err := b.EachConnection(ctx, func(vault.Connection) error { return enough }); err != enough {
+		t.Errorf("broken off with %v", err)
 	}
 }
