@@ -111,6 +111,7 @@ var covers = []struct{ fact, line *regexp.Regexp }{
 	{regexp.MustCompile(`^injection`), regexp.MustCompile(`^injection:|^  injection:`)},
 	{regexp.MustCompile(`^token_shapes`), regexp.MustCompile(`^token_shapes:`)},
 	{regexp.MustCompile(`^hints`), regexp.MustCompile(`^hints:`)},
+	{regexp.MustCompile(`^quotas`), regexp.MustCompile(`^quotas:`)},
 	{regexp.MustCompile(`^retries`), regexp.MustCompile(`^retries:`)},
 	{regexp.MustCompile(`^docs`), regexp.MustCompile(`^docs:`)},
 	{regexp.MustCompile(`^all `), regexp.MustCompile(`^(oauth|api_key|account|injection|signals):`)},

@@ -221,7 +221,10 @@ func (d *desk) join(cfg *config.Config) error {
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: door, Asks: d.connect, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
-	d.traffic.Door, d.traffic.Now, d.traffic.Circuits.Log = door, d.now, d.log
+	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = door, d.now, d.log, d.log, hop
+	if !cfg.Database.IsZero() {
+		d.traffic.Shared = d.db // others may be there
+	}
 	d.egress = &egress.Proxy{Door: &d.traffic, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel

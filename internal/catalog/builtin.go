@@ -85,6 +85,11 @@ func (p *Provider) Check() error {
 			return err
 		}
 	}
+	for _, q := range p.Quotas {
+		if q.Remaining == "" || q.Reset == "" && q.Every <= 0 || q.Per != "" && q.Per != PerUser && q.Per != PerAll {
+			return fmt.Errorf("quotas: a quota has remaining, reset or every, and per is user or all")
+		}
+	}
 	if slices.ContainsFunc(p.Retries.Status, func(s int) bool { return !slices.Contains(repeatable, s) }) || p.Retries.Key != "" && len(p.Retries.Status) == 0 {
 		return fmt.Errorf("retries: status is some of 429, 502, 503 and 504")
 	}

@@ -58,6 +58,8 @@ type Server struct {
 type Limits struct {
 	Calls, UserCalls int64 // API requests; of all, and of each person
 	Bytes, UserBytes int64 // of their bodies, both ways
+
+	Share float64 // of what remains of a quota that the vendor gives to all, for each person; 0: half
 }
 
 // Program is how a server of our own is run: one process a user, which speaks MCP on its standard input and output.

@@ -25,6 +25,7 @@ type Provider struct {
 
 	Signals      []Signal          `yaml:"signals" doc:"answers of the API that have another cure than trying again; the first that fits counts, and after them what RFC 6750 says"`
 	Hints        []Hint            `yaml:"hints" doc:"failures that the API is known for, and what an agent can do about each; the first that fits counts"`
+	Quotas       []Quota           `yaml:"quotas" doc:"how answers say what is left of the vendor's own limits; default: RateLimit, RateLimit-*, X-RateLimit-* and X-Rate-Limit-*, of each person"`
 	Retries      Retries           `yaml:"retries" doc:"which requests the vendor asks to send again when they fail; without it none is"`
 	Account      Account           `yaml:"account" doc:"how to find whose credential it is; the same call tests a new one"`
 	Injection    Injection         `yaml:"injection" doc:"where the credential goes on a request"`
@@ -43,6 +44,22 @@ type Input struct {
 	// Optional inputs may stay empty: what needs them is left out.
 	Optional bool `yaml:"optional" doc:"may stay empty: what needs it is left out then"`
 }
+
+// Quota is how answers say what is left of one of the vendor's limits. Retry-After is read without it.
+type Quota struct {
+	Remaining string `yaml:"remaining" doc:"header with the number of requests that are left"`
+	Reset     string `yaml:"reset" doc:"header that says when it is renewed: seconds from now, a time since 1970 in seconds or milliseconds, a date, or a duration as 6m0s"`
+	Every     int    `yaml:"every" doc:"seconds after which it is renewed, where no header says so"`
+	Per       Per    `yaml:"per" doc:"whose it is: user (default), or all: everybody's who is connected here; then nobody gets more than a share of it (share of the upstream)"`
+}
+
+// Per says whose a quota is.
+type Per string
+
+const (
+	PerUser Per = "user" // zero value "" means it too
+	PerAll  Per = "all"
+)
 
 // Retries are the vendor's own word that a request which failed may be sent again.
 type Retries struct {

@@ -74,14 +74,10 @@ var epochTable = table[identity.Epoch]{
 func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, error) {
 	e.NotBefore = e.NotBefore.Truncate(time.Microsecond).UTC() // as everybody else will read it
 	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		next, err := list(ctx, tx, value[int64], "UPDATE epoch_counter SET value = value + 1 RETURNING value")
-		if err == nil && len(next) != 1 {
-			err = fmt.Errorf("store: there are %d epoch counters", len(next))
-		}
-		if err != nil {
+		var err error
+		if e.Seq, err = nextEpoch(ctx, tx); err != nil {
 			return err
 		}
-		e.Seq = next[0]
 		if err := epochTable.put(ctx, tx, &e, ""); err != nil {
 			return err
 		}
@@ -92,6 +88,18 @@ func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, er
 	}
 	db.wake()
 	return e, nil
+}
+
+// nextEpoch is the next number. Until the commit nobody else gets one.
+func nextEpoch(ctx context.Context, tx *sql.Tx) (int64, error) {
+	next, err := list(ctx, tx, value[int64], "UPDATE epoch_counter SET value = value + 1 RETURNING value")
+	if err == nil && len(next) != 1 {
+		err = fmt.Errorf("store: there are %d epoch counters", len(next))
+	}
+	if err != nil {
+		return 0, err
+	}
+	return next[0], nil
 }
 
 // EpochsSince implements identity.EpochStore.

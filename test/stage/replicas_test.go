@@ -2,8 +2,13 @@ package stage_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,5 +61,51 @@ func TestTwoReplicas(t *testing.T) {
 	// Whoever looks at the log beside a running server need not know where it is kept.
 	if out, err := s.Desk().Run("audit", "verify"); err != nil || !strings.Contains(out, "whole: ") {
 		t.Errorf("audit verify: %v, %s", err, out)
+	}
+}
+
+// TestVendorsLimitAtTwoReplicas: whoever a vendor told to wait through one process is held back by the other one, and not asked again.
+func TestVendorsLimitAtTwoReplicas(t *testing.T) {
+	var asked atomic.Int32
+	at, hosts := vendor(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Retry-After", "600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	var egress atomic.Pointer[url.URL] // through which the server's requests go
+	way := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(egress.Load()) }})
+	t.Cleanup(way.Close)
+	server, err := world.NewIssuesServer(world.IssuesConfig{API: way.URL + "/egress/tracker", Stateless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	s := start(t, stage.Options{Replicas: 2, Database: pg.Start(t), Upstream: hosts, Servers: "  roaming: {url: " + server.MCP() + ", upstreams: [tracker], allow: [group:engineering]}\n"})
+	through := func(replica int) {
+		u, err := url.Parse(s.Desks[replica].Egress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		egress.Store(u)
+	}
+	through(0)
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("roaming"), Name: "first", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	if got := world.Text(call(t, a, "fetch", map[string]any{"path": at + "/x"})); !strings.Contains(got, "429") || asked.Load() != 1 {
+		t.Fatalf("asked %d times: %s", asked.Load(), got)
+	}
+	through(1)
+	end := time.Now().Add(20 * time.Second)
+	for {
+		before := asked.Load()
+		got := texts(call(t, a, "fetch", map[string]any{"path": at + "/x"}))
+		if asked.Load() == before {
+			if len(got) != 2 || !strings.Contains(got[1], "Tracker has no more requests for this person until") {
+				t.Errorf("the agent is told %q", got)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the other replica never hears of it")
+		}
 	}
 }

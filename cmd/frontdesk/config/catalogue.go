@@ -100,16 +100,10 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up := &catalog.Upstream{Tenant: t, Name: catalog.UpstreamName(n), Title: cmp.Or(u.Title, p.Name), Provider: p, Scopes: u.Scopes, Risk: u.AcceptRisk, CutLeaks: u.OnLeak == "cut",
 		WebSocket: p.Egress.WebSocket || u.WebSocket}
-	up.Limits = k.limits(at, u.Limits)
 	if u.OnLeak != "" && u.OnLeak != "cut" && u.OnLeak != "clean" {
 		k.wrong(at+".on_leak", "on_leak is clean or cut", "")
 	}
-	for i, h := range u.Hints {
-		if err := h.Check(); err != nil {
-			k.wrong(at+".hints["+strconv.Itoa(i)+"]", strings.TrimPrefix(err.Error(), "hints: "), "write it as {name: frozen, status: [409], like: \"code freeze\", say: \"The repository is frozen until Monday. Stop.\"}")
-		}
-	}
-	p.Hints = slices.Concat(u.Hints, p.Hints) // p is this upstream's own
+	k.traffic(at, u, up)
 	slices.Sort(up.Scopes)
 	k.described(at+".openapi", u.OpenAPI, up)
 	if u.Provider == "" {
@@ -198,6 +192,22 @@ func (k *checker) itself(at, here string, s *catalog.Server, u Upstream) {
 	} else if s.URL == nil || s.URL.String() != u.URL.String() {
 		k.wrong(at+".url", "the upstream is another MCP server than this one", "use the same url for both: the credential is for that alone")
 	}
+}
+
+// traffic is what an upstream's entry says of how requests get there, and what failures mean.
+func (k *checker) traffic(at string, u Upstream, up *catalog.Upstream) {
+	up.Limits = k.limits(at, u.Limits)
+	if u.Share != nil {
+		if up.Limits.Share = float64(*u.Share); up.Limits.Share == 0 {
+			k.wrong(at+".share", "nobody could send anything", "write it as 25%; 100% lets one person take all")
+		}
+	}
+	for i, h := range u.Hints {
+		if err := h.Check(); err != nil {
+			k.wrong(at+".hints["+strconv.Itoa(i)+"]", strings.TrimPrefix(err.Error(), "hints: "), "write it as {name: frozen, status: [409], like: \"code freeze\", say: \"The repository is frozen until Monday. Stop.\"}")
+		}
+	}
+	up.Provider.Hints = slices.Concat(u.Hints, up.Provider.Hints) // the facts are this upstream's own copy
 }
 
 func (k *checker) limits(at string, l Limits) catalog.Limits {

@@ -154,6 +154,7 @@ type Upstream struct {
 	H2C          bool              `yaml:"h2c" doc:"its http hosts speak HTTP/2 without TLS, from the first byte, as gRPC does, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`
 	Limits       Limits            `yaml:"limits" doc:"how many requests it may get, of all servers together, and how large"`
+	Share        *conf.Share       `yaml:"share" doc:"of what remains of a quota that the vendor gives to all who are connected here, how much one person may take; default 50%"`
 	Hints        []catalog.Hint    `yaml:"hints" doc:"what an agent can do about failures of the API: looked at before the vendor's own, so that one that fits too counts instead"`
 	OpenAPI      string            `yaml:"openapi" doc:"OpenAPI 3 description of the API, a file beside this one; policies can name its operations then (docs/policies.md)"`
 	AcceptRisk   string            `yaml:"accept_risk" doc:"why a shared credential is acceptable here; needed by client_credentials"`
@@ -182,9 +183,9 @@ type Server struct {
 	Refuse      []string          `yaml:"refuse_headers" doc:"request headers with which clients smuggle credentials, beside the built-in ones"`
 }
 
-// Limits are counted by each replica for itself.
+// Limits are shared by all replicas.
 type Limits struct {
-	Calls         int `yaml:"calls" doc:"API requests a minute; default: no limit. Each replica counts for itself"`
+	Calls         int `yaml:"calls" doc:"API requests a minute; default: no limit. Replicas share it"`
 	UserCalls     int `yaml:"user_calls" doc:"of these, of each person"`
 	Megabytes     int `yaml:"megabytes" doc:"MiB a minute, of request and answer bodies; what is over is paid back by waiting"`
 	UserMegabytes int `yaml:"user_megabytes" doc:"of these, of each person"`

@@ -72,11 +72,11 @@ func (l *lease) again(resp *http.Response, err error, attempt int) (time.Duratio
 	if v := resp.Header.Get("Retry-After"); v != "" {
 		n, err := strconv.Atoi(v)
 		if said := time.Duration(n) * time.Second; err == nil && n >= 0 && said <= patience {
-			return max(said, wait) + wait/4, l.door.openIn(l.window(), said)
+			return max(said, wait) + wait/4, l.openIn(said)
 		}
 		return 0, false // a date, or long: the server is told
 	}
-	return wait, resp.StatusCode != http.StatusTooManyRequests && l.door.openIn(l.window(), wait)
+	return wait, resp.StatusCode != http.StatusTooManyRequests && l.openIn(wait)
 }
 
 // fits reports whether there is time to wait and then for an answer.
@@ -85,10 +85,6 @@ func fits(ctx context.Context, wait time.Duration) bool {
 	return !ok || time.Until(end) > 2*wait
 }
 
-// openIn reports whether the vendor takes requests of a kind again when the time has passed.
-func (d *Door) openIn(w window, wait time.Duration) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	until, ok := d.closed[w]
-	return !ok || !until.After(d.Now().Add(wait))
+func (l *lease) openIn(wait time.Duration) bool {
+	return l.door.waiting.openIn(windowOf(l.caller, l.act), l.door.Now().Add(wait))
 }

@@ -63,7 +63,7 @@ var (
 	errNothing = errors.New("says nothing") // of the upstream: refused here, or given up
 )
 
-const everybody = "" // as who
+const everybody = "" // as the person that something is about
 
 // enter lets a request go out, and takes what came of it; or says that the upstream is down.
 func (c *Circuits) enter(who *identity.Caller, a broker.Act) (answered func(*http.Response, error), err error) {

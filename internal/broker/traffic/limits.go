@@ -1,10 +1,14 @@
 package traffic
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -21,21 +25,32 @@ type counter struct {
 	bytes  bool
 }
 
-// window is what a vendor counts together, as far as that can be seen from outside: a person's requests to one part of the API.
-// Vendors count searches apart, and GraphQL; both have a first segment of their own.
-type window struct {
-	tenant    identity.Tenant
-	up        catalog.UpstreamName
-	who, part string
+// name is the counter's within its tenant, for all replicas.
+func (c counter) name() string {
+	what := "calls"
+	if c.bytes {
+		what = "bytes"
+	}
+	return strings.Join([]string{string(c.server), string(c.up), what, c.who}, "/")
 }
 
-// maxKept bounds both tables; what is full or past is forgotten first.
+// maxKept bounds each table; what is full or past is forgotten first.
 const maxKept = 100_000
 
-// bucket holds what is left, and fills within a minute. It may be overdrawn: how large an answer is shows when it is there.
+// buckets hold what is left of each limit.
+type buckets struct {
+	mu    sync.Mutex
+	of    map[counter]*bucket // guarded by mu
+	draws singleflight.Group
+}
+
+// bucket holds what this process may use. Where it is alone, it fills within a minute; else it is drawn, in parts, from the one that all
+// replicas share. It may be overdrawn: how large an answer is shows when it is there.
 type bucket struct {
-	left float64
-	at   time.Time
+	left  float64
+	at    time.Time
+	dry   time.Time // until then the shared one has nothing
+	draws bool      // somebody draws in the background
 }
 
 func (b *bucket) fill(now time.Time, perMinute int64) {
@@ -43,9 +58,13 @@ func (b *bucket) fill(now time.Time, perMinute int64) {
 	b.at = now
 }
 
-func (l *lease) window() window {
-	part, _, _ := strings.Cut(strings.TrimPrefix(l.act.Path, "/"), "/")
-	return window{l.act.Server.Tenant, l.act.Upstream.Name, l.caller.Principal(), l.act.Host + "/" + part}
+// lacks says whether there is no room for one more request, and how long that lasts.
+func (b *bucket) lacks(r rule) (time.Duration, bool) {
+	need := 1 - b.left
+	if r.bytes && b.left > 0 || !r.bytes && need <= 0 {
+		return 0, false
+	}
+	return max(time.Duration(max(need, 1)/float64(r.perMinute)*float64(time.Minute)), time.Second), true
 }
 
 // counted counts what passes.
@@ -67,6 +86,13 @@ type rule struct {
 	counter
 	perMinute int64
 	what      string
+}
+
+// part is how much is drawn from a shared bucket at once: a twentieth, three seconds' worth.
+func (r rule) part() int64 { return max(1, r.perMinute/20) }
+
+func (r rule) refusal(wait time.Duration) error {
+	return refusal(r.what+", and they are used up; wait, and ask for less", wait)
 }
 
 func rules(c *identity.Caller, a broker.Act) (all []rule) {
@@ -92,29 +118,94 @@ func rules(c *identity.Caller, a broker.Act) (all []rule) {
 	return all
 }
 
+// maxDraws bounds how often a request goes back for what others took from under it.
+const maxDraws = 8
+
 // take counts one call, or says why there is no room for it; then nothing is counted.
-func (d *Door) take(c *identity.Caller, a broker.Act) error {
-	l := lease{caller: c, act: a}
-	now := d.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if until, ok := d.closed[l.window()]; ok && now.Before(until) {
-		return refusal(a.Upstream.Title+" has no more requests for this person until "+until.UTC().Format(time.TimeOnly)+" UTC; do something else until then", until.Sub(now))
-	}
+func (d *Door) take(ctx context.Context, c *identity.Caller, a broker.Act) error {
 	all := rules(c, a)
+	for range maxDraws {
+		short, wait := d.takeHere(all)
+		switch {
+		case short == nil:
+			return nil
+		case wait > 0:
+			return short.refusal(wait)
+		}
+		if err := d.draw(ctx, *short); err != nil {
+			return fault.New(fault.Unavailable, "whether there is room for this request cannot be found out; try again later", err)
+		}
+	}
+	return all[0].refusal(time.Second)
+}
+
+// takeHere takes one call from every bucket of this process, or from none: then it says which one is empty, and how long it will be;
+// 0: there may be more to draw.
+func (d *Door) takeHere(all []rule) (short *rule, wait time.Duration) {
+	now := d.Now()
+	d.buckets.mu.Lock()
+	defer d.buckets.mu.Unlock()
+	for i, r := range all {
+		b := d.bucket(r, now)
+		wait, lacks := b.lacks(r)
+		switch {
+		case !lacks:
+		case d.Shared == nil:
+			return &all[i], wait
+		case now.Before(b.dry):
+			return &all[i], b.dry.Sub(now)
+		default:
+			return &all[i], 0
+		}
+	}
 	for _, r := range all {
 		b := d.bucket(r, now)
-		if need := 1 - b.left; r.bytes && b.left <= 0 || !r.bytes && need > 0 {
-			wait := time.Duration(max(need, 1) / float64(r.perMinute) * float64(time.Minute))
-			return refusal(r.what+", and they are used up; wait, and ask for less", max(wait, time.Second))
-		}
-	}
-	for _, r := range all {
 		if !r.bytes {
-			d.bucket(r, now).left--
+			b.left--
 		}
+		d.ahead(r, b)
 	}
-	return nil
+	return nil, 0
+}
+
+// ahead draws the next part before it is wanted, and pays what was overdrawn. d.buckets.mu is held.
+func (d *Door) ahead(r rule, b *bucket) {
+	if d.Shared == nil || b.draws || b.left >= float64(r.part())/2 || d.Now().Before(b.dry) {
+		return
+	}
+	b.draws = true
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), drawTime)
+		defer cancel()
+		_ = d.draw(ctx, r) // whoever needs it tries again, and hears of it
+		d.buckets.mu.Lock()
+		defer d.buckets.mu.Unlock()
+		b.draws = false
+	}()
+}
+
+const drawTime = 5 * time.Second
+
+// draw takes a part of the shared bucket; who asks at the same time waits for the same part.
+func (d *Door) draw(ctx context.Context, r rule) error {
+	_, err, _ := d.buckets.draws.Do(string(r.tenant)+" "+r.name(), func() (any, error) {
+		d.buckets.mu.Lock()
+		b := d.bucket(r, d.Now())
+		owed := max(0, -b.left)
+		d.buckets.mu.Unlock()
+		got, wait, err := d.Shared.Draw(context.WithoutCancel(ctx), Draw{r.tenant, r.name(), r.perMinute, r.part(), int64(owed)})
+		if err != nil {
+			return nil, err
+		}
+		d.buckets.mu.Lock()
+		defer d.buckets.mu.Unlock()
+		b.left += owed + float64(got)
+		if got == 0 {
+			b.dry = d.Now().Add(max(wait, 100*time.Millisecond))
+		}
+		return nil, nil
+	})
+	return err
 }
 
 func refusal(msg string, after time.Duration) error {
@@ -126,51 +217,40 @@ func (d *Door) spend(c *identity.Caller, a broker.Act, n int64) {
 		return
 	}
 	now := d.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.buckets.mu.Lock()
+	defer d.buckets.mu.Unlock()
 	for _, r := range rules(c, a) {
 		if r.bytes {
-			d.bucket(r, now).left -= float64(n)
+			b := d.bucket(r, now)
+			b.left -= float64(n)
+			d.ahead(r, b)
 		}
 	}
 }
 
-// bucket is a rule's, filled up to now. d.mu is held.
+// bucket is a rule's; one of a process that is alone is filled up to now. d.buckets.mu is held.
 func (d *Door) bucket(r rule, now time.Time) *bucket {
-	b := d.left[r.counter]
+	b := d.buckets.of[r.counter]
 	if b == nil {
-		if d.left == nil {
-			d.left = map[counter]*bucket{}
+		if d.buckets.of == nil {
+			d.buckets.of = map[counter]*bucket{}
 		}
-		if len(d.left) >= maxKept {
-			for k, o := range d.left {
+		if len(d.buckets.of) >= maxKept {
+			for k, o := range d.buckets.of {
 				if now.Sub(o.at) >= time.Minute && o.left >= 0 {
-					delete(d.left, k)
+					delete(d.buckets.of, k)
 				}
 			}
 		}
-		b = &bucket{float64(r.perMinute), now}
-		d.left[r.counter] = b
-	}
-	b.fill(now, r.perMinute)
-	return b
-}
-
-func (d *Door) close(w window, until time.Time) {
-	now := d.Now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed == nil {
-		d.closed = map[window]time.Time{}
-	}
-	if len(d.closed) >= maxKept {
-		for k, t := range d.closed {
-			if !now.Before(t) {
-				delete(d.closed, k)
-			}
+		b = &bucket{at: now}
+		if d.Shared == nil {
+			b.left = float64(r.perMinute)
 		}
+		d.buckets.of[r.counter] = b
 	}
-	if len(d.closed) < maxKept {
-		d.closed[w] = until
+	if d.Shared == nil {
+		b.fill(now, r.perMinute)
 	}
+	b.at = now
+	return b
 }

@@ -47,6 +47,8 @@ type desk struct {
 	t   *testing.T
 	in  *inner
 	now time.Time
+
+	quotas []catalog.Quota
 }
 
 func newDesk(t *testing.T) *desk {
@@ -59,7 +61,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) ask(user string, server, up catalog.Limits, path string) error {
 	d.t.Helper()
 	a := broker.Act{Kind: broker.KindAPI, Server: &catalog.Server{Tenant: "default", Name: "issues", Limits: server},
-		Upstream: &catalog.Upstream{Name: "github", Title: "GitHub", Provider: &catalog.Provider{}, Limits: up}, Host: "api.github.com", Path: path, Holding: &broker.Holding{}}
+		Upstream: &catalog.Upstream{Name: "github", Title: "GitHub", Provider: &catalog.Provider{Quotas: d.quotas}, Limits: up}, Host: "api.github.com", Path: path, Holding: &broker.Holding{}}
 	l, err := d.Open(d.t.Context(), &identity.Caller{Tenant: "default", User: identity.UserID(user)}, a)
 	if err != nil {
 		d.t.Fatal(err)
@@ -139,6 +141,8 @@ func TestVendorsLimits(t *testing.T) {
 			return http.Header{"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {at(d, 10*time.Minute)}}
 		}, 10 * time.Minute},
 		"the last one that was allowed": {200, func(*desk) http.Header { return http.Header{"Ratelimit-Remaining": {"0"}, "Ratelimit-Reset": {"12"}} }, 12 * time.Second},
+		"the draft's own field":         {200, func(*desk) http.Header { return http.Header{"Ratelimit": {`"burst";r=5;t=1, "hour";r=0;t=40`}} }, 40 * time.Second},
+		"a field that nobody can read":  {200, func(*desk) http.Header { return http.Header{"Ratelimit": {`r=0, ;;;, "x";r=;t=`}} }, 0},
 		"some are left":                 {200, func(*desk) http.Header { return http.Header{"Ratelimit-Remaining": {"1"}, "Ratelimit-Reset": {"12"}} }, 0},
 		"Retry-After with success":      {201, func(*desk) http.Header { return http.Header{"Retry-After": {"30"}} }, 0},
 		"nonsense": {429, func(*desk) http.Header {
@@ -170,6 +174,34 @@ func TestVendorsLimits(t *testing.T) {
 			d.now = d.now.Add(time.Second)
 			if err := d.ask("alice", none, none, "/repos/b"); err != nil {
 				t.Errorf("when the time has come: %v", err)
+			}
+		})
+	}
+}
+
+// TestQuotasByName: where a vendor has headers of its own, they are read, in whatever form it writes a time; and no others are.
+func TestQuotasByName(t *testing.T) {
+	for name, tt := range map[string]struct {
+		quota  catalog.Quota
+		header http.Header
+		wait   bool
+	}{
+		"a duration":          {catalog.Quota{Remaining: "X-Left", Reset: "X-At"}, http.Header{"X-Left": {"0"}, "X-At": {"6m0s"}}, true},
+		"a date":              {catalog.Quota{Remaining: "X-Left", Reset: "X-At"}, http.Header{"X-Left": {"0"}, "X-At": {"2026-11-24T12:05:00Z"}}, true},
+		"a date that is past": {catalog.Quota{Remaining: "X-Left", Reset: "X-At"}, http.Header{"X-Left": {"0"}, "X-At": {"2026-11-24T11:00:00Z"}}, false},
+		"by the clock":        {catalog.Quota{Remaining: "X-Left", Every: 10}, http.Header{"X-Left": {"0"}}, true},
+		"another's":           {catalog.Quota{Remaining: "X-Left", Every: 10}, http.Header{"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {"30"}}, false},
+		"no number":           {catalog.Quota{Remaining: "X-Left", Every: 10}, http.Header{"X-Left": {"none"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			d.quotas, d.in.header = []catalog.Quota{tt.quota}, tt.header
+			none := catalog.Limits{}
+			if err := d.ask("alice", none, none, "/x"); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.ask("alice", none, none, "/x"); (err != nil) != tt.wait {
+				t.Errorf("the next one: %v", err)
 			}
 		})
 	}

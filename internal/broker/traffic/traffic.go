@@ -3,16 +3,18 @@
 // Its Door stands before the broker's, for egress. It counts calls and bytes by person, server and upstream; it keeps back whoever the
 // vendor told to wait, so that an agent that does not listen costs its user nothing, and a vendor is asked once; it sends nothing to an
 // upstream that is down, and again what failed where the vendor asks for that; and it notes on the call what its agent can do about a
-// failure that the vendor is known for. It counts for its own process, and trusts the vendor's headers for at most an hour.
+// failure that the vendor is known for. It trusts the vendor's headers for at
+// most an hour. Replicas share what they count as far as Shared says; circuits are each one's own.
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -21,15 +23,17 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Door is a broker's door with rules for traffic. Door and Now are required.
+// Door is a broker's door with rules for traffic. Door, Now and Log are required.
 type Door struct {
 	broker.Door
 	Now      func() time.Time
+	Log      *slog.Logger
 	Circuits Circuits
+	Shared   Shared // nil where there is one process
+	Replica  string // this process, among those that share
 
-	mu     sync.Mutex
-	left   map[counter]*bucket  // guarded by mu
-	closed map[window]time.Time // guarded by mu: until when a vendor wants no more
+	buckets buckets
+	waiting waiting
 }
 
 // Open implements broker.Door.
@@ -66,7 +70,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 
 // once sends the request, if there is room for it and the upstream is not down.
 func (l *lease) once(r *http.Request) (*http.Response, error) {
-	if err := l.door.take(l.caller, l.act); err != nil {
+	if err := l.room(r.Context()); err != nil {
 		return nil, l.refuse(err)
 	}
 	answered, err := l.door.Circuits.enter(l.caller, l.act)
@@ -82,13 +86,21 @@ func (l *lease) once(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if until := closedUntil(resp, l.door.Now()); !until.IsZero() {
-		l.door.close(l.window(), until)
-	}
+	l.door.waiting.learn(l.act.Upstream.Provider, windowOf(l.caller, l.act), resp, l.door.Now())
 	if _, both := resp.Body.(io.Writer); !both && resp.Body != nil { // an upgraded connection stays one
 		resp.Body = &counted{resp.Body, l}
 	}
 	return resp, nil
+}
+
+// room counts the request, or says why there is no room for it.
+func (l *lease) room(ctx context.Context) error {
+	up, now := l.act.Upstream, l.door.Now()
+	share := cmp.Or(up.Limits.Share, halfOfIt)
+	if wait, why := l.door.waiting.wait(windowOf(l.caller, l.act), share, now); wait > 0 {
+		return refusal(up.Title+" "+why+" until "+now.Add(wait).UTC().Format(time.TimeOnly)+" UTC; do something else until then", wait)
+	}
+	return l.door.take(ctx, l.caller, l.act)
 }
 
 func (l *lease) refuse(err error) error {

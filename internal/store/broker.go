@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"frontdesk.dev/frontdesk/internal/broker/traffic"
+)
+
+var _ traffic.Shared = (*DB)(nil)
+
+// million is in what allowances are kept: a bucket fills by less than a call between two looks.
+const million = 1_000_000
+
+// Draw implements traffic.Shared.
+func (db *DB) Draw(ctx context.Context, w traffic.Draw) (got int64, wait time.Duration, err error) {
+	err = db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if db.lock != "" {
+			if _, err := exec(ctx, tx, db.lock, "allowance/"+string(w.Tenant)+"/"+w.Name); err != nil {
+				return err
+			}
+		}
+		// One row: the database's clock, and what was left when; nothing where nobody drew yet.
+		type row struct{ now, remains, at int64 }
+		rows, err := list(ctx, tx, func(r *row) []any { return []any{&r.now, &r.remains, &r.at} },
+			"SELECT "+db.now+", coalesce(max(remains), -1), coalesce(max(at), -1) FROM allowances WHERE tenant = $1 AND name = $2", w.Tenant, w.Name)
+		if err == nil && len(rows) != 1 {
+			err = fmt.Errorf("store: a count has %d rows", len(rows))
+		}
+		if err != nil {
+			return err
+		}
+		r, full := rows[0], w.PerMinute*million
+		left := full
+		if r.at >= 0 {
+			passed := min(max(r.now-r.at, 0), time.Minute.Microseconds())
+			left = min(full, r.remains+passed*w.PerMinute/60) // a minute has 60 million microseconds
+		}
+		left -= w.Owed * million
+		got = min(max(left/million, 0), w.Want)
+		left -= got * million
+		if got == 0 && w.PerMinute > 0 {
+			wait = time.Duration(float64(million-left) * 60 / float64(w.PerMinute) * float64(time.Microsecond))
+		}
+		_, err = exec(ctx, tx, "INSERT INTO allowances (tenant, name, remains, at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, name) DO UPDATE SET remains = excluded.remains, at = excluded.at",
+			w.Tenant, w.Name, left, r.now)
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return got, wait, nil
+}
+
+var wordTable = table[traffic.Word]{
+	name: "vendor_words", none: "there is no such word",
+	columns: "seq, tenant, upstream, who, part, replica, used, until",
+	fields: func(w *traffic.Word) []any {
+		return []any{&w.Seq, &w.Tenant, &w.Upstream, &w.Who, &w.Part, &w.Replica, &w.Used, (*when)(&w.Until)}
+	},
+}
+
+// Say implements traffic.Shared. Words take their number from the counter of epochs, whose row is locked until the commit.
+func (db *DB) Say(ctx context.Context, l []traffic.Word) error {
+	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		seq, err := nextEpoch(ctx, tx)
+		for i := range l {
+			if err != nil {
+				return err
+			}
+			w := l[i]
+			w.Seq = seq
+			err = wordTable.put(ctx, tx, &w, ` ON CONFLICT (tenant, upstream, who, part, replica) DO UPDATE SET used = excluded.used, until = excluded.until, seq = excluded.seq
+				WHERE excluded.until > vendor_words.until OR excluded.until = vendor_words.until AND excluded.used > vendor_words.used`)
+		}
+		return err
+	})
+}
+
+// Said implements traffic.Shared.
+func (db *DB) Said(ctx context.Context, since int64) ([]traffic.Word, error) {
+	return wordTable.all(ctx, db.read, "WHERE seq > $1 AND until > "+db.now+" ORDER BY seq, tenant, upstream, who, part, replica", since)
+}
