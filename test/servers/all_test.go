@@ -20,7 +20,7 @@ knows whose credential it sees. It writes this table.
 
 // TestServers tries all, and prints what an operator has to know.
 func TestServers(t *testing.T) {
-	rows := serve(t, servers)
+	rows := serve(t, asCommand, servers)
 	var b strings.Builder
 	fmt.Fprintln(&b, "| server (npm) | version | door | what is set | result, two users at once |")
 	fmt.Fprintln(&b, "|---|---|---|---|---|")

@@ -17,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
+	"frontdesk.dev/frontdesk/test/world/oci"
 )
 
 // server is one of npm's, and all that an operator has to know of it.
@@ -126,8 +129,38 @@ type row struct {
 	start  string // of its processes: from the sandbox to the answer to the handshake
 }
 
+// way is how a server is run: the YAML of its entry that says so.
+type way func(t *testing.T, s *server) string
+
+// asCommand is a program of this machine.
+func asCommand(t *testing.T, s *server) string {
+	bin, modules := node(t), s.find(t)
+	return fmt.Sprintf("command: [%s, %s], sandbox: {read: [%s, %s], memory_mb: 1024}", bin, strings.Join(append([]string{filepath.Join(modules, s.pkg, s.main)}, s.args...), ", "), bin, modules)
+}
+
+// inImage is the same program in an image, with its packages, Node, and the libraries that Node is linked to.
+func inImage(t *testing.T, s *server) string {
+	t.Helper()
+	linked, err := oci.Installed(node(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked[0].Name = "usr/local/bin/node"
+	packages, err := exec.Command("tar", "-C", s.find(t), "--exclude=./node", "--transform=s,^\\.,opt/server/node_modules,", "-cf", "-", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(t.TempDir(), "image.tar")
+	i := oci.New(v1.ImageConfig{Env: []string{"PATH=/usr/local/bin"}, Entrypoint: append([]string{"node", filepath.Join("node_modules", s.pkg, s.main)}, s.args...), WorkingDir: "/opt/server", User: "1001:0"}, nil,
+		oci.Tar(linked...), oci.Layer{Plain: packages, Packed: packages, Type: v1.MediaTypeImageLayer})
+	if err := os.WriteFile(at, i.Layout(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "image: \"file:" + at + "\", sandbox: {memory_mb: 1024}"
+}
+
 // serve runs servers for two users in parallel and returns the table.
-func serve(t *testing.T, list []server) []row {
+func serve(t *testing.T, how way, list []server) []row {
 	t.Helper()
 	var hosts, callbacks []string
 	for _, s := range list {
@@ -140,12 +173,9 @@ func serve(t *testing.T, list []server) []row {
 		t.Fatal(err)
 	}
 	o := stage.Options{Callback: callbacks, Config: fmt.Sprintf("outbound: {proxy: %q, ca_file: %q}\nhosting: {per_user: 20}\n", v.Proxy, ca)}
-	bin := node(t)
 	for i := range list {
 		s := &list[i]
-		modules := s.find(t)
-		o.Servers += fmt.Sprintf("  %s: {command: [%s, %s], env: %s, sandbox: {read: [%s, %s], memory_mb: 1024}, upstreams: [%s], allow: [group:engineering]}\n", s.name, bin,
-			strings.Join(append([]string{filepath.Join(modules, s.pkg, s.main)}, s.args...), ", "), asYAML(s.env), bin, modules, s.name)
+		o.Servers += fmt.Sprintf("  %s: {%s, env: %s, upstreams: [%s], allow: [group:engineering]}\n", s.name, how(t, s), asYAML(s.env), s.name)
 	}
 	started := make(chan struct{})
 	var st *stage.Stage

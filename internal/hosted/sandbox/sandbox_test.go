@@ -199,6 +199,25 @@ func TestAProgramThatIsNotThere(t *testing.T) {
 	}
 }
 
+// TestARootThatIsNone: a tree of another's needs a place for ours, and namespaces.
+func TestARootThatIsNone(t *testing.T) {
+	s := bounds()
+	s.Root = t.TempDir()
+	for plain, why := range map[bool]string{false: "has no directory /dev", true: "an image needs a file tree of its own"} {
+		s.Plain = plain
+		if c, err := Build(s); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("said %v, want %q", err, why)
+			if c != nil {
+				c.Kill()
+			}
+		}
+	}
+	s.Plain, s.Root = false, "/opt/nobody/has/this"
+	if _, err := Build(s); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("said %v", err)
+	}
+}
+
 // TestReadThroughLinks: a path is readable where it is named, and where its links lead.
 func TestReadThroughLinks(t *testing.T) {
 	base, err := os.MkdirTemp("/var/tmp", "frontdesk-test-")
