@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz container tools budgets kms keycloak
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz container images tools budgets kms keycloak
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,6 +50,9 @@ keycloak: ## sign in, exchange and hear at Keycloak, which is not ours (fetched 
 
 container: ## build and run deploy/Containerfile with podman; GO_IMAGE=self where no registry can be reached
 	@test/tools/container.sh
+
+images: ## run a server in an image that buildah built, in each form that it writes (Debian: apt-get install buildah)
+	@go test -count=1 -tags buildah -run TestBuiltByOthers -v ./internal/hosted
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

@@ -96,6 +96,7 @@ func (m *metrics) gauges(d *desk) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
 	gauge("frontdesk_audit_queue", "Outcomes that are not durable yet. It grows while the database is away.", func() float64 { return float64(d.audit.Queued()) })
+	gauge("frontdesk_checkpoint_places_failing", "Places outside of the database that do not take checkpoints of the audit log now.", func() float64 { _, trouble := d.checkpoints.Stands(); return float64(len(trouble)) })
 	gauge("frontdesk_open_streams", "Open streams of legacy clients (GET).", func() float64 { return float64(d.gateway.Streams()) })
 	gauge("frontdesk_database_up", "1 while the database answers.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)

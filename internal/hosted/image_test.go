@@ -149,8 +149,14 @@ func TestANewImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := oci.New(v1.ImageConfig{Entrypoint: []string{"/other"}}, nil, oci.Tar(oci.Program("other", b)))
-	if err := os.WriteFile(strings.TrimPrefix(ref, "file:"), next.Layout(), 0o600); err != nil {
-		t.Fatal(err)
+	for _, archive := range [][]byte{next.Layout()[:5000], next.Layout()} { // half of it first, as whoever writes it does
+		if err := os.WriteFile(strings.TrimPrefix(ref, "file:"), archive, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.look()
+		if got, _ := d.say("alice", s, tools("1", "echo", "on")); !strings.Contains(got, "on") || d.States(identity.DefaultTenant, "")[0].Pid != before.Pid {
+			t.Errorf("a file that nobody has read yet ended what runs: %s", got)
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -223,14 +223,14 @@ func (s *Store) lead(ref Reference) digest.Digest {
 	return l.Digest
 }
 
+// leadsTo is where a reference led when it was looked at last: a file that has changed since counts when it has been read.
 func (s *Store) leadsTo(text string) digest.Digest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref, err := Parse(text)
-	if err != nil {
-		return ""
+	if ref, err := Parse(text); err == nil && ref.Digest != "" {
+		return ref.Digest
 	}
-	return s.lead(ref)
+	return s.leads[text].Digest
 }
 
 // stamp tells one state of a file from another; "" = it is no file, or not there.
