@@ -5,6 +5,7 @@ package hosted
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/hosted/image"
+	"frontdesk.dev/frontdesk/internal/hosted/sandbox"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/test/world/oci"
@@ -110,6 +112,42 @@ func TestImageOfThisMachine(t *testing.T) {
 	d.wantSaid(got, "hi")
 	if strings.Contains(d.logs(), "uid=") {
 		t.Error("the image's own command was run")
+	}
+}
+
+// TestAnImageStaysAsItIs: where Frontdesk is no root, its programs have its own user id outside, and the image's files are theirs.
+// It is the mount that keeps them from being changed, for who runs next.
+func TestAnImageStaysAsItIs(t *testing.T) {
+	var entries []oci.Entry
+	for _, p := range []string{"/bin/sh", "/usr/bin/touch", "/usr/bin/chmod", "/usr/bin/rm", "/usr/bin/ln", "/usr/bin/mkdir", "/usr/bin/mv"} {
+		l, err := oci.Installed(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, l...)
+	}
+	d := newImageDesk(t, oci.New(v1.ImageConfig{User: "82"}, nil, oci.Tar(append(entries, oci.File("file", "as it was"))...)), nil)
+	i, err := d.Images.Open(t.Context(), d.server.Program.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	c, err := sandbox.Build(sandbox.Setup{Root: i.Root, Inside: i.Config.UID, Require: sandbox.Required}) // without a user id of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Kill()
+	script := `for f in 'touch /file' 'chmod 777 /file' 'rm /file' 'ln /file /tmp/x' 'mkdir /etc/x' 'mv /file /gone' 'touch /dev/x' 'touch /run/x'; do $f && echo done: $f; done; echo x >>/file; touch /tmp/x && echo end`
+	if err := c.Run([]string{"sh", "-c", script}, []string{"PATH=/bin:/usr/bin"}); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(c.Stdout)
+	why, werr := io.ReadAll(c.Stderr)
+	if err != nil || werr != nil || string(said) != "end\n" || strings.Count(string(why), "Read-only file system") < 6 {
+		t.Errorf("said %q, %s %v %v", said, why, err, werr)
+	}
+	if text, err := os.ReadFile(filepath.Join(i.Root, "file")); err != nil || string(text) != "as it was" {
+		t.Errorf("the file is %q, %v", text, err)
 	}
 }
 

@@ -306,6 +306,7 @@ func TestHostile(t *testing.T) {
 		"cut off":                    {spoilt(nil, oci.Layer{Plain: plain.Plain, Packed: oci.Tar(oci.File("x", "x")).Gzip().Packed[:50], Type: v1.MediaTypeImageLayerGzip}), "its layer 1"},
 		"not an image":               {spoilt(func(_ *v1.Image, m *v1.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" }, plain), "no image but another thing"},
 		"another machine":            {spoilt(func(c *v1.Image, _ *v1.Manifest) { c.Architecture = "s390x" }, plain), "made for linux/s390x"},
+		"a machine of colours":       {spoilt(func(c *v1.Image, _ *v1.Manifest) { c.Architecture = "\x1b[31mred" }, plain), "made for a machine that it does not name"},
 		"another system":             {spoilt(func(c *v1.Image, _ *v1.Manifest) { c.OS = "windows" }, plain), "made for windows/"},
 		"an unknown user":            {config(v1.ImageConfig{User: "me"}), "does not name"},
 		"a user below zero":          {config(v1.ImageConfig{User: "-1"}), "numbers go from 1"},

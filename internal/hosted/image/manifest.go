@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -98,7 +99,7 @@ func image(ctx context.Context, from blobs, d document, top []byte, limits Bound
 	var size int64
 	for i, l := range d.Layers {
 		if strings.HasPrefix(l.MediaType, dockerForeignLayer) || strings.Contains(l.MediaType, "nondistributable") {
-			return nil, fmt.Errorf("its layer %d is kept elsewhere (%s): only layers of the registry itself are taken", i+1, l.MediaType)
+			return nil, fmt.Errorf("its layer %d is kept elsewhere (%.100q): only layers of the registry itself are taken", i+1, l.MediaType)
 		}
 		if !slices.Contains(layerTypes, l.MediaType) {
 			return nil, fmt.Errorf("its layer %d is of a kind that is not known here (%.100q)", i+1, l.MediaType)
@@ -134,7 +135,7 @@ func forThisMachine(list []v1.Descriptor) (v1.Descriptor, error) {
 		case p.OS == "linux" && p.Architecture == runtime.GOARCH && (p.Variant == "" || p.Variant == baseline[runtime.GOARCH]):
 			fits = append(fits, d)
 		default:
-			offered = append(offered, fmt.Sprintf("%.20s/%.20s", p.OS, p.Architecture+p.Variant))
+			offered = append(offered, machine(p.OS, p.Architecture+p.Variant))
 		}
 	}
 	switch {
@@ -147,6 +148,16 @@ func forThisMachine(list []v1.Descriptor) (v1.Descriptor, error) {
 	}
 	return v1.Descriptor{}, fmt.Errorf("there is none for linux/%s: it is made for %s", runtime.GOARCH, strings.Join(offered[:min(len(offered), 10)], ", "))
 }
+
+// machine is a foreign word for one, for people.
+func machine(system, arch string) string {
+	if m := system + "/" + arch; machineForm.MatchString(m) {
+		return m
+	}
+	return "a machine that it does not name"
+}
+
+var machineForm = regexp.MustCompile(`^[a-z0-9]{1,20}/[a-z0-9]{1,20}$`)
 
 // baseline is the variant of a machine that every one of its kind is.
 var baseline = map[string]string{"amd64": "v1", "arm64": "v8"}
@@ -200,7 +211,7 @@ func (f *found) said() (c v1.Image, err error) {
 		return c, errors.New("its config cannot be read")
 	}
 	if c.OS != "linux" || c.Architecture != runtime.GOARCH {
-		return c, fmt.Errorf("it is made for %.20s/%.20s, and this machine is linux/%s", c.OS, c.Architecture, runtime.GOARCH)
+		return c, fmt.Errorf("it is made for %s, and this machine is linux/%s", machine(c.OS, c.Architecture), runtime.GOARCH)
 	}
 	if len(c.RootFS.DiffIDs) != len(f.layers) {
 		return c, fmt.Errorf("its config names %d layers, its manifest %d", len(c.RootFS.DiffIDs), len(f.layers))

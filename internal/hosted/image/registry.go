@@ -116,7 +116,7 @@ func (r *registry) get(ctx context.Context, what, accept string) (*http.Response
 	for hop := 0; err == nil && resp.StatusCode/100 == 3; hop++ {
 		to, lerr := resp.Location()
 		_ = resp.Body.Close() // what counts is elsewhere
-		if lerr != nil || hop == maxRedirects {
+		if lerr != nil || hop == maxRedirects || !hostForm.MatchString(to.Host) {
 			return nil, fmt.Errorf("%s sends us from one place to another, and to none in the end", r.name)
 		}
 		if resp, err = r.send(ctx, to, accept, ""); err != nil {
@@ -244,7 +244,7 @@ func (r *registry) basic() string {
 // site, or what the config names: a registry that was taken over must not be able to send it elsewhere.
 func (r *registry) bearer(ctx context.Context, c oauth.Challenge) (string, error) {
 	at, err := url.Parse(c.Get("realm"))
-	if err != nil || at.Host == "" || at.User != nil {
+	if err != nil || at.User != nil || !hostForm.MatchString(at.Host) {
 		return "", fmt.Errorf("%s says that tokens are at an address that cannot be used", r.name)
 	}
 	token := ""

@@ -176,6 +176,10 @@ func TestLies(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 			return true
 		}, "from one place to another"},
+		"sends us somewhere strange": {func(w http.ResponseWriter, r *http.Request) bool {
+			http.Redirect(w, r, "https://ev%e2%80%aeil.example/", http.StatusTemporaryRedirect)
+			return true
+		}, "from one place to another"},
 		"sends us inside": {func(w http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(w, r, "https://169.254.169.254/latest/meta-data?X-Signature=s3cret", http.StatusTemporaryRedirect)
 			return true
