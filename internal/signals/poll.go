@@ -2,6 +2,7 @@ package signals
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -19,14 +20,15 @@ import (
 
 // Stream is a stream of security events at its transmitter: asked for (RFC 8936), or looked after while it pushes.
 type Stream struct {
-	Poll   string                 // URL of the poll endpoint; "" where it pushes
-	ID     string                 // stream_id; "" where nobody looks after it
-	Token  func() (string, error) // bearer token that we present
-	Facts  *oauth.Transmitter     // where its endpoints are
-	HTTP   http.RoundTripper
-	Turns  Turns
-	Owner  string
-	Enough time.Duration // instead of pollPause and the like; tests
+	Poll  string                 // URL of the poll endpoint; "" where it pushes
+	ID    string                 // stream_id; "" where nobody looks after it
+	Token func() (string, error) // bearer token that we present
+	Facts *oauth.Transmitter     // where its endpoints are
+	HTTP  http.RoundTripper
+	Turns Turns
+	Owner string
+
+	short time.Duration // tests: instead of every pause
 }
 
 // Turns lets one replica ask at a time.
@@ -101,10 +103,7 @@ func (s *Receiver) poll(ctx context.Context) {
 }
 
 func (st *Stream) pause(d time.Duration) time.Duration {
-	if st.Enough > 0 {
-		return st.Enough
-	}
-	return d
+	return cmp.Or(st.short, d)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -95,8 +95,9 @@ func asked(t *testing.T, w *world, id string) (x *transmitter, run func()) {
 	x = &transmitter{t: t, w: w, sets: map[string]string{}, refused: map[string]string{}, sent: map[string]int{}}
 	server := httptest.NewServer(x)
 	t.Cleanup(server.Close)
-	w.Events.Stream = &signals.Stream{Poll: server.URL + "/poll", ID: id, Token: func() (string, error) { return "access", nil }, HTTP: http.DefaultTransport, Turns: w.db, Owner: "a", Enough: 20 * time.Millisecond,
+	w.Events.Stream = &signals.Stream{Poll: server.URL + "/poll", ID: id, Token: func() (string, error) { return "access", nil }, HTTP: http.DefaultTransport, Turns: w.db, Owner: "a",
 		Facts: &oauth.Transmitter{Issuer: idp, HTTP: facts{w, server.URL}, Now: time.Now, Log: w.Log}}
+	w.Events.Stream.Short(20 * time.Millisecond)
 	return x, func() {
 		var l signals.Listening
 		l.Use([]*signals.Receiver{w.Receiver})

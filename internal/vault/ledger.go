@@ -190,7 +190,13 @@ func (l *Ledger) CompareAll(ctx context.Context, rows All, again func() error) (
 	if err != nil {
 		return c, err
 	}
-	if len(doubtful) > 0 {
+	var vanished [][16]byte // of what the log knew before the rows were read: what is stored meanwhile has its row
+	for id, e := range l.entries {
+		if !e.seen && !e.gone {
+			vanished = append(vanished, id)
+		}
+	}
+	if len(doubtful)+len(vanished) > 0 {
 		if err := again(); err != nil {
 			return c, err
 		}
@@ -206,8 +212,8 @@ func (l *Ledger) CompareAll(ctx context.Context, rows All, again func() error) (
 		}
 		c.wrong(row.ID, s)
 	}
-	for id, e := range l.entries {
-		if !e.seen && !e.gone {
+	for _, id := range vanished {
+		if !l.entries[id].gone {
 			c.wrong(ConnectionID(hex.EncodeToString(id[:])), Vanished)
 		}
 	}

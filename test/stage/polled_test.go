@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -109,6 +110,9 @@ func TestEndsWhenAsked(t *testing.T) {
 			defer o.mu.Unlock()
 			return slices.Contains(o.acked, id)
 		})
+	}
+	if said, err := s.Desks[1].Run("audit", "verify", "--vault"); err != nil || !strings.Contains(said, "whole: ") || !strings.Contains(said, "vault: ") { // of PostgreSQL, while a server runs on it
+		t.Errorf("%v %s", err, said)
 	}
 	if o.given != 2 {
 		t.Errorf("2 events were given out %d times: both replicas ask", o.given)
