@@ -230,6 +230,18 @@ func TestLies(t *testing.T) {
 	}
 }
 
+// TestUmask: a service's umask takes nothing from the user that programs have inside.
+func TestUmask(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	i := open(t, newStore(t), inFile(t, oci.New(v1.ImageConfig{User: "7", WorkingDir: "/made/here"}, nil, layers()...).Layout()))
+	for line := range strings.Lines(listing(t, i.Root)) {
+		if f := strings.Fields(line); f[1] != "->" && f[1] != "755" && f[1] != "644" {
+			t.Error(line)
+		}
+	}
+}
+
 // TestCredentials go to the registry's own site, or where the config says; and no token goes along to where blobs are.
 func TestCredentials(t *testing.T) {
 	i := anImage("1")

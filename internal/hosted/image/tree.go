@@ -172,7 +172,7 @@ func (t *tree) directory(at string) error {
 	if t.files--; t.files < 0 { // also of those that no entry names
 		return errTooMany
 	}
-	return t.root.Mkdir(at, 0o755)
+	return errors.Join(t.root.Mkdir(at, 0o755), t.root.Chmod(at, 0o755)) // whatever our umask is
 }
 
 // clear takes away what is at a place that this layer writes to.

@@ -312,5 +312,5 @@ func (u *unpacking) put(at, text string) error {
 	if err := u.tree.clear(at); err != nil {
 		return err
 	}
-	return u.tree.root.WriteFile(at, []byte(text), 0o644)
+	return errors.Join(u.tree.root.WriteFile(at, []byte(text), 0o644), u.tree.root.Chmod(at, 0o644))
 }
