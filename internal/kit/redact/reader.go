@@ -1,6 +1,9 @@
 package redact
 
-import "io"
+import (
+	"bytes"
+	"io"
+)
 
 // Buffers start small, since most streams are idle or short, and grow while reads fill them.
 const firstBuffer, lastBuffer = 2 << 10, 64 << 10
@@ -10,10 +13,10 @@ type reader struct {
 	redactor *Redactor
 	src      io.Reader
 	raw      []byte // what came
-	clean    []byte // the same with marks covered, as far as they are known
+	covered  []byte // the same with marks covered, as far as they are known; nil as long as there are none in raw
 	decided  int    // raw[:decided] holds no start of a mark that isn't covered
-	ready    int    // clean[:ready] may go out
-	sent     int    // clean[:sent] has
+	ready    int    // so much may go out
+	sent     int    // and has
 	err      error  // src's last word
 }
 
@@ -29,7 +32,11 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, nil
 		}
 	}
-	n := copy(p, r.clean[r.sent:r.ready])
+	clean := r.raw
+	if r.covered != nil {
+		clean = r.covered
+	}
+	n := copy(p, clean[r.sent:r.ready])
 	r.sent += n
 	return n, nil
 }
@@ -37,20 +44,27 @@ func (r *reader) Read(p []byte) (int, error) {
 // fill forgets what is decided and reads once. It reports false where src gave neither bytes nor an error.
 func (r *reader) fill() bool {
 	kept := copy(r.raw, r.raw[r.decided:])
-	copy(r.clean, r.clean[r.decided:])
+	if r.covered = r.covered[min(r.decided, len(r.covered)):]; len(r.covered) == 0 {
+		r.covered = nil
+	}
 	r.sent -= r.decided
 	r.grow(kept)
 	n, err := r.src.Read(r.raw[kept:cap(r.raw)])
 	if n == 0 && err == nil {
-		r.raw, r.clean, r.decided, r.ready = r.raw[:kept], r.clean[:kept], 0, r.sent
+		r.raw, r.decided, r.ready = r.raw[:kept], 0, r.sent
 		return false
 	}
 	r.err = err
-	r.raw, r.clean = r.raw[:kept+n], r.clean[:kept+n]
-	copy(r.clean[kept:], r.raw[kept:])
+	r.raw = r.raw[:kept+n]
+	if r.covered != nil {
+		r.covered = append(r.covered, r.raw[kept:]...)
+	}
 	var found []span
 	found, r.decided = r.redactor.tables().scan(r.raw, err == io.EOF)
-	r.redactor.cover(r.clean, r.raw, found)
+	if len(found) > 0 && r.covered == nil {
+		r.covered = bytes.Clone(r.raw)
+	}
+	r.redactor.cover(r.covered, r.raw, found)
 	if cut := r.redactor.told(len(found)); cut != nil {
 		r.err, r.ready = cut, r.sent
 		return true
@@ -69,11 +83,10 @@ func (r *reader) grow(kept int) {
 		size = max(firstBuffer, min(2*size, lastBuffer), 2*kept)
 	}
 	if size <= cap(r.raw) {
-		r.raw, r.clean = r.raw[:kept], r.clean[:kept]
+		r.raw = r.raw[:kept]
 		return
 	}
-	both := make([]byte, 2*size)
-	copy(both, r.raw[:kept])
-	copy(both[size:], r.clean[:kept])
-	r.raw, r.clean = both[:kept:size], both[size:size+kept]
+	wider := make([]byte, kept, size)
+	copy(wider, r.raw)
+	r.raw = wider
 }

@@ -1,6 +1,7 @@
 package redact
 
 import (
+	"encoding/binary"
 	"slices"
 	"unicode/utf8"
 )
@@ -19,6 +20,7 @@ type table struct {
 	far   bool        // one may have a byte beyond ASCII at its second place
 	plain [256]bool   // bytes that stand at a second place, as they are
 	early int         // so many bytes of a mark may go out before it is known to be one
+	grams [1 << gramBits / 64]uint64
 }
 
 func newTable(marks [][]byte) *table {
@@ -34,6 +36,9 @@ func newTable(marks [][]byte) *table {
 		t.begin(p.a[0], p)
 		if p.b[0] != p.a[0] {
 			t.begin(p.b[0], p)
+		}
+		for from := range gram {
+			t.enter(p, from, 0, 0)
 		}
 	}
 	for name, meaning := range named {
@@ -109,15 +114,77 @@ func (t *table) hopeless(b []byte, i int) bool {
 	return false
 }
 
-// next returns the first place from i on where a form may begin; len(b) if there is none.
-func (t *table) next(b []byte, i int) int {
-	for ; i+1 < len(b); i++ {
-		if t.allowed(b[i], b[i+1]) && !t.hopeless(b, i) {
-			return i
+// Most text holds no mark and few escapes, and is passed over in blocks of eight bytes. A form that begins at any place has, among its
+// first seven bytes, either a byte that may begin an escape or a line break, or one of every fourth group of four that are looked up.
+const (
+	gram, block = 4, 8
+	reach       = 2*gram - 2 // so far behind its beginning a form is noticed at the latest
+	gramBits    = 14
+)
+
+func gramHash(four uint32) uint32 { return four * 0x9e3779b1 >> (32 - gramBits) }
+
+// enter notes the groups that begin at one place of a form: n bytes of it are known.
+func (t *table) enter(p pattern, from, n int, four uint32) {
+	if n == gram {
+		h := gramHash(four)
+		t.grams[h/64] |= 1 << (h % 64)
+		return
+	}
+	a, b := p.a[from+n], p.b[from+n]
+	t.enter(p, from, n+1, four|uint32(a)<<(8*n))
+	if b != a {
+		t.enter(p, from, n+1, four|uint32(b)<<(8*n))
+	}
+}
+
+// quiet passes over blocks that hold no reason to look closer, from one place on, and returns where it stopped: at a block that may
+// hold one, or where no whole block is left.
+func (t *table) quiet(b []byte, at int) int {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; at+block <= len(b); at += block {
+		b := binary.LittleEndian.Uint64(b[at:])
+		backslash, percent, ampersand, lf, cr := b^'\\'*each, b^'%'*each, b^'&'*each, b^'\n'*each, b^'\r'*each // a byte of zero where one of them is
+		special := (backslash-each)&^backslash | (percent-each)&^percent | (ampersand-each)&^ampersand | (lf-each)&^lf | (cr-each)&^cr
+		low, top := gramHash(uint32(b)), gramHash(uint32(b>>32))
+		if special&high != 0 || (t.grams[low/64]>>(low%64)|t.grams[top/64]>>(top%64))&1 != 0 {
+			break
 		}
 	}
-	if i < len(b) && t.head[b[i]] == 0 && !isSpecial(b[i]) {
+	return at
+}
+
+// next returns the first place from i on where a form may begin; len(b) if there is none.
+func (t *table) next(b []byte, i int) int {
+	const most = 32 * block
+	for at, far := i, block; ; {
+		quiet := t.quiet(b, at)
+		if quiet > at {
+			at, far = quiet, block
+		}
+		if at+block > len(b) {
+			i = t.look(b, max(i, at-reach), len(b)-1)
+			break
+		}
+		far = min(2*far, most) // where one block has something, its neighbours often have too
+		end := min(at+far, len(b)-1)
+		if i = t.look(b, max(i, at-reach), end); i < end {
+			return i
+		}
+		at = end
+	}
+	if i+1 == len(b) && t.head[b[i]] == 0 && !isSpecial(b[i]) {
 		return len(b)
+	}
+	return i
+}
+
+// look returns the first place from i on, and before end, where a form may begin.
+func (t *table) look(b []byte, i, end int) int {
+	for near := b[:max(end+1, 0)]; i+1 < len(near); i++ {
+		if t.allowed(near[i], near[i+1]) && !t.hopeless(b, i) {
+			return i
+		}
 	}
 	return i
 }
