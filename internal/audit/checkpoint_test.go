@@ -176,8 +176,13 @@ func TestVerifyAgainstCheckpoints(t *testing.T) {
 			l[1].Signed, l[2].Signed = l[2].Signed, l[1].Signed
 			return l
 		}},
-		"the last chain hashed anew":         {want: audit.Forked, rows: func(r []audit.Row) []audit.Row { return anew(t, r) }, says: "written anew"},
-		"another key":                        {want: audit.Altered, shelf: func(l []audit.StoredCheckpoint) []audit.StoredCheckpoint { return forge(t, m.rows) }},
+		"the last chain hashed anew": {want: audit.Forked, rows: func(r []audit.Row) []audit.Row { return anew(t, r) }, says: "written anew"},
+		"another key":                {want: audit.Altered, shelf: func(l []audit.StoredCheckpoint) []audit.StoredCheckpoint { return forge(t, m.rows) }},
+		"the last one signed anew": {want: audit.Altered, shelf: func(l []audit.StoredCheckpoint) []audit.StoredCheckpoint {
+			l[len(l)-1].Signed = resigned(t, l[len(l)-1].Signed)
+			return l
+		}, says: "not signed by the key"},
+		"one of another branch":              {want: audit.Forked, shelf: func(l []audit.StoredCheckpoint) []audit.StoredCheckpoint { return append(l[:2], branch(t, s, l[:1])) }, says: "names another checkpoint before it"},
 		"another key, and its checkpoint":    {want: audit.Unchecked, outside: [][]byte{forge(t, m.rows)[0].Signed}},
 		"what is kept elsewhere is not here": {want: audit.Shorter, outside: [][]byte{other(t, s)}, says: "are missing"},
 	} {
@@ -225,6 +230,25 @@ func forge(t *testing.T, rows []audit.Row) []audit.StoredCheckpoint {
 	s := newShelf(t)
 	run(t, &memory{}, s, 1, nil)
 	return s.l
+}
+
+// resigned is the same checkpoint under a key of somebody else.
+func resigned(t *testing.T, signed []byte) []byte {
+	t.Helper()
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	again, err := note.Sign(&note.Note{Text: text + "\n"}, newShelf(t).keys[0].Signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// branch is the third checkpoint of a log that went on another way after the first: our key has signed it too.
+func branch(t *testing.T, s *shelf, from []audit.StoredCheckpoint) audit.StoredCheckpoint {
+	t.Helper()
+	o := &shelf{keys: s.keys, l: slices.Clone(from)}
+	run(t, &memory{}, o, 1, nil)
+	return o.l[2]
 }
 
 // other is a checkpoint of the right key that nobody has seen here.

@@ -85,6 +85,7 @@ const (
 	checkpointRows  = 1000
 	checkpointPause = time.Second // between two, however busy the log is: each is one more commit
 	keepTimeout     = 10 * time.Second
+	endPause        = 200 * time.Millisecond
 	maxUnsent       = 1000
 	maxBehind       = 10_000 // checkpoints of other replicas that are followed one by one
 )
@@ -110,9 +111,7 @@ func (k *Checkpoints) Run(ctx context.Context) error {
 			case <-k.Log.done:
 			case <-time.After(drainTime + time.Second):
 			}
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
-			defer cancel()
-			return k.round(last, false)
+			return k.end(context.WithoutCancel(ctx))
 		case <-tick.C:
 		case <-k.Log.many:
 			select {
@@ -121,6 +120,23 @@ func (k *Checkpoints) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// end signs what came last, and gives places outside a few seconds more to take it.
+func (k *Checkpoints) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+	defer cancel()
+	if err := k.round(ctx, false); err != nil {
+		return err
+	}
+	for range 10 {
+		if _, trouble := k.Stands(); len(trouble) == 0 {
+			break
+		}
+		time.Sleep(endPause)
+		k.deliver(ctx)
+	}
+	return nil
 }
 
 // Stands is the newest checkpoint of this process, and what keeps it from a place outside.
@@ -379,7 +395,7 @@ func (k *Checkpoints) deliver(ctx context.Context) {
 				}
 				return nil
 			}
-			if k.trouble[i] == "" {
+			if k.trouble[i] == "" && !errors.Is(ctx.Err(), context.Canceled) { // a stop is no trouble of the place: it is tried again
 				k.Slog.Error("a checkpoint of the audit log could not be kept outside; it is tried again", "place", place.String(), "error", err)
 			}
 			k.trouble[i] = place.String() + ": " + err.Error()
