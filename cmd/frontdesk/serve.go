@@ -122,6 +122,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	failed := make(chan error, len(servers)+20)
 	var chores errgroup.Group
 	for _, run := range []func(context.Context) error{d.audit.Run, d.checkpoints.Run, d.db.Run, d.connect.Run, d.connect.RunDevices, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run, d.registry.Run, d.gateway.Run, d.images.Run, d.hosts.Run, d.onHangup,
+		func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) },
 		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
 		chores.Go(func() error {
 			err := run(rooms)

@@ -25,6 +25,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/broker/traffic"
 	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -215,6 +216,10 @@ func (d *desk) join(cfg *config.Config) error {
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Hosts: d.hosts, Now: d.now,
 		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
+	if !cfg.Database.IsZero() { // others may be there
+		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}
+		d.traffic.Shared = d.db
+	}
 	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: true}
 	door := d.tracer.door(d.broker)
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
@@ -222,9 +227,6 @@ func (d *desk) join(cfg *config.Config) error {
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	hop := "frontdesk-" + hex.EncodeToString(owner)
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = door, d.now, d.log, d.log, hop
-	if !cfg.Database.IsZero() {
-		d.traffic.Shared = d.db // others may be there
-	}
 	d.egress = &egress.Proxy{Door: &d.traffic, Catalog: &d.catalog, Certs: d.ca, Log: d.log, Hop: hop, Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel

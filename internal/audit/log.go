@@ -153,14 +153,18 @@ func (l *Log) Queued() int {
 	return l.queued
 }
 
+// Writers are the chains that this process has written.
+func (l *Log) Writers() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.writers)
+}
+
 // Unfinished returns an intent of another process that has no outcome yet; else fault.NotFound. Of this process's own intents
 // it knows nothing: whoever began them knows whether they are open, and their outcomes reach the disk a moment later.
 func (l *Log) Unfinished(ctx context.Context, id CallID) (Record, error) {
 	writer, _, err := id.parse()
-	l.mu.Lock()
-	own := slices.Contains(l.writers, writer)
-	l.mu.Unlock()
-	if err != nil || own {
+	if err != nil || slices.Contains(l.Writers(), writer) {
 		return Record{}, fault.New(fault.NotFound, "there is no such call", err)
 	}
 	row, err := l.Store.Intent(ctx, id)

@@ -172,7 +172,7 @@ type Broker struct {
 	Hosts    Hosts                                            // nil where no server is run here
 	Observe  func(k Kind, r audit.Result, took time.Duration) // metrics; called once per act
 	Leaked   func(r audit.Record, hits int)                   // metrics; called whenever an answer of this act held the credential
-	calls    booking.Book
+	Calls    booking.Book                                     // which acts are open; with a Post where there are several processes
 }
 
 // Log is the audit log (audit.Log).

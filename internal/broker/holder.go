@@ -20,8 +20,8 @@ func (b *Broker) Holder(ctx context.Context, t identity.Tenant, ticket string) (
 	if t != "" && k.Tenant != t || s == nil {
 		return nil, booking.ErrEnded
 	}
-	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), Keycard: secret.New(ticket), book: &b.calls}
-	if e := b.calls.Get(h.Call); e != nil {
+	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), Keycard: secret.New(ticket), book: &b.Calls}
+	if e := b.Calls.Get(h.Call); e != nil {
 		h.Caller = e.Caller
 	} else if h.Caller, err = booking.Elsewhere(ctx, b.Log, b.Users, k); err != nil {
 		return nil, err
@@ -30,8 +30,8 @@ func (b *Broker) Holder(ctx context.Context, t identity.Tenant, ticket string) (
 		return nil, booking.ErrEnded
 	}
 	if k.Kind != identity.TicketCall {
-		h.Call = b.calls.InSession(h.Call)
-		if e := b.calls.Get(h.Call); e != nil {
+		h.Call = b.Calls.InSession(h.Call)
+		if e := b.Calls.Get(h.Call); e != nil {
 			h.Caller = e.Caller // as the call that is open was decided
 		}
 	}

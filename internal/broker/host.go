@@ -20,7 +20,7 @@ type host struct{ *lease }
 // request comes too early.
 func (l host) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.broker.Hosts.RoundTrip(hosted.Ask{Caller: l.entry.Caller, Server: l.act.Server, Request: r, Open: l.process,
-		Join: func(process audit.CallID) { l.broker.calls.Join(l.entry, process) }})
+		Join: func(process audit.CallID) { l.broker.Calls.Join(l.entry, process) }})
 }
 
 // process opens the act under which a new process runs: decided, on record, and with the keycard that it holds for its life.
@@ -30,7 +30,7 @@ func (l host) process(ctx context.Context) (*hosted.Card, error) {
 		return nil, err
 	}
 	opened := door.(*lease) // what Open makes
-	valid := func() bool { return l.broker.calls.Holds(opened.entry.Call, l.broker.Access.Alive) }
+	valid := func() bool { return l.broker.Calls.Holds(opened.entry.Call, l.broker.Access.Alive) }
 	return &hosted.Card{Act: opened.entry.Call, Keycard: opened.credential.Token, Expires: opened.credential.Expires, Valid: valid,
 		Close: func(r audit.Result, detail string) { opened.Close(context.Background(), Outcome{r, detail}) }}, nil
 }

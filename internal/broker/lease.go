@@ -48,7 +48,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 		return nil, fault.New(fault.Unavailable, "the answer was refused: it is partial, or in a coding that is not known here, or what policy keeps back cannot be taken out, or it held a credential and may not pass", err)
 	}
 	if l.act.Kind == KindAPI && resp.StatusCode < http.StatusBadRequest {
-		l.broker.calls.Succeeded(l.act.Holding.Call)
+		l.broker.Calls.Succeeded(l.act.Holding.Call)
 	}
 	return resp, nil
 }
@@ -79,7 +79,7 @@ func (l *lease) State() State {
 // Close implements Lease.
 func (l *lease) Close(ctx context.Context, o Outcome) {
 	l.once.Do(func() {
-		l.broker.calls.Remove(l.entry)
+		l.broker.Calls.Remove(l.entry)
 		r := l.record
 		r.Kind, r.Call, r.Time, r.Result, r.Detail = audit.KindOutcome, l.entry.Call, l.broker.Now(), o.Result, o.Detail
 		if l.credential != nil {
@@ -93,7 +93,7 @@ func (l *lease) Close(ctx context.Context, o Outcome) {
 // note tells the call, for which an API request was refused, what a person must do.
 func (b *Broker) note(a Act, err error) error {
 	if needed, ok := errors.AsType[*catalog.Needed](err); ok && a.Kind == KindAPI {
-		b.calls.Refused(a.Holding.Call, needed.Missing)
+		b.Calls.Refused(a.Holding.Call, needed.Missing)
 	}
 	return err
 }

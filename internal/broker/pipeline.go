@@ -60,7 +60,7 @@ func (b *Broker) Open(ctx context.Context, c *identity.Caller, a Act) (Lease, er
 		return nil, b.note(a, err)
 	}
 	if a.Kind != KindAPI {
-		b.calls.Add(l.entry)
+		b.Calls.Add(l.entry)
 	}
 	return l, nil
 }

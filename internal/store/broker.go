@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/broker/traffic"
 )
 
@@ -82,4 +83,45 @@ func (db *DB) Say(ctx context.Context, l []traffic.Word) error {
 // Said implements traffic.Shared.
 func (db *DB) Said(ctx context.Context, since int64) ([]traffic.Word, error) {
 	return wordTable.all(ctx, db.read, "WHERE seq > $1 AND until > "+db.now+" ORDER BY seq, tenant, upstream, who, part, replica", since)
+}
+
+var _ booking.Notes = (*DB)(nil)
+
+var noteTable = table[booking.Note]{
+	name: "call_notes", none: "there is no such note",
+	columns: "id, writer, call, missing, hint, sent",
+	fields: func(n *booking.Note) []any {
+		return []any{&n.ID, &n.Writer, &n.Call, &record{&n.Missing}, &n.Hint, (*when)(&n.Sent)}
+	},
+}
+
+// PutNote implements booking.Notes.
+func (db *DB) PutNote(ctx context.Context, n booking.Note) error {
+	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := noteTable.put(ctx, tx, &n, ""); err != nil {
+			return err
+		}
+		return db.notifyOthers(ctx, tx)
+	})
+	if err == nil {
+		db.wake()
+	}
+	return err
+}
+
+// NotesFor implements booking.Notes.
+func (db *DB) NotesFor(ctx context.Context, writer string) ([]booking.Note, error) {
+	return noteTable.all(ctx, db.read, "WHERE writer = $1 ORDER BY sent, id", writer)
+}
+
+// DropNote implements booking.Notes; one that is gone is no error.
+func (db *DB) DropNote(ctx context.Context, id string) error {
+	_, err := exec(ctx, db.write, "DELETE FROM call_notes WHERE id = $1", id)
+	return err
+}
+
+// NoteWaits implements booking.Notes.
+func (db *DB) NoteWaits(ctx context.Context, id string) (bool, error) {
+	l, err := list(ctx, db.read, value[string], "SELECT id FROM call_notes WHERE id = $1", id)
+	return len(l) > 0, err
 }

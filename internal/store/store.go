@@ -245,6 +245,7 @@ func (db *DB) clean(ctx context.Context) error {
 		{"DELETE FROM messages WHERE expires < $1", now},
 		{"DELETE FROM tickets WHERE expires < $1", now},
 		{"DELETE FROM allowances WHERE at < $1", now.Add(-time.Hour)},
+		{"DELETE FROM call_notes WHERE sent < $1", now.Add(-time.Hour)},
 		{"DELETE FROM vendor_words WHERE until < $1", now},
 		{"DELETE FROM families WHERE ends < $1", now.Add(-day)},
 		{"DELETE FROM grants WHERE expires < $1", now.Add(-30 * day)},

@@ -64,6 +64,29 @@ func TestTwoReplicas(t *testing.T) {
 	}
 }
 
+// roaming is two replicas, and a server behind /mcp/roaming whose API requests go through the one that is named.
+func roaming(t *testing.T, o stage.Options, needs string) (*stage.Stage, func(replica int)) {
+	t.Helper()
+	var egress atomic.Pointer[url.URL]
+	way := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(egress.Load()) }})
+	t.Cleanup(way.Close)
+	server, err := world.NewIssuesServer(world.IssuesConfig{API: way.URL + "/egress/tracker", Stateless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	o.Replicas, o.Database = 2, pg.Start(t)
+	o.Servers = "  roaming: {url: " + server.MCP() + ", upstreams: [" + needs + "], allow: [group:engineering]}\n"
+	s := start(t, o)
+	return s, func(replica int) {
+		u, err := url.Parse(s.Desks[replica].Egress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		egress.Store(u)
+	}
+}
+
 // TestVendorsLimitAtTwoReplicas: whoever a vendor told to wait through one process is held back by the other one, and not asked again.
 func TestVendorsLimitAtTwoReplicas(t *testing.T) {
 	var asked atomic.Int32
@@ -72,22 +95,7 @@ func TestVendorsLimitAtTwoReplicas(t *testing.T) {
 		w.Header().Set("Retry-After", "600")
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
-	var egress atomic.Pointer[url.URL] // through which the server's requests go
-	way := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(egress.Load()) }})
-	t.Cleanup(way.Close)
-	server, err := world.NewIssuesServer(world.IssuesConfig{API: way.URL + "/egress/tracker", Stateless: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	s := start(t, stage.Options{Replicas: 2, Database: pg.Start(t), Upstream: hosts, Servers: "  roaming: {url: " + server.MCP() + ", upstreams: [tracker], allow: [group:engineering]}\n"})
-	through := func(replica int) {
-		u, err := url.Parse(s.Desks[replica].Egress)
-		if err != nil {
-			t.Fatal(err)
-		}
-		egress.Store(u)
-	}
+	s, through := roaming(t, stage.Options{Upstream: hosts}, "tracker")
 	through(0)
 	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("roaming"), Name: "first", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
 	if got := world.Text(call(t, a, "fetch", map[string]any{"path": at + "/x"})); !strings.Contains(got, "429") || asked.Load() != 1 {
@@ -107,5 +115,44 @@ func TestVendorsLimitAtTwoReplicas(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the other replica never hears of it")
 		}
+	}
+}
+
+// TestRefusedElsewhere: an API request that one replica refuses for want of a connection belongs to a call that is open at the other: its
+// agent gets the question in place of what its server made of the refusal, and what a failure means; where a request of the call
+// succeeded, the server's own answer.
+func TestRefusedElsewhere(t *testing.T) {
+	at, hosts := vendor(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/scope":
+			w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="admin"`)
+			w.WriteHeader(http.StatusForbidden)
+		case "/frozen":
+			w.WriteHeader(http.StatusConflict)
+		}
+	})
+	s, through := roaming(t, stage.Options{Upstream: hosts + `    hints: [{name: frozen, status: [409], say: "It is frozen until Monday."}]` + "\n"}, "tracker: {optional: true}")
+	s.Pin(0)
+	for replica := range 2 {
+		through(replica)
+		a := agent(t, world.AgentConfig{URL: s.Desk().MCP("roaming"), Name: "of bob", Era: world.Era2026July, Browser: s.Person("bob", "Later: a tool that needs it will ask then", "Done")})
+		for range 3 { // each time: it is no matter of luck
+			if got := world.Text(call(t, a, "whoami", nil)); !strings.Contains(got, "is not connected for the user yet") || !strings.Contains(got, "/connect/") {
+				t.Errorf("refused at replica %d, the agent is told: %s", replica, got)
+			}
+		}
+	}
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("roaming"), Name: "of alice", Era: world.Era2026July, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	if got := world.Text(call(t, a, "whoami", nil)); !strings.Contains(got, "octo-alice") {
+		t.Fatal(got)
+	}
+	if got := world.Text(call(t, a, "fetch", map[string]any{"path": at + "/scope"})); !strings.Contains(got, "more has to be allowed for this") {
+		t.Errorf("a scope that is missing: %s", got)
+	}
+	if got := texts(call(t, a, "fetch", map[string]any{"path": at + "/frozen"})); len(got) != 2 || !strings.Contains(got[1], "It is frozen until Monday.") {
+		t.Errorf("a failure that is known: %q", got)
+	}
+	if out, err := s.Desk().Run("audit", "verify"); err != nil {
+		t.Errorf("audit verify: %v, %s", err, out)
 	}
 }

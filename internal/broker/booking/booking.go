@@ -1,10 +1,12 @@
 // Package booking knows which calls and sessions are open in this process, for whom, and what became of the API requests
-// that were made for them. It is memory alone: what is open elsewhere is found in the log, where its intent stands.
+// that were made for them. It is memory alone: what is open elsewhere is found in the log, where its intent stands, and what is found out
+// here about calls that are open elsewhere goes there by Post.
 package booking
 
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -18,8 +20,12 @@ type Entry struct {
 	Acts    bool         // a call, rather than the session itself, a stream or a list
 	Caller  *identity.Caller
 
-	mu sync.Mutex
-	so Report // guarded by mu
+	post  *Post
+	begun time.Time // here
+
+	mu        sync.Mutex
+	so        Report // guarded by mu
+	elsewhere bool   // guarded by mu: requests of it were made at another replica
 }
 
 // Report is what became of an act's API requests.
@@ -33,17 +39,22 @@ type Report struct {
 // maxHints is for how many failures of one act there are hints: what is told more is not read.
 const maxHints = 3
 
-// Report returns what is known so far.
+// Report returns what is known so far. Where requests were refused at other replicas, the log is asked whether any succeeded.
 func (e *Entry) Report() Report {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	r := e.so
+	r, elsewhere := e.so, e.elsewhere
 	r.Missing, r.Hints = slices.Clone(r.Missing), slices.Clone(r.Hints)
+	e.mu.Unlock()
+	if elsewhere && len(r.Missing) > 0 && r.Successes == 0 && e.post.succeeded(e) {
+		r.Successes++
+	}
 	return r
 }
 
 // Book holds the open acts. The zero Book is empty and ready.
 type Book struct {
+	Post *Post // nil where there is one process
+
 	mu       sync.RWMutex
 	open     map[audit.CallID]*Entry
 	sessions map[audit.CallID][]audit.CallID // open calls of a session
@@ -56,6 +67,7 @@ func (b *Book) Add(e *Entry) {
 	if b.open == nil {
 		b.open, b.sessions = map[audit.CallID]*Entry{}, map[audit.CallID][]audit.CallID{}
 	}
+	e.post, e.begun = b.Post, time.Now()
 	b.open[e.Call] = e
 	if e.Acts && e.Session != "" {
 		b.sessions[e.Session] = append(b.sessions[e.Session], e.Call)
@@ -126,22 +138,29 @@ func (b *Book) Succeeded(id audit.CallID) {
 	}
 }
 
-// Refused notes what an API request of the call was refused for.
-func (b *Book) Refused(id audit.CallID, missing []catalog.Missing) {
+// Refused notes what an API request of the call was refused for, wherever the call is open.
+func (b *Book) Refused(id audit.CallID, missing []catalog.Missing) { b.note(id, missing, "") }
+
+// Tell notes what an agent can do about an API request of the call that failed, wherever the call is open.
+func (b *Book) Tell(id audit.CallID, hint string) { b.note(id, nil, hint) }
+
+func (b *Book) note(id audit.CallID, missing []catalog.Missing, hint string) {
 	if e := b.Get(id); e != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.so.Missing = append(e.so.Missing, missing...)
+		e.note(missing, hint, false)
+		return
 	}
+	b.Post.send(id, missing, hint)
 }
 
-// Tell notes what an agent can do about an API request of the call that failed.
-func (b *Book) Tell(id audit.CallID, hint string) {
-	if e := b.Get(id); e != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if e.so.Failing = true; !slices.Contains(e.so.Hints, hint) && len(e.so.Hints) < maxHints {
-			e.so.Hints = append(e.so.Hints, hint)
-		}
+func (e *Entry) note(missing []catalog.Missing, hint string, elsewhere bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.so.Missing = append(e.so.Missing, missing...)
+	e.elsewhere = e.elsewhere || elsewhere
+	if hint == "" {
+		return
+	}
+	if e.so.Failing = true; !slices.Contains(e.so.Hints, hint) && len(e.so.Hints) < maxHints {
+		e.so.Hints = append(e.so.Hints, hint)
 	}
 }

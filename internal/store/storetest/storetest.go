@@ -37,7 +37,7 @@ func Run(t *testing.T, open Open) {
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"ends of many", endsOfMany}, {"ends of accounts", endsOfAccounts}, {"late steps", lateSteps}, {"retired raced", retiredRaced}, {"access dropped", accessDropped}, {"messages", messages}, {"gone", gone}, {"use", use},
 		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers},
 		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions}, {"tasks", tasks}, {"tickets", tickets},
-		{"tenants", tenants}, {"odd texts", oddTexts}, {"allowances", allowances}, {"allowances raced", allowancesRaced}, {"words", words}, {"callers who left", callersWhoLeft},
+		{"tenants", tenants}, {"odd texts", oddTexts}, {"allowances", allowances}, {"allowances raced", allowancesRaced}, {"words", words}, {"notes", notes}, {"callers who left", callersWhoLeft},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := open(t)

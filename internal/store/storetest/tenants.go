@@ -263,7 +263,7 @@ var elsewhere = map[string]string{
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Snapshot": "for operators", "Fill": "for operators",
-	"Draw": "writes, for its own tenant: allowances", "Say": "writes: words", "Said": "for all tenants",
+	"Draw": "writes, for its own tenant: allowances", "Say": "writes: words", "Said": "for all tenants", "PutNote": "writes: notes", "NotesFor": "by a chain of one process, which serves all tenants", "DropNote": "by an id that nobody else knows", "NoteWaits": "the same",
 	"Close": "", "Ping": "", "Run": "", "Watch": "",
 }
 

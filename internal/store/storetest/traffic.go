@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/broker/traffic"
 	"frontdesk.dev/frontdesk/internal/store"
 )
@@ -87,4 +88,22 @@ func words(t *testing.T, a, b *store.DB) {
 		t.Errorf("heard was %+v", l)
 	}
 	ok(t, a.Say(t.Context(), nil))
+}
+
+// notes: each waits for the process that it is for until that has taken it, and its sender sees that.
+func notes(t *testing.T, a, b *store.DB) {
+	n, later, other := filled[booking.Note](), filled[booking.Note](), filled[booking.Note]()
+	n.Writer, later.Writer, other.Writer = "w1", "w1", "w2"
+	n.ID, later.ID, other.ID = "n1", "n2", "n3"
+	later.Sent = n.Sent.Add(time.Second)
+	for _, x := range []booking.Note{later, n, other} {
+		ok(t, a.PutNote(t.Context(), x))
+	}
+	same(t, must(b.NotesFor(t.Context(), "w1"))(t), []booking.Note{n, later})
+	ok(t, b.DropNote(t.Context(), n.ID))
+	ok(t, b.DropNote(t.Context(), n.ID))
+	if must(a.NoteWaits(t.Context(), n.ID))(t) || !must(a.NoteWaits(t.Context(), later.ID))(t) {
+		t.Error("the sender does not see which note was taken")
+	}
+	same(t, must(b.NotesFor(t.Context(), "w1"))(t), []booking.Note{later})
 }
