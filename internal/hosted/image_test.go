@@ -68,8 +68,9 @@ func TestImage(t *testing.T) {
 			d.wantSaid(got, "200 Bearer ", " asks /egress/tracker/user")
 			env, _ := d.say(who, s, tools("1", "env", ""))
 			d.wantSaid(env, "OF_THE_IMAGE=1", "TRACKER_TOKEN=***", "HOME=/run/server", "PATH=/opt/bin:/bin", "SSL_CERT_FILE=/run/frontdesk/ca.pem", "HTTPS_PROXY=http://127.0.0.1:3128")
-			for try, want := range map[string]string{"list /": "got: bin dev etc proc run server srv tmp usr", "list /dev": "got: fd full null random stderr stdin stdout urandom zero", "read /run/frontdesk/ca.pem": "got: 13 bytes",
-				"write /tmp/x": "got: written", "list /run/server": "got: x", "write here": "refused: ", "list .": "got: server", "read /etc/passwd": "got: ", "list /run": "got: frontdesk server"} {
+			for _, c := range [][2]string{{"list /", "got: bin dev etc proc run server srv tmp usr"}, {"list /dev", "got: fd full null random stderr stdin stdout urandom zero"}, {"read /run/frontdesk/ca.pem", "got: 13 bytes"},
+				{"write /tmp/x", "got: written"}, {"list /run/server", "got: x"}, {"write here", "refused: "}, {"list .", "got: server"}, {"read /etc/passwd", "got: "}, {"list /run", "got: frontdesk server"}} {
+				try, want := c[0], c[1]
 				got, _ := d.say(who, s, tools("1", "escape", try))
 				if !strings.Contains(got, `"text":"`+want) {
 					t.Errorf("%s: %s", try, got)
