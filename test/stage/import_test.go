@@ -79,7 +79,7 @@ func TestImport(t *testing.T) {
 
 	// Nothing is stored while a line is wrong; all that is wrong comes at once.
 	write(0o600, alice, "emp-x,nowhere,a,,,,", "emp-y,tracker,,,,,", "emp-z,tracker,tok,,key,,", "emp-w,tracker")
-	run(true, "old.csv:3: there is no upstream \"nowhere\" at the tenant default", "--new-people")
+	run(true, "old.csv:3: there is no upstream of that name at its tenant; there are [tracker]", "--new-people")
 	run(true, "old.csv:4: it has no credential: access_token, refresh_token or api_key", "--new-people")
 	run(true, "old.csv:5: it has an api_key and a token: one of them is the credential", "--new-people")
 	run(true, "old.csv:6: the line has another number of fields than the header, which has 7", "--new-people")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,10 +81,10 @@ func parseCSV(body []byte) (l []*entry, problems []Problem) {
 		return nil, []Problem{{1, "the first line is no CSV header"}}
 	}
 	var columns []func(*fields) *string
-	for _, name := range header {
+	for i, name := range header {
 		f := column(strings.TrimSpace(name))
-		if f == nil {
-			problems = append(problems, Problem{1, fmt.Sprintf("there is no column %.40q; the columns are %s", strings.ToValidUTF8(name, "?"), strings.Join(names, ", "))})
+		if f == nil { // its words are not repeated: where the header was forgotten they are credentials
+			problems = append(problems, Problem{1, fmt.Sprintf("the name of column %d in the first line is none that there is; the columns are %s", i+1, strings.Join(names, ", "))})
 		}
 		columns = append(columns, f)
 	}
@@ -200,7 +201,7 @@ func (n *Intake) check(ctx context.Context, o Order, e *entry, people map[who]fo
 		wrong("expires is no time: write it as 2027-01-31T15:00:00Z, 2027-01-31, or in seconds since 1970")
 	}
 	if e.up = n.Catalog.Upstream(e.Tenant, catalog.UpstreamName(e.Upstream)); e.up == nil {
-		wrong("there is no upstream %.40q at the tenant %s", e.Upstream, e.Tenant)
+		wrong("there is no upstream of that name at its tenant; %s", n.upstreams(e.Tenant))
 		return l, nil
 	}
 	e.kind = catalog.AuthorizationCode
@@ -232,6 +233,14 @@ func (n *Intake) check(ctx context.Context, o Order, e *entry, people map[who]fo
 		e.scopes = slices.Clone(e.up.Scopes)
 	}
 	return l, nil
+}
+
+// upstreams names those that a tenant has.
+func (n *Intake) upstreams(t identity.Tenant) string {
+	if l := slices.Sorted(maps.Keys(n.Catalog.Snapshot().Upstreams[t])); len(l) > 0 {
+		return fmt.Sprintf("there are %v", l)
+	}
+	return "there are none"
 }
 
 // when reads a time; "" is none.

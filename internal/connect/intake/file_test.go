@@ -34,7 +34,10 @@ func TestWhatIsNoFile(t *testing.T) {
 		line int
 		says string
 	}{
-		"a column that there is not": {"subject,token\na,b", 1, `there is no column "token"`},
+		"a column that there is not": {"subject,token\na,b", 1, "the name of column 2 in the first line is none"},
+		"no header":                  {"emp-1,github,hush-token,,,\n", 1, "the name of column 1"},
+		"a broken line":              {"subject,api_key\na,\"hush\"-token\n", 2, "no CSV"},
+		"a broken member":            {"[{\"api_key\":\"hush\" \"x\"}]", 1, "no JSON from here on"},
 		"too few fields":             {"subject,upstream\na,b\nc", 3, "another number of fields"},
 		"a broken quote":             {"subject,upstream\na,\"b", 2, "no CSV"},
 		"no array":                   {`{"subject":"a"}`, 1, "no JSON array"},
@@ -44,6 +47,11 @@ func TestWhatIsNoFile(t *testing.T) {
 		"a number":                   {"[{\"subject\":1}]", 1, "with texts"},
 	} {
 		_, problems := parse([]byte(c.text))
+		for _, p := range problems {
+			if strings.Contains(p.Message, "hush") {
+				t.Errorf("%s: a word of the file is said: %s", name, p.Message)
+			}
+		}
 		if len(problems) == 0 || problems[0].Line != c.line || !strings.Contains(problems[0].Message, c.says) {
 			t.Errorf("%s: got %v, want line %d: %s", name, problems, c.line, c.says)
 		}

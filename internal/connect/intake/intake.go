@@ -301,7 +301,7 @@ func (n *Intake) person(ctx context.Context, o Order, e *entry, people map[who]f
 func (n *Intake) find(ctx context.Context, o Order, e *entry) (found, error) {
 	idps := n.IdPs.Of(e.Tenant)
 	if len(idps) == 0 {
-		return found{problem: "nobody can sign in at the tenant " + string(e.Tenant) + ": it has no idp"}, nil
+		return found{problem: "nobody can sign in at its tenant: there is no such tenant, or it has no idp"}, nil
 	}
 	idp := idps[0].Name
 	if e.Subject == "" {
