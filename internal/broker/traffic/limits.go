@@ -51,6 +51,7 @@ type bucket struct {
 	at    time.Time
 	dry   time.Time // until then the shared one has nothing
 	draws bool      // somebody draws in the background
+	wait  int64     // requests that wait for a draw
 }
 
 func (b *bucket) fill(now time.Time, perMinute int64) {
@@ -119,7 +120,7 @@ func rules(c *identity.Caller, a broker.Act) (all []rule) {
 }
 
 // maxDraws bounds how often a request goes back for what others took from under it.
-const maxDraws = 8
+const maxDraws = 50
 
 // take counts one call, or says why there is no room for it; then nothing is counted.
 func (d *Door) take(ctx context.Context, c *identity.Caller, a broker.Act) error {
@@ -132,11 +133,21 @@ func (d *Door) take(ctx context.Context, c *identity.Caller, a broker.Act) error
 		case wait > 0:
 			return short.refusal(wait)
 		}
-		if err := d.draw(ctx, *short); err != nil {
+		d.waits(*short, 1)
+		err := d.draw(ctx, *short)
+		d.waits(*short, -1)
+		if err != nil {
 			return fault.New(fault.Unavailable, "whether there is room for this request cannot be found out; try again later", err)
 		}
 	}
 	return all[0].refusal(time.Second)
+}
+
+// waits counts the requests that wait for a draw, so that it is large enough for them.
+func (d *Door) waits(r rule, n int64) {
+	d.buckets.mu.Lock()
+	defer d.buckets.mu.Unlock()
+	d.bucket(r, d.Now()).wait += n
 }
 
 // takeHere takes one call from every bucket of this process, or from none: then it says which one is empty, and how long it will be;
@@ -191,9 +202,12 @@ func (d *Door) draw(ctx context.Context, r rule) error {
 	_, err, _ := d.buckets.draws.Do(string(r.tenant)+" "+r.name(), func() (any, error) {
 		d.buckets.mu.Lock()
 		b := d.bucket(r, d.Now())
-		owed := max(0, -b.left)
+		owed, want := max(0, -b.left), r.part()
+		if !r.bytes {
+			want = max(want, b.wait)
+		}
 		d.buckets.mu.Unlock()
-		got, wait, err := d.Shared.Draw(context.WithoutCancel(ctx), Draw{r.tenant, r.name(), r.perMinute, r.part(), int64(owed)})
+		got, wait, err := d.Shared.Draw(context.WithoutCancel(ctx), Draw{r.tenant, r.name(), r.perMinute, want, int64(owed)})
 		if err != nil {
 			return nil, err
 		}
