@@ -16,6 +16,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -289,3 +290,31 @@ func TestKeycardAsASubprotocol(t *testing.T) {
 		}
 	}
 }
+
+// FuzzFirstMessage: of whatever frames come, a keycard is found only where encoding/json finds it too, once, and what is around it is
+// the message without it.
+func FuzzFirstMessage(f *testing.F) {
+	for _, text := range []string{`{"d":{"token":"` + keycard + `"}}`, `{"d":{"token":"Bearer ` + keycard + `"},"a":[1,"\u0041"]}`, `{"d":[{"token":1}]}`, keycard} {
+		f.Add(ws.MustCompileFrame(ws.MaskFrame(ws.NewTextFrame([]byte(text)))))
+		f.Add(append(ws.MustCompileFrame(ws.MaskFrame(ws.NewFrame(ws.OpText, false, []byte(text[:9])))), ws.MustCompileFrame(ws.MaskFrame(ws.NewFrame(ws.OpContinuation, true, []byte(text[9:]))))...))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		text, err := egress.FirstMessage(&answering{reading{src: bytes.NewReader(stream)}})
+		if err != nil {
+			return
+		}
+		card, before, after, err := egress.FromMessage(text, identify.Messages)
+		if err != nil {
+			return
+		}
+		var m struct{ D struct{ Token string } }
+		if json.Unmarshal(text, &m) != nil || !strings.HasSuffix(m.D.Token, card) || before+card+after != string(text) || strings.Contains(before+after, card) {
+			t.Fatalf("%q: found %q between %q and %q", text, card, before, after)
+		}
+	})
+}
+
+// answering is a connection that takes what is written.
+type answering struct{ reading }
+
+func (*answering) Write(p []byte) (int, error) { return len(p), nil }

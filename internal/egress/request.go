@@ -58,6 +58,9 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 	if err := checkUpgrade(r); err != nil {
 		return err
 	}
+	if l := r.Header["Content-Length"]; len(l) > 1 || len(l) == 1 && l[0] != strconv.FormatInt(r.ContentLength, 10) {
+		return badRequest("the request's length can be read in more than one way") // of HTTP/2: the gate stands before the other
+	}
 	for _, v := range r.Header.Values("Via") {
 		if strings.Contains(v, p.Hop) {
 			return &statusError{http.StatusLoopDetected, "loop", "this request has passed here already: an upstream leads back to Frontdesk"}
