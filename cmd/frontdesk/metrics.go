@@ -95,9 +95,16 @@ func (m *metrics) gauges(d *desk) {
 	gauge := func(name, help string, read func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
-	gauge("frontdesk_audit_queue", "Outcomes that are not durable yet. It grows while the database is away.", func() float64 { return float64(d.audit.Queued()) })
-	gauge("frontdesk_checkpoint_places_failing", "Places outside of the database that do not take checkpoints of the audit log now.", func() float64 { _, trouble := d.checkpoints.Stands(); return float64(len(trouble)) })
-	gauge("frontdesk_open_streams", "Open streams of legacy clients (GET).", func() float64 { return float64(d.gateway.Streams()) })
+	if d.waist != nil {
+		gauge("frontdesk_audit_queue", "Outcomes that are not durable yet. It grows while the database is away.", func() float64 { return float64(d.audit.Queued()) })
+		gauge("frontdesk_checkpoint_places_failing", "Places outside of the database that do not take checkpoints of the audit log now.", func() float64 { _, trouble := d.checkpoints.Stands(); return float64(len(trouble)) })
+		waiting := &slowly{every: time.Minute, now: d.now, read: d.needReconnect}
+		gauge("frontdesk_connections_need_reconnect", "Connections that only their users can mend. Read once a minute.", waiting.value)
+		m.registry.MustRegister(down{d, prometheus.NewDesc("frontdesk_upstream_down", "Hosts of the upstream to which nothing is sent at the moment, because they fail.", []string{"upstream"}, nil)})
+	}
+	if d.faces != nil {
+		gauge("frontdesk_open_streams", "Open streams of legacy clients (GET).", func() float64 { return float64(d.gateway.Streams()) })
+	}
 	gauge("frontdesk_database_up", "1 while the database answers.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
 		defer cancel()
@@ -106,9 +113,6 @@ func (m *metrics) gauges(d *desk) {
 		}
 		return 1
 	})
-	m.registry.MustRegister(down{d, prometheus.NewDesc("frontdesk_upstream_down", "Hosts of the upstream to which nothing is sent at the moment, because they fail.", []string{"upstream"}, nil)})
-	waiting := &slowly{every: time.Minute, now: d.now, read: d.needReconnect}
-	gauge("frontdesk_connections_need_reconnect", "Connections that only their users can mend. Read once a minute.", waiting.value)
 }
 
 // down is a prometheus.Collector of the upstreams of the config.

@@ -40,7 +40,7 @@ Start with:  frontdesk init github > frontdesk.yaml
 	c.PersistentFlags().String("data-dir", "./frontdesk-data", "where the running server's admin socket is")
 	c.PersistentFlags().Bool("json", false, "print JSON for scripts")
 	c.AddCommand(serveCommand(), checkCommand(), initCommand(), schemaCommand(), reloadCommand(), doctorCommand(), explainCommand(),
-		connectionsCommand(), accessCommand(), auditCommand(), caCommand(), serversCommand(), providersCommand(), sandboxCommand(), keysCommand(), versionCommand())
+		connectionsCommand(), accessCommand(), auditCommand(), caCommand(), serversCommand(), providersCommand(), sandboxCommand(), keysCommand(), pairCommand(), databaseCommand(), versionCommand())
 	c.AddCommand(backupCommand(), restoreCommand())
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

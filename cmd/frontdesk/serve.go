@@ -33,8 +33,12 @@ import (
 )
 
 func serveCommand() *cobra.Command {
-	restored := false
-	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+	restored, part := false, string(roleAll)
+	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Long: "Runs Frontdesk: in one process, or with --role as one of two. The gateway speaks with agents, browsers and MCP servers; the broker alone\nhas the vault's key, decides, and sends what carries a credential (docs/domains.md).", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		as, err := roleOf(part)
+		if err != nil {
+			return err
+		}
 		path := fileOf(args)
 		dataDir := ""
 		if f := c.Flags().Lookup("data-dir"); f.Changed {
@@ -52,7 +56,7 @@ func serveCommand() *cobra.Command {
 		if err := harden(); err != nil {
 			return err
 		}
-		d, err := newDesk(c.Context(), path, dataDir, cfg, log)
+		d, err := newDesk(c.Context(), path, dataDir, cfg, as, log)
 		if err != nil {
 			return err
 		}
@@ -61,7 +65,7 @@ func serveCommand() *cobra.Command {
 			// a few megabytes over and over. GOGC and GOMEMLIMIT of the environment stand above this.
 			debug.SetGCPercent(300)
 		}
-		if restored {
+		if restored && d.waist != nil {
 			n, err := d.db.Restored(c.Context(), refresh.ReasonRestored)
 			if err != nil {
 				return err
@@ -71,6 +75,7 @@ func serveCommand() *cobra.Command {
 		}
 		return d.serve(c.Context(), c.OutOrStdout())
 	}}
+	cmd.Flags().StringVar(&part, "role", part, "all, or one of two processes: gateway or broker (docs/domains.md)")
 	cmd.Flags().BoolVar(&restored, "restored", false, "the database comes from a backup: try each connection before it is trusted (docs/connections.md)")
 	return cmd
 }
@@ -83,47 +88,114 @@ const (
 	maxHeader     = 64 << 10
 )
 
+// listening is a server, and where it listens.
+type listening struct {
+	net.Listener
+	server
+}
+
+// listen opens the doors of this process.
+func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range all {
+				_ = l.Listener.Close() // nothing came in yet
+			}
+		}
+	}()
+	open := func(key, address string, serve func(net.Listener) server) {
+		if err != nil {
+			return
+		}
+		l, lerr := net.Listen("tcp", address)
+		if lerr != nil {
+			err = fmt.Errorf("%s: %w", key, lerr)
+			return
+		}
+		all = append(all, listening{l, serve(l)})
+	}
+	if d.faces != nil {
+		certs, err := certificates(cfg)
+		if err != nil {
+			return nil, err
+		}
+		open("listen", cfg.Listen, func(l net.Listener) server {
+			front := d.server(l, d.tracer.handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
+			front.TLSConfig = certs
+			return front
+		})
+		open("egress.listen", cfg.Egress.Listen, func(net.Listener) server { return d.egress })
+	}
+	if d.role == roleBroker {
+		open("domains.listen", cfg.Domains.Listen, func(l net.Listener) server {
+			s := d.server(l, d.tracer.continues(d.far.Handler()))
+			s.TLSConfig, s.HTTP2, s.Protocols = d.pins.Listening(), outbound.PinnedHTTP2(), new(http.Protocols)
+			s.Protocols.SetHTTP2(true)
+			return s
+		})
+	}
+	open("ops.listen", d.opsAddress(cfg), func(l net.Listener) server { return d.server(l, d.opsHandler()) })
+	return all, err
+}
+
+// opsAddress is where this process is watched.
+func (d *desk) opsAddress(cfg *config.Config) string {
+	switch d.role {
+	case roleGateway:
+		return cmp.Or(cfg.Domains.Gateway.Ops, cfg.Ops.Listen)
+	case roleBroker:
+		return cmp.Or(cfg.Domains.Broker.Ops, cfg.Ops.Listen)
+	}
+	return cfg.Ops.Listen
+}
+
+// chores are what runs beside the listeners.
+func (d *desk) chores() []func(context.Context) error {
+	all := []func(context.Context) error{d.db.Run, d.onHangup, d.images.Run, d.hosts.Run, d.finder().Run, func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }}
+	if d.waist != nil {
+		all = append(all, d.audit.Run, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
+			func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) })
+	}
+	if d.role == roleBroker {
+		all = append(all, d.far.Run)
+	}
+	if d.faces != nil {
+		all = append(all, d.registry.Run, d.gateway.Run)
+	}
+	if d.role == roleGateway {
+		all = append(all, d.behind.away.Run)
+	}
+	return all
+}
+
 // serve listens until ctx ends, then lets calls finish.
 func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	cfg := d.config.Load()
-	public, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	certs, err := certificates(cfg)
+	doors, err := d.listen(cfg)
 	if err != nil {
 		return err
-	}
-	egress, err := net.Listen("tcp", cfg.Egress.Listen)
-	if err != nil {
-		return fmt.Errorf("egress.listen: %w", err)
-	}
-	ops, err := net.Listen("tcp", cfg.Ops.Listen)
-	if err != nil {
-		return fmt.Errorf("ops.listen: %w", err)
 	}
 	socket := filepath.Join(cfg.DataDir, socketName)
 	admin, err := listenUnix(socket)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(socket) }()     // a socket left behind refuses nobody
-	if err := d.refresh.Start(ctx); err != nil { // the socket is ours, so whoever ran here before is gone
-		return err
+	defer func() { _ = os.Remove(socket) }() // a socket left behind refuses nobody
+	if d.waist != nil {
+		if err := d.refresh.Start(ctx); err != nil { // the socket is ours, so whoever ran here before is gone
+			return err
+		}
 	}
-	front := d.server(public, d.tracer.handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
-	front.TLSConfig = certs
-	servers := []server{front, d.egress, d.server(ops, d.opsHandler()), d.server(admin, d.admin)}
+	doors = append(doors, listening{admin, d.server(admin, d.admin)})
 	d.announce(out, cfg)
 
 	// Rooms outlive the listeners: what is open is finished, then its outcomes are written.
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
-	failed := make(chan error, len(servers)+20)
+	all := d.chores()
+	failed := make(chan error, len(doors)+len(all))
 	var chores errgroup.Group
-	for _, run := range []func(context.Context) error{d.audit.Run, d.checkpoints.Run, d.db.Run, d.connect.Run, d.connect.RunDevices, d.connect.Finder.Run, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run, d.registry.Run, d.gateway.Run, d.images.Run, d.hosts.Run, d.onHangup,
-		func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) },
-		func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }} {
+	for _, run := range all {
 		chores.Go(func() error {
 			err := run(rooms)
 			if err != nil {
@@ -132,8 +204,8 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 			return err
 		})
 	}
-	for i, l := range []net.Listener{public, egress, ops, admin} {
-		go func() { failed <- serveOn(servers[i], l) }()
+	for _, l := range doors {
+		go func() { failed <- serveOn(l.server, l.Listener) }()
 	}
 	select {
 	case <-ctx.Done():
@@ -144,14 +216,18 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	d.log.Info("stopping: calls that run are finished first", "at_most", drainTime.String())
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
-	d.gateway.Drain()
-	for _, s := range servers {
-		if serr := s.Shutdown(drain); serr != nil {
-			err = errors.Join(err, serr, s.Close())
+	if d.faces != nil {
+		d.gateway.Drain()
+	}
+	for _, l := range doors {
+		if serr := l.Shutdown(drain); serr != nil {
+			err = errors.Join(err, serr, l.server.Close())
 		}
 	}
-	d.refresh.Wait(drain) // whoever asked for a renewal may be gone; its answer must not be
-	d.hosts.Stop()        // before the log, which writes how they ended
+	if d.waist != nil {
+		d.refresh.Wait(drain) // whoever asked for a renewal may be gone; its answer must not be
+	}
+	d.hosts.Stop() // before the log, which writes how they ended
 	stopRooms()
 	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.stop(drain), d.db.Close())
 }
@@ -227,6 +303,9 @@ func (d *desk) opsHandler() http.Handler {
 		case err != nil:
 			http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 			return
+		case d.faces != nil && d.behind.away != nil && d.behind.away.Ping(ctx) != nil:
+			http.Error(w, "the broker's process does not answer", http.StatusServiceUnavailable)
+			return
 		case !d.epochs.Fresh(15 * time.Second):
 			http.Error(w, "whose access has ended could not be read for 15 seconds", http.StatusServiceUnavailable)
 			return
@@ -284,14 +363,27 @@ func (d *desk) reread(ctx context.Context) (string, error) {
 
 func (d *desk) status(ctx context.Context) map[string]string {
 	cfg := d.config.Load()
-	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.Digest, "public_url": cfg.PublicURL.String(), "version": version, "exposure": cfg.Exposure(),
-		"audit_queue": strconv.Itoa(d.audit.Queued())}
+	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.Digest, "public_url": cfg.PublicURL.String(), "version": version, "role": string(d.role), "exposure": cfg.Exposure()}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
+	if d.faces != nil && d.behind.away != nil {
+		s["broker"] = "answers"
+		if err := d.behind.away.Ping(ctx); err != nil {
+			s["broker"] = "does not answer"
+		}
+	}
 	if err := d.db.Ping(ctx); err != nil {
 		s["database"] = "does not answer"
 		return s
 	}
+	maps.Copy(s, standing())
+	for ref, st := range d.images.States() {
+		s[imagePrefix+ref] = imageWords(st)
+	}
+	if d.waist == nil {
+		return s
+	}
+	s["audit_queue"] = strconv.Itoa(d.audit.Queued())
 	if n := d.needReconnect(); n >= 0 {
 		s["needs_reconnect"] = strconv.Itoa(int(n))
 	}
@@ -308,10 +400,6 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		}
 		s["down "+down.Host] = of + " is failing, and is tried again at " + down.Until.UTC().Format(time.RFC3339)
 	}
-	maps.Copy(s, standing())
-	for ref, st := range d.images.States() {
-		s[imagePrefix+ref] = imageWords(st)
-	}
 	return s
 }
 
@@ -325,9 +413,17 @@ func (d *desk) announce(out io.Writer, cfg *config.Config) {
 		ends = "TLS ends at a proxy in front"
 	}
 	fmt.Fprintf(out, "frontdesk %s\n", version)
+	if d.role == roleBroker {
+		fmt.Fprintf(out, "  broker    for gateways, listening on %s\n  ops       %s\n  data      %s, key %s\n", cfg.Domains.Listen, d.opsAddress(cfg), cfg.DataDir, cfg.KeyPlace())
+		return
+	}
 	fmt.Fprintf(out, "  public    %s  (listening on %s; %s)\n", cfg.PublicURL, cfg.Listen, ends)
 	for _, t := range slices.Sorted(maps.Keys(cfg.Organisations())) {
 		fmt.Fprintf(out, "  issuer    %s\n", cfg.Issuer(t))
+	}
+	if d.role == roleGateway {
+		fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s\n  broker    %s: keys and credentials are there\n", cfg.Egress.Listen, d.opsAddress(cfg), cfg.DataDir, cfg.Domains.Address)
+		return
 	}
 	fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s, key %s\n", cfg.Egress.Listen, cfg.Ops.Listen, cfg.DataDir, cfg.KeyPlace())
 	fmt.Fprintf(out, "  exposure  %s  (docs/security.md)\n", cfg.Exposure())

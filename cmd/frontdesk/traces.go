@@ -100,6 +100,24 @@ func (t *tracer) extract() func(*http.Request) context.Context {
 	}
 }
 
+// inject writes the trace that a context carries into headers, toward another process of ours.
+func (t *tracer) inject() func(context.Context, http.Header) {
+	if t == nil {
+		return nil
+	}
+	return func(ctx context.Context, h http.Header) { t.w3c.Inject(ctx, propagation.HeaderCarrier(h)) }
+}
+
+// continues goes on with the trace of another process of ours.
+func (t *tracer) continues(next http.Handler) http.Handler {
+	if t == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(t.w3c.Extract(r.Context(), propagation.HeaderCarrier(r.Header))))
+	})
+}
+
 // method is one of the few that exist: a span's attribute is not a stranger's to write.
 func method(m string) string {
 	switch m {

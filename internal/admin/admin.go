@@ -119,6 +119,17 @@ func (a *API) Handler() http.Handler {
 	return mux
 }
 
+// Front returns what the gateway's process answers where the broker is another one: everything else is asked there.
+func (a *API) Front() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", a.at(a.status))
+	mux.HandleFunc("POST /reload", a.at(a.reload))
+	mux.HandleFunc("/", a.at(func(*http.Request) (any, error) {
+		return nil, fault.New(fault.Invalid, "this is the gateway's process, which does not know that: ask the broker's, by its --data-dir", nil)
+	}))
+	return mux
+}
+
 func (a *API) at(h func(*http.Request) (any, error)) http.HandlerFunc { return a.upTo(1<<20, h) }
 
 // upTo is the one switch from errors to this wire, for requests whose body has at most so many bytes.

@@ -27,6 +27,7 @@ type Config struct {
 	DSN   string // of PostgreSQL: postgres://…, or key=value words
 	Path  string // of the SQLite file, made where there is none
 	Conns int    // PostgreSQL connections of this process; 0 = 16
+	Guest bool   // the tables are another process's, which brings them up to date and throws out what has expired
 	Log   *slog.Logger
 	Now   func() time.Time // for throwing out what has expired; leases go by the database's own clock
 }
@@ -79,6 +80,9 @@ const (
 
 func open(ctx context.Context, cfg Config, version int64) (*DB, error) {
 	readOnly := version == asItIs
+	if cfg.Guest {
+		version = asItIs
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -204,6 +208,9 @@ func (db *DB) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if db.notify != "" {
 		g.Go(func() error { return db.listen(ctx) })
+	}
+	if db.cfg.Guest {
+		return g.Wait()
 	}
 	if db.cfg.Path != "" {
 		g.Go(func() error { return db.every(ctx, checkpointEvery, "writing back the write-ahead log", db.checkpoint) })

@@ -26,14 +26,15 @@ import (
 
 // Options change the stage. The zero value is one Frontdesk on SQLite.
 type Options struct {
-	Binary   string // of frontdesk; built where empty
-	Config   string // YAML beside what the stage writes itself
-	Servers  string // YAML of further servers, indented by two
-	Allow    string // of every server; [group:engineering] where empty
-	Upstream string // YAML beside the tracker's own entry, indented by four; or of further upstreams, by two
-	Methods  string // of the tracker; [authorization_code, api_key] where empty
-	Database string // PostgreSQL DSN; SQLite where empty
-	Replicas int    // processes over one database; 1 where 0
+	Binary   string   // of frontdesk; built where empty
+	Config   string   // YAML beside what the stage writes itself
+	Servers  string   // YAML of further servers, indented by two
+	Allow    string   // of every server; [group:engineering] where empty
+	Upstream string   // YAML beside the tracker's own entry, indented by four; or of further upstreams, by two
+	Methods  string   // of the tracker; [authorization_code, api_key] where empty
+	Database string   // PostgreSQL DSN; SQLite where empty
+	Replicas int      // processes over one database; 1 where 0
+	Domains  *Domains // gateway and broker as two processes; one where nil
 	Tracker  world.TrackerConfig
 	Egress   string   // YAML beside its listen address, after a comma
 	Callback []string // names of further upstreams that the tracker's client may come back to
@@ -95,6 +96,9 @@ type Desk struct {
 	ConfigPath          string
 	Binary              string
 
+	Broker *Desk // the other process, where there are two; nil where there is one
+
+	role   string
 	listen string
 	env    []string
 	cmd    *exec.Cmd
@@ -215,6 +219,11 @@ func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 	for i, d := range s.Desks {
 		if err := s.configure(d, i, o); err != nil {
 			return s, err
+		}
+		if o.Domains != nil {
+			if err := s.divide(ctx, d, o); err != nil {
+				return s, err
+			}
 		}
 		if err := d.Start(ctx); err != nil {
 			return s, err
@@ -355,7 +364,11 @@ func (o *Options) providers(tracker string) string {
 // Start runs the process and waits until it is ready.
 func (d *Desk) Start(ctx context.Context) error {
 	d.log = &logBuffer{}
-	d.cmd = exec.Command(d.Binary, "serve", d.ConfigPath)
+	args := []string{"serve", d.ConfigPath}
+	if d.role != "" {
+		args = append(args, "--role", d.role)
+	}
+	d.cmd = exec.Command(d.Binary, args...)
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -454,6 +467,9 @@ func (s *Stage) Close() error {
 	var errs []error
 	for _, d := range s.Desks {
 		errs = append(errs, d.Stop())
+		if d.Broker != nil {
+			errs = append(errs, d.Broker.Stop())
+		}
 	}
 	if s.balance != nil {
 		s.balance.server.Close()

@@ -99,6 +99,7 @@ func (c *Config) check() conf.Problems {
 	}
 	k.keyring()
 	k.registries()
+	k.domains()
 	k.audit()
 	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.Telemetry.LogLevel, "info"))); err != nil {
 		k.wrong("telemetry.log_level", "there is no log level "+c.Telemetry.LogLevel, "the levels are debug, info, warn and error")

@@ -16,6 +16,7 @@ type File struct {
 	DataDir        string        `yaml:"data_dir" doc:"SQLite file, keys and admin socket; default ./frontdesk-data"`
 	Database       conf.Secret   `yaml:"database" doc:"PostgreSQL DSN, as env:DATABASE_URL; default: SQLite in data_dir"`
 	Keys           Keys          `yaml:"keys" doc:"key files; replicas share them"`
+	Domains        *Domains      `yaml:"domains" doc:"gateway and broker as two processes (serve --role; docs/domains.md)"`
 	Hosting        Hosting       `yaml:"hosting" doc:"servers that Frontdesk runs itself (command, image)"`
 	Outbound       Outbound      `yaml:"outbound" doc:"the way out"`
 	Telemetry      Telemetry     `yaml:"telemetry" doc:"logs and traces"`

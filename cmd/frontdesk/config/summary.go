@@ -20,7 +20,7 @@ func (c *Config) Fixed(next *Config) []string {
 		old, new any
 	}{{"public_url", c.PublicURL.String(), next.PublicURL.String()}, {"listen", c.Listen, next.Listen}, {"tls", c.TLS, next.TLS}, {"egress.listen", c.Egress.Listen, next.Egress.Listen}, {"egress.others", c.Egress.Others, next.Egress.Others}, {"ops", c.Ops, next.Ops},
 		{"data_dir", c.DataDir, next.DataDir}, {"database", c.Database, next.Database}, {"keys", c.Keys, next.Keys}, {"outbound", c.File.Outbound, next.File.Outbound},
-		{"telemetry", c.Telemetry, next.Telemetry}, {"audit", c.File.Audit, next.File.Audit}, {"clients.dynamic", c.File.Clients.Dynamic, next.File.Clients.Dynamic}} {
+		{"telemetry", c.Telemetry, next.Telemetry}, {"audit", c.File.Audit, next.File.Audit}, {"domains", c.Domains, next.Domains}, {"clients.dynamic", c.File.Clients.Dynamic, next.File.Clients.Dynamic}} {
 		if !reflect.DeepEqual(f.old, f.new) {
 			l = append(l, f.name)
 		}

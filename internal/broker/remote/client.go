@@ -18,6 +18,8 @@ import (
 // Client is the broker's side as the gateway's process has it. Make it with NewClient. It is safe for concurrent use. Errors of all that
 // it does are those of what it stands for, and fault.Unavailable where the broker's process is away.
 type Client struct {
+	Trace func(ctx context.Context, h http.Header) // writes the trace that an operation belongs to; nil where nothing is traced
+
 	wire    http.RoundTripper // to the broker's process (outbound.Pins.To)
 	process string
 	catalog *catalog.Catalog
@@ -38,6 +40,9 @@ func (c *Client) request(ctx context.Context, op string, body io.Reader) (*http.
 		return nil, err
 	}
 	r.Header.Set(headerProcess, c.process)
+	if c.Trace != nil {
+		c.Trace(ctx, r.Header)
+	}
 	return r, nil
 }
 

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/broker/remote"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
+	"frontdesk.dev/frontdesk/internal/store"
+)
+
+// part reads what a process needs that is only a part of Frontdesk.
+func (d *desk) part(cfg *config.Config) (err error) {
+	if d.role == roleAll {
+		return nil
+	}
+	if cfg.Domains == nil {
+		return fmt.Errorf("serve --role %s needs `domains` in %s: it says how the two processes find and know each other (docs/domains.md)", d.role, filepath.Base(d.path))
+	}
+	if err := d.fits(cfg); err != nil {
+		return err
+	}
+	own, peer := cfg.Domains.Broker, cfg.Domains.Gateway
+	if d.role == roleGateway {
+		own, peer = peer, own
+	}
+	d.pins, err = outbound.ReadPins(cfg.Path(own.Cert), cfg.Path(own.Key), cfg.Path(peer.Cert), d.now)
+	return err
+}
+
+// fits says which configs two processes cannot serve.
+func (d *desk) fits(cfg *config.Config) error {
+	if d.role == roleAll {
+		return nil
+	}
+	if cfg.Database.IsZero() && d.role == roleBroker || cfg.Domains.Database.IsZero() {
+		return errors.New("gateway and broker need PostgreSQL, with an account for each (database, and domains.database): a SQLite file has one owner, who can read all of it")
+	}
+	for t, servers := range cfg.Snapshot.Servers {
+		for n, s := range servers {
+			if s.Program != nil {
+				return fmt.Errorf("%s: a server that Frontdesk runs itself (command) is served by one process alone: run it elsewhere and name its url, or serve with --role all", config.Place(t, "servers."+string(n)))
+			}
+		}
+	}
+	return nil
+}
+
+// guestDatabaseOf is the database as the gateway's own account sees it.
+func guestDatabaseOf(cfg *config.Config) (store.Config, error) {
+	dsn, err := cfg.Secret(cfg.Domains.Database)
+	if err != nil {
+		return store.Config{}, fmt.Errorf("domains.database: %w", err)
+	}
+	return store.Config{DSN: dsn, Guest: true}, nil
+}
+
+// guestRights refuses to start with an account that can do too little, or reads what the gateway is not to have.
+func (d *desk) guestRights(ctx context.Context) error {
+	lacks, over, err := d.db.GuestRights(ctx)
+	switch {
+	case err != nil:
+		return err
+	case len(over) > 0:
+		return fmt.Errorf("the gateway's database account has more rights than it may have: %s. Run what `frontdesk database grants ACCOUNT` prints, as the owner of the tables, and see that the account owns nothing", strings.Join(over, ", "))
+	case len(lacks) > 0:
+		return fmt.Errorf("the gateway's database account lacks rights: %s. Start the broker once, which makes the tables, then run what `frontdesk database grants ACCOUNT` prints", strings.Join(lacks, ", "))
+	}
+	return nil
+}
+
+// reach is the broker's side in another process.
+func (d *desk) reach(cfg *config.Config, at func(identity.Tenant, string) string) behind {
+	c := remote.NewClient(d.pins.To(cfg.Domains.Address), &d.catalog, d.epochs.Alive, d.log)
+	c.Trace = d.tracer.inject()
+	d.verifier.Elsewhere = c.Verify
+	d.epochs.Store = farEpochs{d.db, c}
+	door := d.tracer.door(c)
+	return behind{door: door, api: door, flows: c, notary: c, pages: c, asks: farAsks{c, at}, keys: c, certs: &remote.Certifier{Client: c, Now: d.now}, away: c}
+}
+
+// farEpochs reads ends here and has them written by the broker: who could write them could hide others.
+type farEpochs struct {
+	*store.DB
+	far *remote.Client
+}
+
+func (e farEpochs) Advance(ctx context.Context, ep identity.Epoch) (identity.Epoch, error) {
+	return e.far.Advance(ctx, ep)
+}
+
+// farAsks are connect requests that the broker's process opens.
+type farAsks struct {
+	*remote.Client
+	at func(t identity.Tenant, path string) string
+}
+
+var _ gateway.Asks = farAsks{}
+
+// Link is where a person answers a request.
+func (a farAsks) Link(r connect.Request) string { return a.at(r.Tenant, "/connect/"+string(r.ID)) }
+
+// reads learns what the broker's process has found of vendors' servers. It asks nobody itself.
+func (d *desk) reads(at func(identity.Tenant, string) string) *connect.Finder {
+	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
+		Foreign: func(t identity.Tenant, issuer string) bool { return issuer == at(t, "") },
+		Secret:  func(*catalog.Upstream) bool { return false }}
+}
+
+// frontAdmin is what operators may ask the gateway's process; the rest is the broker's to answer.
+func (d *desk) frontAdmin() http.Handler {
+	return (&admin.API{Reload: d.reload, Status: d.status, Hosted: d.hosts, Slog: d.log, Now: d.now}).Front()
+}
+
+// pairLife is how long the two certificates last.
+const pairLife = 5 * 365 * 24 * time.Hour
+
+func pairCommand() *cobra.Command {
+	return &cobra.Command{Use: "pair DIR", Short: "make the two certificates by which gateway and broker know each other", Args: cobra.ExactArgs(1),
+		Long:    "Makes gateway.crt, gateway.key, broker.crt and broker.key in DIR; what is there already stays. Each side needs its own pair, and the\nother's certificate; no key has to leave the host that uses it (docs/domains.md).",
+		Example: "  frontdesk pair ./pair",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o700); err != nil {
+				return err
+			}
+			for _, name := range []string{"gateway", "broker"} {
+				if err := makeEnd(args[0], name, time.Now()); err != nil {
+					return err
+				}
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "gateway.crt, gateway.key, broker.crt and broker.key are in %s. In the config:\n\n  domains:\n    address: BROKER-HOST:8443\n    gateway: {cert: file:%[1]s/gateway.crt, key: file:%[1]s/gateway.key}\n    broker: {cert: file:%[1]s/broker.crt, key: file:%[1]s/broker.key}\n    database: env:GATEWAY_DATABASE_URL\n", args[0])
+			return err
+		}}
+}
+
+// makeEnd makes one side's certificate. It is known by its bytes alone, so what stands in it names only who it is.
+func makeEnd(dir, name string, now time.Time) error {
+	crt, file := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return err
+	}
+	t := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "frontdesk " + name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(pairLife), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(crt, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: plain}), 0o600)
+}
+
+func databaseCommand() *cobra.Command {
+	c := &cobra.Command{Use: "database", Short: "what the database needs where gateway and broker are two processes"}
+	c.AddCommand(&cobra.Command{Use: "grants ACCOUNT", Short: "print the SQL that gives the gateway's own account its rights, and no others", Args: cobra.ExactArgs(1),
+		Long:    "Prints SQL for the owner of the tables to run, after the broker has made them, and again after an upgrade. The account has to exist:\n\n  CREATE ROLE frontdesk_gateway LOGIN PASSWORD '...';",
+		Example: `  frontdesk database grants frontdesk_gateway | psql "$DATABASE_URL"`,
+		RunE: func(c *cobra.Command, args []string) error {
+			_, err := fmt.Fprint(c.OutOrStdout(), store.GuestGrants(args[0]))
+			return err
+		}})
+	return c
+}
+
+// roleOf reads --role.
+func roleOf(s string) (role, error) {
+	r := role(s)
+	if !slices.Contains([]role{roleAll, roleGateway, roleBroker}, r) {
+		return "", usageError{fmt.Errorf("--role is all, gateway or broker, not %q", s)}
+	}
+	return r, nil
+}

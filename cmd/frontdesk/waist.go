@@ -1,0 +1,280 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/internal/admin"
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/broker/booking"
+	"frontdesk.dev/frontdesk/internal/broker/remote"
+	"frontdesk.dev/frontdesk/internal/broker/traffic"
+	"frontdesk.dev/frontdesk/internal/broker/visits"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/intake"
+	"frontdesk.dev/frontdesk/internal/egress"
+	"frontdesk.dev/frontdesk/internal/ending"
+	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/exchange/federation"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
+	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/signals"
+	"frontdesk.dev/frontdesk/internal/vault"
+)
+
+// waist is the broker's side: what decides, records and obtains, and the only part that has keys.
+type waist struct {
+	idps     identity.IdPs
+	audit    *audit.Log
+	vault    *vault.Vault
+	signer   *vault.Signer
+	clients  vault.Clients
+	refresh  *refresh.Machine
+	endings  *vault.Endings
+	office   *ending.Office
+	exchange *exchange.Exchange
+	connect  *connect.Desk
+	broker   *broker.Broker
+	visits   *visits.Desk
+	traffic  traffic.Door
+
+	checkpoints *audit.Checkpoints
+	listening   signals.Listening
+	federation  *federation.Federation
+	rotation    *vault.Rotation
+
+	ca   *vault.Authority
+	hear atomic.Pointer[http.Handler] // what the IdP and the directory say
+	far  *remote.Server               // for gateways in other processes; nil where there are none
+}
+
+// flows joins the halves of broker.Flows.
+type flows struct {
+	*connect.Desk
+	*exchange.Home
+}
+
+// joinWaist makes the rooms of the broker's side, floor by floor.
+func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identity.Tenant, string) string) (behind, error) {
+	d.waist = &waist{}
+	if err := d.unlock(ctx, cfg); err != nil {
+		return behind{}, err
+	}
+	issuerURL := at(identity.DefaultTenant, "")
+	client := oauth.Client{HTTP: d.door.Found(), Now: d.now}
+	d.clients.Signer, d.clients.Now = d.signer, d.now
+	d.verifier.Users = d.db
+	place, err := placeID(cfg.DataDir)
+	if err != nil {
+		return behind{}, err
+	}
+	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
+	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
+		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Now: d.now}
+	d.connect = &connect.Desk{}
+	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
+	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
+	d.federation = &federation.Federation{Subjects: federation.Subjects{Home: home, Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer, OAuth: client,
+		HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now}
+	methods := d.federation.Methods()
+	for _, kind := range []catalog.MethodKind{catalog.AuthorizationCode, catalog.DeviceCode, catalog.APIKey} {
+		methods[kind] = stored.By(kind)
+	}
+	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
+	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
+		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}
+	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
+		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
+		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
+	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
+	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
+		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
+		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
+	if !cfg.Database.IsZero() { // others may be there
+		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}
+		d.traffic.Shared = d.db
+	}
+	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: d.role == roleAll}
+	d.hosts.CA = d.ca.PEM
+	if d.role == roleAll {
+		d.broker.Hosts = d.hosts
+		d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) } // a listener that ends has ended with its process
+	}
+	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
+		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
+	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
+	if d.role == roleBroker {
+		d.far = &remote.Server{Door: &d.traffic, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog, Intents: d.audit,
+			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All}, Log: d.log, Now: d.now}
+		return behind{}, nil
+	}
+	door := d.tracer.door(d.broker)
+	d.traffic.Door = door
+	return behind{door: door, api: &d.traffic, flows: d.visits, notary: d.visits, pages: d.visits, asks: d.connect, keys: d.signer, certs: d.ca}, nil
+}
+
+// publicKeys are what gateways see of keys.
+type publicKeys struct {
+	*vault.Signer
+	*vault.Authority
+}
+
+// unlock opens the keys, and with them the vault and the log.
+func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
+	var tenants []identity.Tenant
+	for t := range cfg.Organisations() {
+		tenants = append(tenants, t)
+	}
+	fresh, err := vault.Fresh(ctx, d.db, tenants)
+	if err != nil {
+		return err
+	}
+	wrap, all, err := wrappers(ctx, cfg, d.door, fresh, d.now)
+	if err != nil {
+		return err
+	}
+	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
+		return err
+	}
+	if err := vault.Check(ctx, d.db, wrap, tenants); err != nil {
+		return err
+	}
+	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
+	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
+	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: fmt.Sprintf("%d@%d", os.Getpid(), d.now().UnixNano()), Tenants: d.tenants, Log: d.log,
+		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
+	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
+	return d.keepLog(ctx, cfg)
+}
+
+// finds learns of vendors' own MCP servers what no catalogue says.
+func (d *desk) finds(at func(identity.Tenant, string) string) *connect.Finder {
+	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
+		Foreign: func(t identity.Tenant, issuer string) bool {
+			return issuer == at(t, "") || slices.ContainsFunc(d.idps.Of(t), func(i *identity.IdP) bool { return i.Issuer == issuer })
+		},
+		Secret: func(up *catalog.Upstream) bool {
+			return !d.clients.Secret(up, catalog.AuthorizationCode, vault.ClientSecret).IsZero()
+		}}
+}
+
+func (d *desk) flows() flows {
+	return flows{d.connect, &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}}
+}
+
+// placeID names a data_dir for good: by it a process finds what earlier ones here had begun.
+func placeID(dir string) (string, error) {
+	path := filepath.Join(dir, "place.id")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := make([]byte, 8)
+		if _, err := rand.Read(id); err != nil {
+			return "", err
+		}
+		text = []byte(hex.EncodeToString(id))
+		err = os.WriteFile(path, append(text, '\n'), 0o600)
+		return string(text), err
+	}
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(text))
+	if b, err := hex.DecodeString(id); err != nil || len(b) != 8 {
+		return "", fmt.Errorf("%s does not hold 16 hex digits; remove it, and a new one is made", path)
+	}
+	return id, nil
+}
+
+// known is what a config says of secrets, and of who may speak for whom.
+type known struct {
+	secrets  map[vault.ClientKey]secret.Text
+	idps     []*identity.IdP
+	issuers  []identity.Issuer
+	hear     map[identity.Tenant]*signals.Receiver
+	problems conf.Problems
+}
+
+// resolve reads the secrets that the config refers to.
+func (d *desk) resolve(cfg *config.Config) known {
+	k := known{secrets: map[vault.ClientKey]secret.Text{}}
+	read := noting(cfg, &k.problems)
+	for t, org := range cfg.Organisations() {
+		for n, u := range org.Upstreams {
+			k.secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(config.Place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
+			for i := range u.Methods {
+				for key, s := range u.Methods[i].Secrets() {
+					if !s.IsZero() {
+						k.secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n), Method: u.Methods[i].Kind, Part: parts[key]}] = secret.New(read(config.MethodAt(t, n, i)+"."+key, s))
+					}
+				}
+			}
+		}
+		own := identity.Issuer{Tenant: t, URL: cfg.Issuer(t), Keys: d.signer.OfTenant(t)}
+		k.issuers = append(k.issuers, own)
+		if org.IDP == nil {
+			continue
+		}
+		idp := identity.NewIdP(identity.IdPConfig{Tenant: t, Name: cmp.Or(org.IDP.Name, "login"), Issuer: org.IDP.Issuer.String(), ClientID: org.IDP.ClientID,
+			Secret: secret.New(read(config.Place(t, "idp.client_secret"), org.IDP.ClientSecret)), Scopes: org.IDP.Scopes, SubjectClaim: org.IDP.SubjectClaim, GroupsClaim: org.IDP.GroupsClaim,
+			Audiences: org.IDP.Audiences, TokenTypes: org.IDP.TokenTypes, NoOffline: org.IDP.Offline != nil && !*org.IDP.Offline}, d.door.Found(), d.now, d.log)
+		k.idps = append(k.idps, idp)
+		k.issuers = append(k.issuers, identity.Issuer{Tenant: t, URL: idp.Issuer, Keys: idp, IDP: idp.Name, Audiences: idp.Audiences, Types: idp.TokenTypes,
+			SubjectClaim: idp.SubjectClaim, GroupsClaim: idp.GroupsClaim})
+	}
+	var wrong conf.Problems
+	k.hear, wrong = d.receivers(cfg, k.idps)
+	k.problems = append(k.problems, wrong...)
+	return k
+}
+
+// noting reads secrets, and notes those that cannot be read.
+func noting(cfg *config.Config, problems *conf.Problems) func(at string, s conf.Secret) string {
+	return func(at string, s conf.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		v, err := cfg.Secret(s)
+		if err != nil {
+			*problems = append(*problems, cfg.Problem(at, err.Error(), ""))
+		}
+		return v
+	}
+}
+
+// parts are a method's secrets in the vault's words.
+var parts = map[string]vault.Part{"client_secret": vault.ClientSecret, "private_key": vault.PrivateKey, "key": vault.StaticKey}
+
+// use takes over what was read.
+func (d *desk) use(cfg *config.Config, k known) {
+	d.clients.Use(k.secrets)
+	d.idps.Use(k.idps)
+	d.verifier.UseIssuers(k.issuers)
+	d.listening.Use(slices.Collect(maps.Values(k.hear)))
+	mux := http.NewServeMux()
+	for t, r := range k.hear {
+		r.Mount(mux, config.Prefix(t))
+	}
+	var h http.Handler = mux
+	d.hear.Store(&h)
+}
