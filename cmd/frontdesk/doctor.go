@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
@@ -24,7 +23,8 @@ type finding struct {
 }
 
 func doctorCommand() *cobra.Command {
-	return &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be",
+	blast := false
+	cmd := &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be",
 		Long: "Looks at the files in --data-dir, asks the running server how it is, and reads its config as `check` does.\nExits with 1 if anything is not as it should be.",
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := c.Flags().GetString("data-dir")
@@ -32,6 +32,9 @@ func doctorCommand() *cobra.Command {
 				return err
 			}
 			found := append(files(dir), running(c)...)
+			if blast {
+				found = radius(c)
+			}
 			bad := 0
 			for _, f := range found {
 				if f.Verdict == "bad" {
@@ -53,6 +56,8 @@ func doctorCommand() *cobra.Command {
 			}
 			return nil
 		}}
+	cmd.Flags().BoolVar(&blast, "blast-radius", false, "say what an intruder gets of each part of this deployment; the gateway's database account is tried")
+	return cmd
 }
 
 // files looks at who can read what holds secrets.
@@ -102,7 +107,7 @@ func running(c *cobra.Command) []finding {
 		}
 	}
 	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
-	cfg, err := config.Checked(s["config"])
+	cfg, err := configOf(s)
 	if problems, ok := errors.AsType[conf.Problems](err); ok {
 		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
 	} else if err != nil {

@@ -85,6 +85,11 @@ func TestTwoDomains(t *testing.T) {
 	if out, err := s.Desk().Run("connections", "list", "--user", "emp-alice"); err == nil || !strings.Contains(out, "ask the broker's") {
 		t.Error("the gateway's process tells of connections:", out)
 	}
+	for d, want := range map[*stage.Desk]string{s.Desk(): "account, tried: sessions", s.Desk().Broker: "the broker: every credential"} {
+		if out, err := d.Run("doctor", "--blast-radius"); err != nil || !strings.Contains(out, want) {
+			t.Error(out, err)
+		}
+	}
 	for _, d := range []*stage.Desk{s.Desk(), s.Desk().Broker} {
 		if out, err := d.Run("reload"); err != nil {
 			t.Error(out, err)
