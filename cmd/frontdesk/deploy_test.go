@@ -207,3 +207,19 @@ func TestUnit(t *testing.T) {
 		t.Errorf("systemd-analyze: %v\n%s", err, out)
 	}
 }
+
+// TestRolesOfUnits: what the drop-ins for two hosts run are commands of ours, and the gateway's hands over no secret.
+func TestRolesOfUnits(t *testing.T) {
+	for _, r := range []role{roleGateway, roleBroker} {
+		text := read(t, "../../deploy/frontdesk-"+string(r)+".conf")
+		_, line, ok := strings.Cut(text, "ExecStart=\nExecStart=/usr/local/bin/frontdesk ")
+		line, _, _ = strings.Cut(line, "\n")
+		if !ok || !strings.HasSuffix(line, "--role "+string(r)) {
+			t.Errorf("%s runs %q", r, line)
+		}
+		runs(t, strings.Fields(line))
+		if (r == roleGateway) != strings.Contains(text, "LoadCredential=\n") {
+			t.Errorf("%s: the secrets of the unit", r)
+		}
+	}
+}
