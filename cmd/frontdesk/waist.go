@@ -104,11 +104,11 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
 		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}
 	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
-		OAuth: client, API: d.door.Named(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
+		OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
-		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Now: d.now,
+		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Sites: d.door.Found(), Now: d.now,
 		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
 	if !cfg.Database.IsZero() { // others may be there
 		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}

@@ -66,6 +66,7 @@ type Record struct {
 	Decision   string   `json:"decision,omitzero"` // allow, deny or would_deny (observe: policy refused, and it passed)
 	Policies   []string `json:"policies,omitzero"` // ids of those that made the decision
 	Connection string   `json:"connection,omitzero"`
+	Site       string   `json:"site,omitzero"`     // to which an API request went, where that is the connection's own
 	Obtained   string   `json:"obtained,omitzero"` // the credential method
 	Sealed     string   `json:"sealed,omitzero"`   // which credential of it was stored: vault.Fingerprint
 	Result     Result   `json:"result,omitzero"`

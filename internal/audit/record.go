@@ -41,7 +41,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 		detail = strings.ToValidUTF8(detail[:maxDetail], "")
 	}
 	for _, f := range [...]struct{ name, value string }{
-		{"connection", r.Connection}, {"obtained", r.Obtained}, {"sealed", r.Sealed}, {"result", string(r.Result)}, {"detail", detail},
+		{"connection", r.Connection}, {"site", r.Site}, {"obtained", r.Obtained}, {"sealed", r.Sealed}, {"result", string(r.Result)}, {"detail", detail},
 	} {
 		b = optional(b, f.name, f.value)
 	}

@@ -167,7 +167,8 @@ type Broker struct {
 	Users    identity.Users
 	Tickets  *identity.Tickets
 	Catalog  *catalog.Catalog
-	Out      Sender
+	Out      Sender // to what the config names
+	Sites    Sender // to the sites of connections: also public ones, within what the vendor's entry allows
 	Now      func() time.Time
 	Hosts    Hosts                                            // nil where no server is run here
 	Observe  func(k Kind, r audit.Result, took time.Duration) // metrics; called once per act
@@ -214,4 +215,12 @@ type Sender interface {
 // Hosts runs the servers that we run ourselves (hosted.Hosts).
 type Hosts interface {
 	RoundTrip(a hosted.Ask) (*http.Response, error)
+}
+
+// sender is the way out for a request to the site of a connection, or, without one, to what the config names.
+func (b *Broker) sender(site string) Sender {
+	if site != "" {
+		return b.Sites
+	}
+	return b.Out
 }

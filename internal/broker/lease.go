@@ -36,7 +36,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if len(l.masks) > 0 && r.Header.Get("Upgrade") != "" {
 		return nil, fault.New(fault.Denied, "policy keeps values of this API's answers back, and cannot in a WebSocket; ask for them another way", nil)
 	}
-	var out Sender = l.broker.Out
+	out := l.broker.sender(l.credential.Site)
 	if l.act.hosted() {
 		out = host{l}
 	}
@@ -83,7 +83,7 @@ func (l *lease) Close(ctx context.Context, o Outcome) {
 		r := l.record
 		r.Kind, r.Call, r.Time, r.Result, r.Detail = audit.KindOutcome, l.entry.Call, l.broker.Now(), o.Result, o.Detail
 		if l.credential != nil {
-			r.Obtained, r.Connection = string(l.credential.Method), string(l.credential.Connection)
+			r.Obtained, r.Connection, r.Site = string(l.credential.Method), string(l.credential.Connection), l.credential.Site
 		}
 		l.broker.Log.End(context.WithoutCancel(ctx), l.entry.Call, r)
 		l.broker.Observe(l.act.Kind, o.Result, r.Time.Sub(l.record.Time))

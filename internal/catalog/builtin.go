@@ -96,6 +96,9 @@ func (p *Provider) Check() error {
 	if err := p.Account.check(); err != nil {
 		return err
 	}
+	if err := p.Sites.check(); err != nil {
+		return fmt.Errorf("sites: %w", err)
+	}
 	if p.OAuth != nil {
 		if err := p.OAuth.check(); err != nil {
 			return fmt.Errorf("oauth.%w", err)
@@ -272,6 +275,11 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 		}
 	}
 	q.Injection.Format = fill(p.Injection.Format)
+	if p.Sites != nil {
+		s := *p.Sites
+		s.Base = fill(s.Base)
+		q.Sites = &s
+	}
 	if p.APIKey != nil && p.APIKey.Injection != nil {
 		k, in := *p.APIKey, *p.APIKey.Injection
 		in.Format = fill(in.Format)

@@ -101,7 +101,11 @@ type Upstream struct {
 	// known: until then the provider has no OAuth. Issuers are those that may be found; none: any public one.
 	Resource string
 	Issuers  []string
-	Limits   Limits // of all its requests
+
+	// Sites says how each connection's own site is learned, where the first origin only stands for it; nil: the origins are the API.
+	Sites *Sites
+
+	Limits Limits // of all its requests
 }
 
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).

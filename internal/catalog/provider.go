@@ -23,6 +23,7 @@ type Provider struct {
 	APIKey     *ProviderAPIKey `yaml:"api_key" doc:"how people paste a key"`
 	Federation []MethodKind    `yaml:"federation" doc:"methods by which the vendor takes somebody else's word for a person"`
 
+	Sites        *Sites            `yaml:"sites" doc:"how the site of each person's account is learned, where an upstream leaves that to the connection (site: connection)"`
 	Signals      []Signal          `yaml:"signals" doc:"answers of the API that have another cure than trying again; the first that fits counts, and after them what RFC 6750 says"`
 	Hints        []Hint            `yaml:"hints" doc:"failures that the API is known for, and what an agent can do about each; the first that fits counts"`
 	Quotas       []Quota           `yaml:"quotas" doc:"how answers say what is left of the vendor's own limits; default: RateLimit, RateLimit-*, X-RateLimit-* and X-Rate-Limit-*, of each person"`

@@ -27,14 +27,14 @@ const (
 
 // account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
 // leaves it unknown.
-func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) (id, label string, err error) {
+func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connection, s secret.Text) (id, label string, err error) {
 	a := up.Provider.Account
 	if a.URL == "" {
 		return "", "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.Method, http.MethodGet), accountURL(up, a.URL), strings.NewReader(a.Body))
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.Method, http.MethodGet), accountURL(up, c, a.URL), strings.NewReader(a.Body))
 	if err != nil {
 		return "", "", err
 	}
@@ -46,7 +46,7 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.M
 	}
 	r.Header.Set("Accept", "application/json")
 	in := up.Provider.Injection
-	if kind == catalog.APIKey && up.Provider.APIKey.Injection != nil {
+	if c.Method == catalog.APIKey && up.Provider.APIKey.Injection != nil {
 		in = *up.Provider.APIKey.Injection
 	}
 	put, _ := vault.Place(in, s)
@@ -75,15 +75,22 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, kind catalog.M
 }
 
 // Refuses implements exchange.Witness.
-func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) bool {
-	_, _, err := d.account(ctx, up, kind, s)
+func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, s secret.Text) bool {
+	_, _, err := d.account(ctx, up, c, s)
 	return fault.KindOf(err) == fault.Invalid
 }
 
-// accountURL takes a path as one on the upstream's own first origin, so that a self-hosted vendor is asked itself.
-func accountURL(up *catalog.Upstream, ref string) string {
+// accountURL takes a path as one on the upstream's own first origin, or on the site of the connection, so that a self-hosted vendor is
+// asked itself.
+func accountURL(up *catalog.Upstream, c vault.Connection, ref string) string {
+	ref = strings.ReplaceAll(ref, "{site}", c.Site.Value)
 	if strings.HasPrefix(ref, "/") && len(up.Origins) > 0 {
 		u := *up.Origins[0]
+		if up.Sites != nil {
+			if at, err := up.Sites.At(c.Site.Value); err == nil {
+				u = *at
+			}
+		}
 		path, query, _ := strings.Cut(ref, "?")
 		u.Path, u.RawQuery = strings.TrimSuffix(u.Path, "/")+path, query
 		return u.String()

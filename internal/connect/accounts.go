@@ -103,7 +103,10 @@ func (d *Desk) own(ctx context.Context, v Visitor, id vault.ConnectionID) (vault
 
 // Account asks the vendor whose credential it is, for a credential that came another way than by a browser (package intake).
 func (d *Desk) Account(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, s secret.Text) (id, label string, err error) {
-	return d.account(ctx, up, kind, s)
+	if up.Sites != nil {
+		return "", "", fault.New(fault.Invalid, "at which site an account of "+up.Title+" is, only its person's consent says: it is connected by him", nil)
+	}
+	return d.account(ctx, up, vault.Connection{Method: kind}, s)
 }
 
 // CheckKey refuses what cannot be a credential for this vendor, before it is sent anywhere.

@@ -34,6 +34,8 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 		return Result{}, err
 	}
 	switch {
+	case f.Kind == FlowSite && a.Body != nil:
+		return d.completeSite(ctx, v, f, form.Get("choice"))
 	case f.Kind == FlowSwap && a.Body != nil:
 		return d.completeSwap(ctx, v, f, form.Get("choice") == "new")
 	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body != nil:
@@ -190,7 +192,7 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
-	return d.obtained(ctx, v, f, up, token)
+	return d.obtained(ctx, v, f, up, gained{token, a.Params})
 }
 
 // living is the upstream that a flow went to, as it is configured now.
@@ -208,12 +210,15 @@ func (d *Desk) living(ctx context.Context, f Flow) (*catalog.Upstream, error) {
 }
 
 // obtained makes a connection of what the vendor gave after a consent.
-func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, token oauth.Token) (Result, error) {
+func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, token gained) (Result, error) {
 	secrets := vault.Secrets{Access: token.Access, Refresh: token.Refresh}
+	refuse := func(why error) (Result, error) {
+		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method}, secrets)
+		return Result{}, errors.Join(why, err)
+	}
 	for _, c := range up.Provider.OAuth.Confirm {
 		if v, ok := token.Lookup(c.Pointer); c.Pointer != "" && ok && v != c.Is {
-			_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method}, secrets)
-			return Result{}, errors.Join(errElsewhere, err)
+			return refuse(errElsewhere)
 		}
 	}
 	c := vault.Connection{Method: f.Method, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
@@ -224,7 +229,15 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		c.Account, _ = token.Lookup(at.ID)
 		c.Label, _ = token.Lookup(at.Label)
 	}
-	return d.finish(ctx, v, f, up, c, secrets)
+	h := heldBack{Connection: c, Access: token.Access.Expose(), Refresh: token.Refresh.Expose()}
+	if up.Sites != nil {
+		var err error
+		if h.Sites, err = d.sites(ctx, up, token); err != nil {
+			return refuse(err)
+		}
+	}
+	h.Connection.Tenant, h.Connection.User, h.Connection.Upstream = f.Tenant, f.User, up.Name
+	return d.placed(ctx, v, f, up, h)
 }
 
 // completeKey takes a pasted key. The day on which it ends is what its owner knows of it: the vendor does not say.
@@ -253,9 +266,12 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 	account, label := c.Account, c.Label
 	if !up.Provider.Account.InToken || c.Method == catalog.APIKey {
 		var err error
-		if account, label, err = d.account(ctx, up, c.Method, s.Access); err != nil {
+		if account, label, err = d.account(ctx, up, c, s.Access); err != nil {
 			return Result{}, err
 		}
+	}
+	if c.Site.Value != "" { // the same account at another site is another connection
+		account, label = account+"@"+c.Site.Value, strings.TrimSpace(label+" ("+c.Site.Label+")")
 	}
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Account, c.Label = f.Tenant, f.User, up.Name, account, label

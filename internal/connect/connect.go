@@ -69,6 +69,7 @@ const (
 	FlowSignIn  FlowKind = "sign_in" // to the company's IdP
 	FlowConnect FlowKind = "connect" // to an upstream's authorization server, or to our page that takes a key
 	FlowDevice  FlowKind = "device"  // to wherever he likes, with a code (Device)
+	FlowSite    FlowKind = "site"    // to our page that asks which of the account's sites is meant
 	FlowSwap    FlowKind = "swap"    // to our page that asks which of two accounts is meant
 )
 
@@ -151,7 +152,8 @@ type Result struct {
 	Session    SignedIn         // sign-in
 	Connection vault.Connection // connect: without its sealed part
 	Changed    string           // FlowSwap: the label of the account that was meant, which is still connected
-	Swap       string           // FlowSwap: the `state` to post back with choice=new or choice=old
+	Swap       string           // FlowSwap: the `state` to post back with choice=new or choice=old; FlowSite: with choice, counted from 0
+	Sites      []string         // FlowSite: their names
 	Request    RequestID
 	Return     string
 }

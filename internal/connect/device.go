@@ -43,6 +43,7 @@ type DeviceEnd struct {
 	Connection vault.ConnectionID `json:"connection,omitzero"` // Done: what is connected now
 	Swap       string             `json:"swap,omitzero"`       // Done: he came as another account than he meant (FlowSwap); its state,
 	Was, Is    string             // and the two labels
+	Sites      []string           `json:"sites,omitzero"` // Done: the account has several (FlowSite), of which he has to choose; Swap is its state
 }
 
 // DeviceStore keeps them.
@@ -167,12 +168,12 @@ func (d *Desk) askDevice(ctx context.Context, x Device) error {
 	v := Visitor{Tenant: x.Tenant, User: x.User, Binding: x.Binding}
 	f := x.Flow
 	f.Kind = FlowConnect
-	r, err := d.obtained(ctx, v, f, up, token)
+	r, err := d.obtained(ctx, v, f, up, gained{Token: token})
 	if err != nil {
 		return d.overDevice(ctx, x, Refused, sentence(err))
 	}
-	x.End = DeviceEnd{Connection: r.Connection.ID, Swap: r.Swap}
-	if r.Swap != "" {
+	x.End = DeviceEnd{Connection: r.Connection.ID, Swap: r.Swap, Sites: r.Sites}
+	if r.Kind == FlowSwap {
 		x.End.Was, x.End.Is = r.Changed, r.Connection.Label
 	}
 	return d.overDevice(ctx, x, Done, "")

@@ -2,38 +2,17 @@ package connect
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// heldBack is a credential of another account, waiting for its user's word. It exists only inside a sealed flow.
-type heldBack struct {
-	Connection vault.Connection
-	Access     string
-	Refresh    string
-}
-
 // hold seals the new credential into a flow of its own, and asks.
 func (d *Desk) hold(ctx context.Context, f Flow, prior, c vault.Connection, s vault.Secrets) (Result, error) {
-	state, err := oauth.Random(rand.Reader)
+	state, err := d.holdBack(ctx, f, FlowSwap, heldBack{Connection: c, Access: s.Access.Expose(), Refresh: s.Refresh.Expose()})
 	if err != nil {
-		return Result{}, err
-	}
-	plain, err := json.Marshal(heldBack{c, s.Access.Expose(), s.Refresh.Expose()})
-	if err != nil {
-		return Result{}, err
-	}
-	f.Kind, f.State, f.Expires = FlowSwap, state, d.Now().Add(swapLife)
-	if f.Verifier, err = d.Vault.SealFlow(ctx, f.Tenant, state, plain); err != nil {
-		return Result{}, err
-	}
-	if err := d.Store.PutFlow(ctx, f); err != nil {
 		return Result{}, err
 	}
 	return Result{Kind: FlowSwap, Connection: c, Changed: prior.Label, Swap: state, Request: f.Request, Return: f.Return}, nil
@@ -44,12 +23,8 @@ func (d *Desk) completeSwap(ctx context.Context, v Visitor, f Flow, useNew bool)
 	if up == nil {
 		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
 	}
-	plain, err := d.Vault.OpenFlow(ctx, f.Tenant, f.State, f.Verifier)
-	if err != nil {
-		return Result{}, err
-	}
 	var h heldBack
-	if err := json.Unmarshal(plain, &h); err != nil {
+	if err := d.takeBack(ctx, f, &h); err != nil {
 		return Result{}, err
 	}
 	s := vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh)}

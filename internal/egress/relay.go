@@ -41,6 +41,9 @@ func (p *Proxy) relay(w http.ResponseWriter, resp *http.Response, up *catalog.Up
 	h.Del("Set-Cookie")
 	h.Del("Alt-Svc")
 	h.Del("Accept-Ranges") // ranges are answered whole
+	if up.Sites != nil && resp.Request != nil {
+		rt.site = resp.Request.URL
+	}
 	for _, name := range []string{"Location", "Content-Location"} {
 		if v := h.Get(name); v != "" {
 			h.Set(name, rt.rewrite(v, up))
@@ -125,6 +128,13 @@ func (rt route) rewrite(ref string, up *catalog.Upstream) string {
 	u, err := url.Parse(ref)
 	if rt.prefix == "" || err != nil || u.Host == "" && !strings.HasPrefix(ref, "/") {
 		return ref
+	}
+	if rt.site != nil && u.Host == rt.site.Host && u.Scheme == rt.site.Scheme { // the connection's own site stands behind the first origin
+		u.Host, u.Scheme = up.Origins[0].Host, up.Origins[0].Scheme
+		u.RawPath = up.Sites.Below(u.EscapedPath())
+		if u.Path, err = url.PathUnescape(u.RawPath); err != nil {
+			return ref
+		}
 	}
 	for i, o := range up.Origins {
 		same := u.Host == o.Host && u.Scheme == o.Scheme || u.Host == "" && (rt.host == o.Host || rt.host == "" && i == 0)

@@ -20,8 +20,9 @@ type route struct {
 	host      string              // at the base URL: what stands after @; "" = the upstream's first origin
 	path      string              // canonical, with its leading slash
 	query     string
-	last      bool   // the connection ends with this answer
-	prefix    string // of the egress path, for rewriting Location; "" at a proxy, whose client knows the API's own addresses
+	site      *url.URL // where the request went in the place of the first origin; nil: there
+	last      bool     // the connection ends with this answer
+	prefix    string   // of the egress path, for rewriting Location; "" at a proxy, whose client knows the API's own addresses
 }
 
 var errMisdirected = &statusError{http.StatusMisdirectedRequest, "misdirected", "the request names another host than the one that its connection was opened for"}

@@ -43,6 +43,7 @@ type Credential struct {
 	Expires    time.Time // zero: it doesn't expire
 	Method     catalog.MethodKind
 	Connection vault.ConnectionID // "" where the method stores nothing
+	Site       string             // the connection's own, to which requests go in the place of the upstream's first origin
 	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
 	again *again      // nil where another credential would be no better

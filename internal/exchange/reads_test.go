@@ -33,7 +33,7 @@ type second struct {
 	asked   int
 }
 
-func (w *second) Refuses(context.Context, *catalog.Upstream, catalog.MethodKind, secret.Text) bool {
+func (w *second) Refuses(context.Context, *catalog.Upstream, vault.Connection, secret.Text) bool {
 	w.asked++
 	return w.refuses
 }

@@ -31,7 +31,7 @@ type Stored struct {
 type Witness interface {
 	// Refuses reports that the vendor said no to the credential itself. False is not that it is good: the vendor may be away, or
 	// have no call that tells.
-	Refuses(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, credential secret.Text) bool
+	Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, credential secret.Text) bool
 }
 
 // By is the same for one kind of method.
@@ -83,6 +83,9 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	}
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
 	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
+	if err := onSite(cred, r.Upstream, c); err != nil {
+		return nil, err
+	}
 	cred.Fill = vault.Fill(secrets.Access)
 	if !c.Expires.IsZero() {
 		cred.Expires = c.Expires.Add(-refresh.Margin(c))
@@ -100,6 +103,26 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	return cred, nil
 }
 
+// onSite makes the credential send what is meant for the upstream's first origin to the site of its connection. Both have been
+// checked when the connection was made; the entry may have changed since.
+func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
+	if up.Sites == nil {
+		return nil
+	}
+	at, err := up.Sites.At(c.Site.Value)
+	if err != nil {
+		return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: "it is not known at which site the account is", Connection: string(c.ID)}}}
+	}
+	place, first := cred.Place, up.Origins[0]
+	cred.Site, cred.Place = c.Site.Value, func(r *http.Request) error {
+		if r.URL.Scheme == first.Scheme && r.URL.Host == first.Host {
+			up.Sites.Onto(r, at, c.Site.Value)
+		}
+		return place(r)
+	}
+	return nil
+}
+
 // reader reads answers for the person whose connection c is. That a scope is missing becomes the question for it. That the token
 // is dead is believed where there is none to renew it with and the vendor says it a second time, asked whose it is.
 func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*http.Response) *catalog.Needed {
@@ -110,7 +133,7 @@ func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*
 			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope, Connection: string(c.ID)}}}
 		case means == catalog.MeansDead && !c.Refreshes && resp.Request != nil:
 			ctx := resp.Request.Context()
-			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, s.Kind, token) {
+			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, c, token) {
 				return nil
 			}
 			c := c

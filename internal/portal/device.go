@@ -28,7 +28,7 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request, v visit) error {
 	}
 	switch {
 	case x.Status == connect.Done && x.End.Swap != "":
-		return s.ask(w, r, swapped{x.End.Was, x.End.Is, x.End.Swap})
+		return s.ask(w, r, swapped{Old: x.End.Was, New: x.End.Is, State: x.End.Swap, Title: s.title(string(x.Upstream)), Sites: x.End.Sites})
 	case x.Status == connect.Done:
 		q := url.Values{"at": {string(x.Upstream)}, "as": {string(x.End.Connection)}, "request": {string(x.Request)}, "return": {x.Return}}
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)

@@ -261,16 +261,21 @@ func (s *Site) completed(w http.ResponseWriter, r *http.Request, res connect.Res
 		}
 		http.Redirect(w, r, s.local(res.Return, s.Prefix+"/portal/"), http.StatusSeeOther)
 		return nil
+	case connect.FlowSite:
+		return s.ask(w, r, swapped{Title: s.title(string(res.Connection.Upstream)), Sites: res.Sites, State: res.Swap})
 	case connect.FlowSwap:
-		return s.ask(w, r, swapped{res.Changed, res.Connection.Label, res.Swap})
+		return s.ask(w, r, swapped{Old: res.Changed, New: res.Connection.Label, State: res.Swap})
 	}
 	q := url.Values{"at": {string(res.Connection.Upstream)}, "as": {string(res.Connection.ID)}, "request": {string(res.Request)}, "return": {res.Return}}
 	http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	return nil
 }
 
-// swapped is the question which of two accounts is meant, sealed into the address of its page.
-type swapped struct{ Old, New, State string }
+// swapped is the question which of two accounts, or of an account's sites, is meant, sealed into the address of its page.
+type swapped struct {
+	Old, New, State, Title string
+	Sites                  []string
+}
 
 const purposeSwap = "portal/swap"
 
@@ -279,6 +284,10 @@ func (s *Site) swap(w http.ResponseWriter, r *http.Request, v visit) error {
 	var k swapped
 	if err != nil || json.Unmarshal(plain, &k) != nil {
 		return fault.New(fault.Denied, "this page began in another browser; nothing was done; start again", nil)
+	}
+	if len(k.Sites) > 0 {
+		s.render(w, v, "site", "Which site of "+k.Title+" is it to be?", map[string]any{"Sites": k.Sites, "State": k.State, "Action": s.Prefix + "/portal/key"})
+		return nil
 	}
 	s.render(w, v, "swap", "This is another account than you meant", map[string]string{"Old": k.Old, "New": k.New, "State": k.State, "Action": s.Prefix + "/portal/key"})
 	return nil

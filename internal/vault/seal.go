@@ -249,7 +249,8 @@ func open(a tink.AEAD, sealed, aad []byte) ([]byte, error) {
 	return padded[:end], nil
 }
 
-// aad binds a field to its place: tenant ‖ user ‖ upstream ‖ connection (16 bytes each) ‖ field ‖ generation ‖ version.
+// aad binds a field to its place: tenant ‖ user ‖ upstream ‖ connection (16 bytes each) ‖ field ‖ generation ‖ version, and the site to
+// which the credential goes, where the connection has one.
 func (v *Vault) aad(ctx context.Context, c Connection, field byte) ([]byte, error) {
 	b := append(make([]byte, 0, len(aadHead)+4*16+17), aadHead...)
 	for _, n := range []nameKey{{"", "tenant", string(c.Tenant)}, {c.Tenant, "user", string(c.User)}, {c.Tenant, "upstream", string(c.Upstream)}} {
@@ -265,7 +266,7 @@ func (v *Vault) aad(ctx context.Context, c Connection, field byte) ([]byte, erro
 	}
 	b = append(append(b, id...), field)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Generation))
-	return binary.BigEndian.AppendUint64(b, uint64(c.Version)), nil
+	return append(binary.BigEndian.AppendUint64(b, uint64(c.Version)), c.Site.Value...), nil
 }
 
 // name is the internal id of a name, remembered.

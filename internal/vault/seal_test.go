@@ -173,6 +173,7 @@ func TestOpensAtItsPlaceAlone(t *testing.T) {
 		"connection":             func(c *Connection) { c.ID = "100102030405060708090a0b0c0d0e0f" },
 		"generation":             func(c *Connection) { c.Generation++ },
 		"version":                func(c *Connection) { c.Version-- },
+		"site":                   func(c *Connection) { c.Site.Value = "evil" },
 		"access into refresh":    func(c *Connection) { c.Sealed.Refresh = c.Access },
 		"refresh into access":    func(c *Connection) { c.Access = c.Sealed.Refresh },
 		"previous into access":   func(c *Connection) { c.Access = c.Previous },

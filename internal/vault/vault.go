@@ -45,8 +45,9 @@ type Connection struct {
 	User      identity.UserID // for a service: "service:" and its subject
 	Upstream  catalog.UpstreamName
 	Method    catalog.MethodKind
-	Account   string // the vendor's id of the account
-	Label     string // the name that the person knows
+	Account   string       // the vendor's id of the account
+	Label     string       // the name that the person knows
+	Site      catalog.Site // where the account is at, where each connection has a site of its own; sealed fields open for it alone
 	Scopes    []string
 	Status    Status
 	Reason    string // why the status is not Active, for people

@@ -1,10 +1,8 @@
 package stage_test
 
 import (
-	"bytes"
 	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -68,13 +66,7 @@ func goesOn(t *testing.T, p *world.Person, page string) string {
 // anew; the page goes on by itself, the connection renews like any other, and nobody but the one who asked sees the code.
 func TestDeviceCode(t *testing.T) {
 	s, o := stern(t, ", client_secret: file:tracker.secret, methods: [device_code]", "", func(*stage.Stage, *world.OIDCProviderConfig) {})
-	file, err := os.ReadFile(s.Desk().ConfigPath) // a server that is there, so that its agent can ask
-	if err == nil {
-		err = os.WriteFile(s.Desk().ConfigPath, bytes.Replace(file, []byte("http://127.0.0.1:1/mcp"), []byte(s.Modern.MCP()), 1), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	rewrite(t, s.Desk(), "http://127.0.0.1:1/mcp", s.Modern.MCP()) // a server that is there, so that its agent can ask
 	if out, err := s.Desk().Run("reload"); err != nil {
 		t.Fatal(out)
 	}

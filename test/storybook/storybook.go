@@ -72,6 +72,7 @@ var Stories = []Story{
 	{Name: "done-more", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&request=two"},
 	{Name: "done-door", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&return=%2Fdoor%3Fserver%3Dissues"},
 	{Name: "swap", First: "This is another account than you meant", path: "/portal/key", form: url.Values{"key": {"other"}}},
+	{Name: "site", First: "Which site of GitHub is it to be?", path: "/portal/key", form: url.Values{"key": {"sites"}}},
 	{Name: "wrong", First: "That did not work", path: "/callback/github?error=access_denied&state=x"},
 	{Name: "wrong-later", First: "That did not work", path: "/callback/github?error=temporarily_unavailable&state=x"},
 	{Name: "connections", First: "What is connected for you", path: "/portal/"},
@@ -404,6 +405,8 @@ func (*desk) Complete(_ context.Context, _ connect.Visitor, a connect.Answer) (c
 		other := github
 		other.Label = "alice-at-home"
 		return connect.Result{Kind: connect.FlowSwap, Connection: other, Changed: "octo-alice", Swap: "state"}, nil
+	case form.Get("key") == "sites":
+		return connect.Result{Kind: connect.FlowSite, Connection: github, Swap: "state", Sites: []string{"acme.example", "acme-test.example"}}, nil
 	case form.Get("key") != "":
 		return connect.Result{}, fault.New(fault.Invalid, "Datadog does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
 	case a.Params.Get("error") == "access_denied":

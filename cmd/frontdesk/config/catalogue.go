@@ -90,7 +90,10 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), help)
 		return nil
 	}
-	p, err := p.With(u.Inputs)
+	p, err := k.sited(at, u, p)
+	if err == nil {
+		p, err = p.With(u.Inputs)
+	}
 	if err != nil {
 		k.wrong(at+".inputs", err.Error(), "write it under inputs, as inputs: {host: acme.example.com}")
 		return nil
@@ -108,6 +111,9 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	k.described(at+".openapi", u.OpenAPI, up)
 	if u.Provider == "" {
 		up.Resource, up.Issuers = u.URL.String(), u.Issuers
+	}
+	if u.Site != "" {
+		up.Sites = p.Sites
 	}
 	if u.URL != nil {
 		up.Origins = append(up.Origins, u.URL.URL)
@@ -138,6 +144,31 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up.Methods = k.methods(t, at, u, p)
 	return up
+}
+
+// sited is the provider where the site is each connection's own, if the upstream says so.
+func (k *checker) sited(at string, u Upstream, p *catalog.Provider) (*catalog.Provider, error) {
+	switch {
+	case u.Site == "":
+		return p, nil
+	case u.Site != "connection":
+		k.wrong(at+".site", "site is connection, or left out", "")
+		return p, nil
+	case u.URL != nil:
+		k.wrong(at+".site", "the url says already where the API is", "leave one of the two out")
+		return p, nil
+	}
+	q, err := p.PerConnection()
+	if err != nil {
+		k.wrong(at+".site", err.Error(), "leave site out, and write the site under inputs")
+		return p, nil
+	}
+	for _, m := range u.Methods {
+		if !m.Kind.Consents() {
+			k.wrong(at+".methods", string(m.Kind)+" does not say at which site an account is", "leave it out, or make another upstream with the site under inputs")
+		}
+	}
+	return q, nil
 }
 
 // priorKnowledge checks that HTTP/2 without TLS can be had.

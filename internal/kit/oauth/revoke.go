@@ -121,6 +121,18 @@ func Read(data []byte) Document {
 	return Document{doc}
 }
 
+// Len is how many entries a list has; -1 where there is none. The empty pointer is the whole document.
+func (d Document) Len(pointer string) int {
+	v := at(d.root, pointer)
+	if pointer == "" {
+		v = d.root
+	}
+	if l, ok := v.([]any); ok {
+		return len(l)
+	}
+	return -1
+}
+
 // Texts is what the function of that name says of this document.
 func (d Document) Texts(pointer string) (l []string, ok bool) {
 	v := at(d.root, pointer)
