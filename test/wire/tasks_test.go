@@ -224,7 +224,7 @@ func TestTasks_askForAConnection(t *testing.T) {
 		t.Errorf("the task goes on: %s", a.Body)
 	}
 	k.set("failed")
-	if a := post("tasks/get", "t-1", `"taskId":"t-1"`); !strings.Contains(a.Body, "/connect/") || !strings.Contains(a.Body, "is not connected for the user yet") {
+	if a := post("tasks/get", "t-1", `"taskId":"t-1"`); !strings.Contains(a.Body, "/connect/") || !strings.Contains(a.Body, "Ask the user to open the link below") {
 		t.Errorf("got %s", a.Body)
 	}
 }
