@@ -189,8 +189,9 @@ type held struct {
 // table holds the open leases. The zero table is empty.
 type table struct {
 	mu     sync.Mutex
-	leases map[string]*held   // guarded by mu, as is what follows
-	seen   map[peer]time.Time // when each process was last heard of
+	leases map[string]*held       // guarded by mu, as is what follows
+	calls  map[audit.CallID]*held // those of MCP sessions, by the session's own act
+	seen   map[peer]time.Time     // when each process was last heard of
 }
 
 // maxLeases bounds the table: a gateway bounds what its callers hold open, an intruder in one would not.
@@ -202,7 +203,7 @@ func (t *table) heard(p peer, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.seen == nil {
-		t.seen, t.leases = map[peer]time.Time{}, map[string]*held{}
+		t.seen, t.leases, t.calls = map[peer]time.Time{}, map[string]*held{}, map[audit.CallID]*held{}
 	}
 	t.seen[p] = now
 }
@@ -225,6 +226,9 @@ func (t *table) add(h *held) error {
 		return fault.Later("too much is open here; try again later", time.Second, nil)
 	}
 	t.leases[h.id] = h
+	if h.act.Kind == broker.KindSession {
+		t.calls[h.lease.State().Call] = h
+	}
 	return nil
 }
 
@@ -232,18 +236,16 @@ func (t *table) drop(h *held) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.leases, h.id)
+	if call := h.lease.State().Call; t.calls[call] == h {
+		delete(t.calls, call)
+	}
 }
 
 // session is the open session of an MCP session's id, if this process's table has it.
 func (t *table) session(call audit.CallID) *held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, h := range t.leases {
-		if h.act.Kind == broker.KindSession && h.lease.State().Call == call {
-			return h
-		}
-	}
-	return nil
+	return t.calls[call]
 }
 
 // stale are leases that nobody will end: their process is gone, or their time is.
