@@ -181,8 +181,17 @@ func port() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// New starts everybody, with what they write in dir.
+// New starts everybody, with what they write in dir. Where somebody else took a port before we did, others are tried.
 func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
+	for range 3 {
+		if s, err = begin(ctx, dir, o); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			break
+		}
+	}
+	return s, err
+}
+
+func begin(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 	s = &Stage{Dir: dir}
 	defer func() {
 		if err != nil {

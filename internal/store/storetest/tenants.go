@@ -257,7 +257,7 @@ var byTenant = map[string]strange{
 var elsewhere = map[string]string{
 	"EnsureUser": "makes a user of its own tenant: users", "NameID": "makes an id of its own tenant: names",
 	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
-	"Chain": "for operators", "EachConnection": "for operators", "Turn": "has no tenant", "AddCheckpoint": "has no tenant", "LastCheckpoint": "has no tenant", "Checkpoints": "has no tenant", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
+	"Chain": "for operators", "EachConnection": "for operators", "Turn": "has no tenant", "GuestRights": "has no tenant", "AddCheckpoint": "has no tenant", "LastCheckpoint": "has no tenant", "Checkpoints": "has no tenant", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutDevice": "writes", "DueDevices": "for all tenants", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes", "PutTask": "writes", "DropTasks": "a chore",
 	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
