@@ -121,9 +121,17 @@ func TestA100_A103_framing(t *testing.T) {
 		"a method with a tab":    line("G\tET", "/a") + "\r\n",
 		"Connection names ours":  line("GET", "/a") + "Connection: Authorization, Host\r\n\r\n",
 	} {
+		// Each has a path of its own: a request of the one before may still be on its way.
+		own := "/a" + strings.ReplaceAll(strings.Map(func(c rune) rune {
+			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+				return c
+			}
+			return '-'
+		}, name), "--", "-")
+		text = strings.ReplaceAll(text, "/@"+host+"/a", "/@"+host+own)
 		s.api.answer(nil)
 		got := s.wire(t, text)
-		l := s.api.heard()
+		l := slices.DeleteFunc(s.api.heard(), func(h heard) bool { return !strings.Contains(h.Line, own) && !strings.Contains(h.Line, "smuggled") })
 		if len(l) > 1 || strings.Count(got, "HTTP/1.1 200") > 1 {
 			t.Errorf("A-102 %s: %d requests became of one: %.200q", name, len(l), got)
 		}
