@@ -58,13 +58,6 @@ func (d *desk) fits(cfg *config.Config) error {
 	if cfg.Database.IsZero() && d.role == roleBroker || cfg.Domains.Database.IsZero() {
 		return errors.New("gateway and broker need PostgreSQL, with an account for each (database, and domains.database): a SQLite file has one owner, who can read all of it")
 	}
-	for t, servers := range cfg.Snapshot.Servers {
-		for n, s := range servers {
-			if s.Program != nil {
-				return fmt.Errorf("%s: a server that Frontdesk runs itself (command) is served by one process alone: run it elsewhere and name its url, or serve with --role all", config.Place(t, "servers."+string(n)))
-			}
-		}
-	}
 	return nil
 }
 
@@ -94,7 +87,7 @@ func (d *desk) guestRights(ctx context.Context) error {
 // reach is the broker's side in another process.
 func (d *desk) reach(cfg *config.Config, at func(identity.Tenant, string) string) behind {
 	c := remote.NewClient(d.pins.To(cfg.Domains.Address), &d.catalog, d.epochs.Alive, d.log)
-	c.Trace = d.tracer.inject()
+	c.Trace, c.Hosts, d.hosts.CA = d.tracer.inject(), d.hosts, c.Authority
 	d.verifier.Elsewhere = c.Verify
 	d.epochs.Store = farEpochs{d.db, c}
 	door := d.tracer.door(c)
@@ -131,7 +124,7 @@ func (d *desk) reads(at func(identity.Tenant, string) string) *connect.Finder {
 
 // frontAdmin is what operators may ask the gateway's process; the rest is the broker's to answer.
 func (d *desk) frontAdmin() http.Handler {
-	return (&admin.API{Reload: d.reload, Status: d.status, Hosted: d.hosts, Slog: d.log, Now: d.now}).Front()
+	return (&admin.API{Catalog: &d.catalog, Reload: d.reload, Status: d.status, Hosted: d.hosts, Slog: d.log, Now: d.now}).Front()
 }
 
 // pairLife is how long the two certificates last.

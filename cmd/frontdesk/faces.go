@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/egress"
@@ -46,6 +48,7 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
+	d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) } // a listener that ends has ended with its process
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}

@@ -376,7 +376,9 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		s["database"] = "does not answer"
 		return s
 	}
-	maps.Copy(s, standing())
+	if d.faces != nil {
+		maps.Copy(s, standing())
+	}
 	for ref, st := range d.images.States() {
 		s[imagePrefix+ref] = imageWords(st)
 	}

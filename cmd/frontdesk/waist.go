@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -118,14 +117,17 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	d.hosts.CA = d.ca.PEM
 	if d.role == roleAll {
 		d.broker.Hosts = d.hosts
-		d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) } // a listener that ends has ended with its process
+	}
+	var hosted admin.Hosted // beside the faces, wherever those are
+	if d.role == roleAll {
+		hosted = d.hosts
 	}
 	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
-		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: d.hosts, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
 	if d.role == roleBroker {
-		d.far = &remote.Server{Door: &d.traffic, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog, Intents: d.audit,
+		d.far = &remote.Server{Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit}, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
 			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All}, Log: d.log, Now: d.now}
 		return behind{}, nil
 	}

@@ -196,14 +196,15 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	sets, problems := cfg.PolicySets()
-	images := cfg.Images(noting(cfg, &problems))
 	var known known
 	if d.waist != nil {
 		known = d.resolve(cfg)
 		problems = append(problems, known.problems...)
 	}
 	var clients []issuer.Client
+	var images image.Settings
 	if d.faces != nil {
+		images = cfg.Images(noting(cfg, &problems))
 		var wrong conf.Problems
 		clients, wrong = registered(cfg, d.now())
 		problems = append(problems, wrong...)
@@ -220,8 +221,6 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	d.catalog.Set(cfg.Snapshot)
-	d.images.Use(images)
-	d.images.Use(images)
 	d.policies.Use(sets)
 	if d.waist != nil {
 		d.use(cfg, known)
@@ -230,6 +229,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	if d.faces != nil {
+		d.images.Use(images) // servers that we run are run beside the faces
 		d.registry.UseConfig(clients, cfg.File.Clients.Redirects)
 		h := d.routes(cfg)
 		d.public.Store(&h)

@@ -26,7 +26,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// API serves the socket. All fields are required.
+// API serves the socket. All fields are required for Handler, but Hosted where servers run in another process; Front says what it needs.
 type API struct {
 	People      People
 	Connections Connections
@@ -38,7 +38,7 @@ type API struct {
 	Events    Events
 	Reload    func(ctx context.Context) (string, error)
 	Status    func(ctx context.Context) map[string]string
-	Hosted    Hosted
+	Hosted    Hosted // nil where it is another process that runs servers
 	Keys      Keys
 	Intake    Intake
 	Authority func() []byte // PEM of egress's certification authority
@@ -112,18 +112,34 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("GET /audit", a.at(a.audit))
 	mux.HandleFunc("GET /keys", a.at(func(r *http.Request) (any, error) { return a.Keys.States(r.Context(), tenant(r)) }))
 	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))
+	a.hosted(mux)
+	return mux
+}
+
+// hosted are the routes for servers that are run here.
+func (a *API) hosted(mux *http.ServeMux) {
+	if a.Hosted == nil {
+		elsewhere := a.at(func(*http.Request) (any, error) {
+			return nil, fault.New(fault.Invalid, "this is the broker's process, and servers run beside gateways: ask a gateway's, by its --data-dir", nil)
+		})
+		mux.HandleFunc("/servers", elsewhere)
+		mux.HandleFunc("/servers/", elsewhere)
+		mux.HandleFunc("/images", elsewhere)
+		return
+	}
 	mux.HandleFunc("GET /servers", a.at(a.servers))
 	mux.HandleFunc("GET /servers/{name}/logs", a.at(a.serverLogs))
 	mux.HandleFunc("GET /images", a.at(func(r *http.Request) (any, error) { return a.Hosted.ImageStates(tenant(r)), nil }))
 	mux.HandleFunc("POST /servers/{name}/pull", a.at(a.pull))
-	return mux
 }
 
-// Front returns what the gateway's process answers where the broker is another one: everything else is asked there.
+// Front returns what the gateway's process answers where the broker is another one: everything else is asked there. It needs no more
+// than Catalog, Reload, Status, Hosted, Slog and Now.
 func (a *API) Front() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", a.at(a.status))
 	mux.HandleFunc("POST /reload", a.at(a.reload))
+	a.hosted(mux)
 	mux.HandleFunc("/", a.at(func(*http.Request) (any, error) {
 		return nil, fault.New(fault.Invalid, "this is the gateway's process, which does not know that: ask the broker's, by its --data-dir", nil)
 	}))
@@ -375,6 +391,9 @@ func (a *API) serverLogs(r *http.Request) (any, error) {
 	who := r.URL.Query().Get("user")
 	if who == "" {
 		return a.Hosted.Logs(t, name, ""), nil
+	}
+	if a.People == nil { // the gateway's process, which knows ids alone
+		return a.Hosted.Logs(t, name, who), nil
 	}
 	l, err := a.People.FindUsers(r.Context(), t, who)
 	if err != nil {

@@ -52,6 +52,11 @@ type Act struct {
 	Swap     *exchange.Swap // where the credential goes, if not to the upstream's usual place
 }
 
+// Hosted reports whether an act is a message to a server that we run ourselves.
+func (a Act) Hosted() bool {
+	return a.Server.Program != nil && a.Kind != KindAPI && a.Kind != KindProcess
+}
+
 // Door is what gateway and egress pass through.
 type Door interface {
 	// Ready decides and names what is missing, releasing and recording nothing.
@@ -217,10 +222,13 @@ type Hosts interface {
 	RoundTrip(a hosted.Ask) (*http.Response, error)
 }
 
-// sender is the way out for a request to the site of a connection, or, without one, to what the config names.
-func (b *Broker) sender(site string) Sender {
-	if site != "" {
-		return b.Sites
+// sender is the way out: to a server that we run, to the site of a connection, or, without one, to what the config names.
+func (l *lease) sender() Sender {
+	switch {
+	case l.act.Hosted():
+		return host{l}
+	case l.credential.Site != "":
+		return l.broker.Sites
 	}
-	return b.Out
+	return l.broker.Out
 }

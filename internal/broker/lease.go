@@ -36,11 +36,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if len(l.masks) > 0 && r.Header.Get("Upgrade") != "" {
 		return nil, fault.New(fault.Denied, "policy keeps values of this API's answers back, and cannot in a WebSocket; ask for them another way", nil)
 	}
-	out := l.broker.sender(l.credential.Site)
-	if l.act.hosted() {
-		out = host{l}
-	}
-	resp, marks, err := l.credential.At(l.act.Swap).Send(out, r)
+	resp, marks, err := l.credential.At(l.act.Swap).Send(l.sender(), r)
 	if err != nil {
 		return nil, l.broker.note(l.act, err)
 	}

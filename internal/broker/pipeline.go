@@ -122,7 +122,7 @@ func (b *Broker) ready(ctx context.Context, c *identity.Caller, a Act) error {
 // upstream; a ticket for any other server.
 func (b *Broker) obtain(ctx context.Context, c *identity.Caller, a Act, id audit.CallID) (*exchange.Credential, error) {
 	n := needs(a)
-	if a.Server.Deliver == catalog.DeliverHeader && len(n) == 0 || a.hosted() { // a hosted server's process holds a keycard of its own
+	if a.Server.Deliver == catalog.DeliverHeader && len(n) == 0 || a.Hosted() { // a hosted server's process holds a keycard of its own
 		return &exchange.Credential{Place: func(*http.Request) error { return nil }}, nil
 	}
 	if a.Kind == KindAPI || a.Server.Deliver == catalog.DeliverHeader {

@@ -34,10 +34,11 @@ type Ask struct {
 	Caller  *identity.Caller
 	Server  *catalog.Server
 	Request *http.Request
-	// Open opens the act under which a new process runs. It is called at most once, where none runs that can serve.
+	// Open opens the act under which a new process runs. It is called where none runs that can serve.
 	Open func(ctx context.Context) (*Card, error)
-	// Join is told which process serves, before the message is sent to it.
-	Join func(process audit.CallID)
+	// Join is told which process serves, before the message is sent to it. Where it fails and the process's card is not valid any
+	// more, another process takes its place.
+	Join func(process audit.CallID) error
 }
 
 // Card is what a process runs on: its own act, and the keycard for as long as that is open.

@@ -103,7 +103,7 @@ func (d *desk) ask(ctx context.Context, who, method, session, body string) (*htt
 	if session != "" {
 		r.Header.Set(mcp.HeaderSession, session)
 	}
-	return d.RoundTrip(Ask{Caller: &identity.Caller{Tenant: identity.DefaultTenant, User: identity.UserID(who), Client: "agent"}, Server: d.server, Request: r.WithContext(ctx), Open: d.open(who), Join: func(audit.CallID) {}})
+	return d.RoundTrip(Ask{Caller: &identity.Caller{Tenant: identity.DefaultTenant, User: identity.UserID(who), Client: "agent"}, Server: d.server, Request: r.WithContext(ctx), Open: d.open(who), Join: func(audit.CallID) error { return nil }})
 }
 
 // say is ask for what must be answered with status 200; it returns the whole body.

@@ -124,11 +124,10 @@ func (h *Hosts) post(a Ask) (*http.Response, error) {
 
 // request sends a message that wants an answer, to a process that is started if there is none.
 func (h *Hosts) request(a Ask, d dialect, session string, m *mcp.Message) (*http.Response, error) {
-	p, err := h.acquire(a.Request.Context(), a, keyOf(a, d, session), d)
+	p, err := h.joined(a, keyOf(a, d, session), d)
 	if err != nil {
 		return nil, err
 	}
-	a.Join(p.card.Act)
 	p.knows(session)
 	if own := p.own(m); own != nil { // its handshake has said this already
 		p.release()
@@ -144,6 +143,23 @@ func (h *Hosts) request(a Ask, d dialect, session string, m *mcp.Message) (*http
 		return nil, err
 	}
 	return p.response(a.Request, c)
+}
+
+// joined is a process that the call is booked on. One whose act has ended meanwhile is replaced, once.
+func (h *Hosts) joined(a Ask, k key, d dialect) (*process, error) {
+	for again := false; ; again = true {
+		p, err := h.acquire(a.Request.Context(), a, k, d)
+		if err != nil {
+			return nil, err
+		}
+		if err = a.Join(p.card.Act); err == nil {
+			return p, nil
+		}
+		p.release()
+		if again || p.card.Valid() {
+			return nil, err
+		}
+	}
 }
 
 // response is the answer where it comes alone, else a stream that begins with what came first.

@@ -86,10 +86,16 @@ func own(t *testing.T) *stage.Stage { return ownWith(t, stage.Options{}) }
 
 func ownWith(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	dir, path := program(t, "stdio")
-	o.Servers = fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
-`, path, dir)
+	o.Servers = ownServer(t)
 	return start(t, o)
+}
+
+// ownServer is its entry in the config.
+func ownServer(t *testing.T) string {
+	t.Helper()
+	dir, path := program(t, "stdio")
+	return fmt.Sprintf(`  own: {command: [%s, -early], env: {TRACKER_URL: "{egress:tracker}", TRACKER_TOKEN: "{keycard}"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}
+`, path, dir)
 }
 
 // running are the processes of hosted servers.

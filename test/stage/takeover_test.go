@@ -29,12 +29,12 @@ import (
 )
 
 // TestTakeover takes over the gateway's process, after people have signed in, connected and called in every way: all of its memory is
-// read, all of its files, and all that its database account reads. No credential is there, nor what opens one: no access or refresh token
+// read, that of a server that it runs, all of its files, and all that its database account reads. No credential is there, nor what opens one: no access or refresh token
 // of the vendor's, no home credential, no client secret of ours, no key of the vault, none that signs. Then the same search in the broker's
 // process finds them, so the search can find.
 func TestTakeover(t *testing.T) {
 	a := twoAccounts(t)
-	s := start(t, stage.Options{Database: a.broker, Domains: a.domains(t), Tracker: world.TrackerConfig{AccessLifetime: 20 * time.Second}})
+	s := start(t, stage.Options{Database: a.broker, Domains: a.domains(t), Servers: ownServer(t), Tracker: world.TrackerConfig{AccessLifetime: 20 * time.Second}})
 	ctx := within(t)
 	for server, era := range map[string]string{"issues": world.Era2025November, "modern": world.Era2026July, "tracker": world.Era2025November} {
 		person := s.Person("alice", "Connect Tracker", "Done")
@@ -52,9 +52,17 @@ func TestTakeover(t *testing.T) {
 			t.Fatal(server, err, world.Text(r))
 		}
 	}
+	for range 3 {
+		if text := world.Text(call(t, connected(t, s, "bob", "own"), "whoami", nil)); !strings.Contains(text, "octo-bob") {
+			t.Fatal(text)
+		}
+	}
 	secrets := secretsOf(t, s, a)
 	gateway, broker := s.Desk(), s.Desk().Broker
 	memoryOfGateway, memoryOfBroker := image(t, gateway.Pid()), image(t, broker.Pid())
+	for _, p := range running(t, s) {
+		memoryOfGateway = append(memoryOfGateway, image(t, p.Pid)...)
+	}
 	for _, place := range append(memoryOfGateway, append(filesOf(t, filepath.Dir(gateway.ConfigPath)), tables(t, a)...)...) {
 		for _, k := range secrets {
 			if form := k.in(place.text); form != "" {

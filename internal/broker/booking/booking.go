@@ -76,10 +76,11 @@ func (b *Book) Add(e *Entry) {
 
 // Join books an open call on a hosted server's process: what the process asks for is asked for by its only open call. The
 // caller, who is the one that the process runs for, is from now on known by his newest token.
-func (b *Book) Join(e *Entry, process audit.CallID) {
+func (b *Book) Join(call, process audit.CallID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open[e.Call] != e || b.open[process] == nil {
+	e := b.open[call]
+	if e == nil || b.open[process] == nil {
 		return
 	}
 	b.open[process] = &Entry{Call: process, Caller: e.Caller}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -19,12 +20,14 @@ import (
 // it does are those of what it stands for, and fault.Unavailable where the broker's process is away.
 type Client struct {
 	Trace func(ctx context.Context, h http.Header) // writes the trace that an operation belongs to; nil where nothing is traced
+	Hosts broker.Hosts                             // runs the servers that we run ourselves, in this process; nil where there are none
 
 	wire    http.RoundTripper // to the broker's process (outbound.Pins.To)
 	process string
 	catalog *catalog.Catalog
 	alive   func(c *identity.Caller) bool
 	log     *slog.Logger
+	cards   cards
 }
 
 // NewClient returns a client that reaches the broker's process by wire. alive says whether a caller's access has not ended

@@ -137,7 +137,11 @@ func (c *Client) Open(ctx context.Context, who *identity.Caller, a broker.Act) (
 	if err != nil {
 		return nil, err
 	}
-	return &lease{client: c, id: q.Lease, call: q.Call, caller: who}, nil
+	l := &lease{client: c, id: q.Lease, call: q.Call, caller: who}
+	if a.Hosted() {
+		l.hosted = a.Server
+	}
+	return l, nil
 }
 
 // holder is what a keycard stands for, on the wire.
@@ -195,11 +199,15 @@ type lease struct {
 	id     string
 	call   audit.CallID
 	caller *identity.Caller
+	hosted *catalog.Server // nil where it is none that we run
 	once   sync.Once
 }
 
-// Do implements broker.Lease: the broker's process sends the request.
+// Do implements broker.Lease: the broker's process sends the request, but for what is said to a server that runs here.
 func (l *lease) Do(r *http.Request) (*http.Response, error) {
+	if l.hosted != nil {
+		return l.host(r)
+	}
 	head, err := writeHead(requestHead{Lease: l.id, Method: r.Method, URL: r.URL.String(), Header: r.Header, Length: lengthOf(r), Upgrade: r.Header.Get("Upgrade") != "", Trailer: names(r.Trailer)})
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@
 // decided is not another one when it is done. A lease can be used by the process that opened it and by no other, and ends when that
 // process is not heard of for a while. A credential never goes over this wire: the server sends the upstream's request itself.
 //
-// What is left to the gateway: which of the calls that pass by it makes, with what else in headers and bodies than policy reads, and how
-// it says that they ended. An intruder there gets tokens, keycards, visits and standings as they pass, for as long as each lives, and
+// What is left to the gateway: which of the calls that pass by it makes, with what else in headers and bodies than policy reads, what it
+// says to servers that it runs itself, and how it says that calls ended. An intruder there gets tokens, keycards, visits and standings as they pass, for as long as each lives, and
 // Releases bounds what he can do with them.
 package remote
 
@@ -39,6 +39,8 @@ const (
 	opState   = "lease/state"
 	opClose   = "lease/close"
 	opDo      = "lease/do"
+	opProcess = "lease/process" // servers that the gateway runs
+	opJoin    = "lease/join"
 
 	opBegin    = "begin"
 	opComplete = "complete"

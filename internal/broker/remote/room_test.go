@@ -154,7 +154,10 @@ func (r *room) stock(t *testing.T) {
 		Needs: []catalog.Need{{Upstream: "tracker"}}}
 	other := &catalog.Server{Tenant: tenant, Name: "payroll", Title: "Payroll", URL: issues.URL, Deliver: catalog.DeliverEgress, CallLimit: time.Minute, Placeholder: identity.TicketSession}
 	vendor := &catalog.Server{Tenant: tenant, Name: "vendor", Title: "Vendor", URL: issues.URL, Deliver: catalog.DeliverHeader, CallLimit: time.Minute, Needs: issues.Needs}
-	r.catalog.Set(&catalog.Snapshot{Servers: map[identity.Tenant]map[catalog.ServerName]*catalog.Server{tenant: {"issues": issues, "payroll": other, "vendor": vendor}},
+	own := &catalog.Server{Tenant: tenant, Name: "own", Title: "Own", URL: parse("http://hosted.invalid/own"), Deliver: catalog.DeliverEgress, CallLimit: time.Minute, Placeholder: identity.TicketCall, Needs: issues.Needs, Program: &catalog.Program{Argv: []string{"/bin/own"}}}
+	second := *own
+	second.Name = "second"
+	r.catalog.Set(&catalog.Snapshot{Servers: map[identity.Tenant]map[catalog.ServerName]*catalog.Server{tenant: {"issues": issues, "payroll": other, "vendor": vendor, "own": own, "second": &second}},
 		Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{tenant: {"tracker": up}}})
 }
 
@@ -165,7 +168,8 @@ func (r *room) policies(t *testing.T) *policy.Policies {
 @id("hidden") forbid (principal, action == Action::"call", resource in Server::"issues") when { resource.name == "forbidden" };
 @id("args") forbid (principal, action == Action::"call", resource == Tool::"issues/write") unless { context.args has repo && context.args.repo == "website" };
 @id("body") forbid (principal, action == Action::"api", resource in Upstream::"tracker") when { context.path == "/issues" && context.body has title && context.body.title == "bad" };
-`)}}, []policy.Allow{{Server: "issues", Who: "group:engineering", From: "a"}, {Server: "payroll", Who: "group:engineering", From: "b"}, {Server: "vendor", Who: "group:engineering", From: "c"}})
+`)}}, []policy.Allow{{Server: "issues", Who: "group:engineering", From: "a"}, {Server: "payroll", Who: "group:engineering", From: "b"}, {Server: "vendor", Who: "group:engineering", From: "c"},
+		{Server: "own", Who: "group:engineering", From: "d"}, {Server: "second", Who: "group:engineering", From: "e"}})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -325,7 +329,7 @@ func (r *room) listen(t *testing.T) {
 	b, g := end(t, "broker"), end(t, "gateway")
 	r.broke = outbound.Pins{Own: b, Peers: [][sha256.Size]byte{pin(g)}, Now: time.Now}
 	r.gate = outbound.Pins{Own: g, Peers: [][sha256.Size]byte{pin(b)}, Now: time.Now}
-	r.remote = &remote.Server{Door: r.broker, Desk: r.desk, Verifier: r.verifier, Epochs: r.epochs, Keys: keys{r.signer, r.ca}, Catalog: r.catalog, Intents: r.log, URL: at,
+	r.remote = &remote.Server{Acts: remote.Acts{Door: r.broker, Processes: r.broker, Calls: &r.broker.Calls, Intents: r.log}, Desk: r.desk, Verifier: r.verifier, Epochs: r.epochs, Keys: keys{r.signer, r.ca}, Catalog: r.catalog, URL: at,
 		Heard: http.NotFoundHandler(), Releases: &remote.Releases{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
 			if now := r.clock.Load(); now != nil {
 				return *now

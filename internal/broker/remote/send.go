@@ -25,6 +25,10 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, p peer) {
 		writeTrouble(w, err)
 		return
 	}
+	if h.act.Hosted() { // the server runs at the gateway
+		writeTrouble(w, errAct)
+		return
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()

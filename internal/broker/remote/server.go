@@ -26,14 +26,13 @@ import (
 
 // Server is the broker's process as gateways reach it. All exported fields are required. Safe for concurrent use.
 type Server struct {
-	Door     broker.Door
+	Acts
 	Desk     *visits.Desk
 	Asks     Asks
 	Verifier *identity.Verifier
 	Epochs   *identity.Epochs
 	Keys     Keys
 	Catalog  *catalog.Catalog
-	Intents  booking.Intents
 	Heard    http.Handler // what the IdP and the directory say
 	URL      func(t identity.Tenant, path string) string
 	Releases *Releases
@@ -44,15 +43,24 @@ type Server struct {
 	table  table
 }
 
+// Acts are what is done, and what of it is on record.
+type Acts struct {
+	Door      broker.Door
+	Processes Processes
+	Calls     *booking.Book // the door's
+	Intents   booking.Intents
+}
+
 // Asks are connect requests of callers (connect.Desk).
 type Asks interface {
 	Ask(ctx context.Context, c *identity.Caller, s *catalog.Server, tool, clientName string, missing []catalog.Missing) (connect.Request, error)
 	State(ctx context.Context, t identity.Tenant, id connect.RequestID) (connect.State, error)
 }
 
-// Keys show what is public of them (vault.Signer), and certify a public key for a name of the config (vault.Authority).
+// Keys show what is public of them (vault.Signer, and vault.Authority as PEM), and certify a public key for a name of the config.
 type Keys interface {
 	JWKS(ctx context.Context, t identity.Tenant) ([]byte, error)
+	PEM() []byte
 	Certify(name string, public []byte) ([]byte, error)
 }
 
@@ -69,6 +77,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST "+root+opOpen, s.as(s.open))
 	mux.HandleFunc("POST "+root+opDo, s.as(s.carry))
 	s.doors(mux)
+	s.processes(mux)
 	s.people(mux)
 	mux.Handle(root+opHeard+"/", s.heard())
 	return mux
