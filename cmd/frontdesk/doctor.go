@@ -101,6 +101,9 @@ func running(c *cobra.Command) []finding {
 	if s["checkpoints_outside"] != "" {
 		l = append(l, finding{"bad", "checkpoints of the audit log are not kept outside: " + s["checkpoints_outside"], "they are sent as soon as the place takes them"})
 	}
+	if s["releases_refused"] != "" {
+		l = append(l, finding{"bad", "domains.releases has refused credentials since this broker was started: " + s["releases_refused"], "`frontdesk audit tail` says whose (releases.bounded); where it is no busy agent, somebody else steers a gateway"})
+	}
 	for _, key := range slices.Sorted(maps.Keys(s)) {
 		if host, ok := strings.CutPrefix(key, "down "); ok {
 			l = append(l, finding{"note", host + ": " + s[key], "requests to it are answered with 503 until then; other replicas find out by themselves"})

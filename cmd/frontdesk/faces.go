@@ -124,18 +124,13 @@ func (d *desk) agent(ctx context.Context, t identity.Tenant, id identity.ClientI
 
 // toolsFor counts what a person could call. Only a page shows it: what cannot be found out is left out.
 func (d *desk) toolsFor(ctx context.Context, c issuer.Consent) issuer.Tools {
-	known := d.gateway.Tools(c.Tenant, catalog.ServerName(c.Server))
+	known := d.gateway.Tools(c.Visitor.Tenant, catalog.ServerName(c.Server))
 	names := slices.Sorted(maps.Keys(known))
-	s := d.catalog.Server(c.Tenant, catalog.ServerName(c.Server))
-	if d.waist == nil || s == nil { // the gateway's process knows nobody's groups
+	s := d.catalog.Server(c.Visitor.Tenant, catalog.ServerName(c.Server))
+	if s == nil {
 		return issuer.Tools{}
 	}
-	u, err := d.db.User(ctx, c.Tenant, c.User)
-	if err != nil {
-		return issuer.Tools{}
-	}
-	who := &identity.Caller{Tenant: u.Tenant, User: u.ID, IDP: u.IDP, Subject: u.Subject, Name: u.Name, Groups: u.Groups, Client: c.Client, Issued: d.now(), Expires: c.Until}
-	see, err := d.broker.Visible(ctx, who, s, "tools/call", names)
+	see, err := d.behind.pages.Callable(ctx, c.Visitor, c.Client, s, names)
 	if err != nil {
 		return issuer.Tools{}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/broker/remote"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -27,6 +28,7 @@ type metrics struct {
 	leaks     *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	wouldDeny *prometheus.CounterVec
+	releases  *prometheus.CounterVec
 }
 
 type act struct {
@@ -53,9 +55,10 @@ func newMetrics() *metrics {
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_egress_refused_total", Help: "Requests that egress answered itself, by the error of the answer; handshake: connections that ended before a request."}, []string{"error"})
 	m.leaks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_leaks_total", Help: "Places in answers where the credential of the request stood and was taken out, by upstream of the config."}, []string{"upstream"})
 	m.wouldDeny = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_would_deny_total", Help: "Acts at a server with observe: true that policy would have refused, by server of the config."}, []string{"server"})
+	m.releases = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_releases_total", Help: "Credentials that gateways asked this broker for, by what domains.releases said: released, or the bound that refused (person, all)."}, []string{"said"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "frontdesk_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, m.wouldDeny, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, m.wouldDeny, m.releases, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, k := range kinds {
 		for _, r := range results {
 			m.acts[act{k, r}] = acts.WithLabelValues(string(k), string(r))
@@ -84,6 +87,9 @@ func (m *metrics) observe(k broker.Kind, r audit.Result, took time.Duration) {
 
 // refusedAtEgress counts what egress answered itself. The codes are egress's own words.
 func (m *metrics) refusedAtEgress(code string) { m.refused.WithLabelValues(code).Inc() }
+
+// release counts what gateways ask for.
+func (m *metrics) release(said remote.Release) { m.releases.WithLabelValues(string(said)).Inc() }
 
 // leaked counts places where an upstream said a credential back. The vendor's own MCP server has no upstream's name here.
 func (m *metrics) leaked(r audit.Record, hits int) {

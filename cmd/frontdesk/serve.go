@@ -364,6 +364,9 @@ func (d *desk) reread(ctx context.Context) (string, error) {
 func (d *desk) status(ctx context.Context) map[string]string {
 	cfg := d.config.Load()
 	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.Digest, "public_url": cfg.PublicURL.String(), "version": version, "role": string(d.role), "exposure": cfg.Exposure()}
+	if d.role == roleGateway {
+		s["exposure"] = "no key and no stored credential is here: who takes over this process acts as those who come by, while they do, on record at the broker"
+	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	if d.faces != nil && d.behind.away != nil {
@@ -384,6 +387,11 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	}
 	if d.waist == nil {
 		return s
+	}
+	if d.far != nil {
+		if n, last := d.far.Releases.Refused(); n > 0 {
+			s["releases_refused"] = fmt.Sprintf("%d, the last at %s", n, last.UTC().Format(time.RFC3339))
+		}
 	}
 	s["audit_queue"] = strconv.Itoa(d.audit.Queued())
 	if n := d.needReconnect(); n >= 0 {

@@ -84,7 +84,14 @@ type visitors interface {
 	portal.Requests
 	portal.Grants
 	kept
+	offered
+}
+
+// offered is what a visitor reads of a server before he lets a client in.
+type offered interface {
 	issuer.Offers
+	// Callable says which of these tools of the server he could call through the client.
+	Callable(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server, names []string) ([]bool, error)
 }
 
 // kept is what stands on record of a visitor.

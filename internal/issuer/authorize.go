@@ -130,8 +130,9 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request, t identity.Tenant, 
 	if err != nil {
 		return err
 	}
+	binding := s.Browser.Binding(w, r)
 	c := Consent{ClientName: client.Name, ClientHost: hostOf(client, p.Redirect), RedirectHost: redirectHost(p.Redirect), Registration: client.How, Server: string(srv.Name),
-		Tenant: t, User: p.User, Client: p.Client, Person: session.Name, Ticket: s.Browser.Seal(purposeConsent, s.Browser.Binding(w, r), plain), Until: s.Now().Add(familyLife)}
+		Visitor: connect.Visitor{Tenant: t, User: p.User, Binding: binding, Proof: session.Proof}, Client: p.Client, Person: session.Name, Ticket: s.Browser.Seal(purposeConsent, binding, plain), Until: s.Now().Add(familyLife)}
 	if c.Before, c.Changed, err = s.before(r.Context(), t, client, p); err != nil {
 		return err
 	}

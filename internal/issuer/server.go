@@ -74,8 +74,7 @@ type Consent struct {
 	ClientHost   string // who stands behind it: the host of its document, or of its redirect
 	RedirectHost string
 	Registration Registration
-	Tenant       identity.Tenant
-	User         identity.UserID
+	Visitor      connect.Visitor
 	Client       identity.ClientID
 	Server       string
 	Upstreams    []string

@@ -85,6 +85,11 @@ func TestTwoDomains(t *testing.T) {
 	if out, err := s.Desk().Run("connections", "list", "--user", "emp-alice"); err == nil || !strings.Contains(out, "ask the broker's") {
 		t.Error("the gateway's process tells of connections:", out)
 	}
+	for d, want := range map[*stage.Desk]string{s.Desk(): "exposure: no key and no stored credential is here", s.Desk().Broker: "opens nothing without the key file"} {
+		if out, err := d.Run("doctor"); err != nil || !strings.Contains(out, want) {
+			t.Error(out, err)
+		}
+	}
 	for d, want := range map[*stage.Desk]string{s.Desk(): "account, tried: sessions", s.Desk().Broker: "the broker: every credential"} {
 		if out, err := d.Run("doctor", "--blast-radius"); err != nil || !strings.Contains(out, want) {
 			t.Error(out, err)

@@ -77,9 +77,18 @@ func TestEndingIsShown(t *testing.T) {
 }
 
 // TestConsentCountsTools: who is asked to let an agent in reads how many tools it would get, once they are known, and only those
-// that policy lets him call.
+// that policy lets him call. Where the page is another process's than policy, that is asked for his visit.
 func TestConsentCountsTools(t *testing.T) {
-	s := start(t, stage.Options{Files: map[string]string{"p.cedar": `forbid(principal, action, resource == Tool::"issues/delete_issue");`}, Config: "policies: [p.cedar]\n"})
+	o := stage.Options{Files: map[string]string{"p.cedar": `forbid(principal, action, resource == Tool::"issues/delete_issue");`}, Config: "policies: [p.cedar]\n"}
+	t.Run("one process", func(t *testing.T) { countsTools(t, start(t, o)) })
+	t.Run("two", func(t *testing.T) {
+		a := twoAccounts(t)
+		o.Database, o.Domains = a.broker, a.domains(t)
+		countsTools(t, start(t, o))
+	})
+}
+
+func countsTools(t *testing.T, s *stage.Stage) {
 	consent := func(name string) (page string) {
 		asked := s.Person("alice", later)
 		asks := world.NewPerson() // who stops at the question

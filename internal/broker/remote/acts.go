@@ -117,7 +117,7 @@ func (s *Server) opened(ctx context.Context, p peer, b beginning, t conversation
 		return nil, err
 	}
 	if a.Kind == broker.KindAPI || a.Server.Deliver == catalog.DeliverHeader {
-		if err := s.Releases.take(a.caller, s.Now(), s.Log); err != nil {
+		if err := s.release(ctx, a); err != nil {
 			return nil, err
 		}
 	}
@@ -244,13 +244,14 @@ var errOther = fault.New(fault.Denied, "the gateway sends something else than wa
 // maxMessage bounds an MCP message: those of clients, with what the gateway puts in.
 const maxMessage = 8 << 20
 
-// outgoing is the request that a lease is asked to send, made of what was decided; of the rest it takes what a gateway may say.
-func (a *decided) outgoing(ctx context.Context, h requestHead, body io.ReadCloser, trailer http.Header) (*http.Request, error) {
+// outgoing is the request that a lease is asked to send, made of what was decided; of the rest it takes what a gateway may say. acts: it
+// is what stands on record for this lease, and not something beside it.
+func (a *decided) outgoing(ctx context.Context, h requestHead, body io.ReadCloser, trailer http.Header) (r *http.Request, acts bool, err error) {
 	u, err := url.Parse(h.URL)
 	if err != nil {
-		return nil, errOther
+		return nil, false, errOther
 	}
-	r := (&http.Request{Method: h.Method, Header: h.Header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: body, ContentLength: h.Length, Trailer: trailer}).WithContext(ctx)
+	r = (&http.Request{Method: h.Method, Header: h.Header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: body, ContentLength: h.Length, Trailer: trailer}).WithContext(ctx)
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
@@ -261,10 +262,11 @@ func (a *decided) outgoing(ctx context.Context, h requestHead, body io.ReadClose
 		r.Body = http.NoBody
 	}
 	if a.Kind == broker.KindAPI {
-		return r, a.request(r, u)
+		return r, true, a.request(r, u)
 	}
 	r.URL, r.Host, r.Trailer = a.Server.URL, a.Server.URL.Host, nil
-	return r, a.message(r)
+	acts, err = a.message(r)
+	return r, acts, err
 }
 
 // request checks an API request against what was decided, and what policy read of it against what is there.
@@ -283,33 +285,34 @@ func (a *decided) request(r *http.Request, u *url.URL) error {
 }
 
 // message checks an MCP message against the act: a request is the one that was decided, to its name and the arguments that policy read.
-func (a *decided) message(r *http.Request) error {
+// acts: it is a request.
+func (a *decided) message(r *http.Request) (acts bool, err error) {
 	switch r.Method {
 	case http.MethodGet, http.MethodDelete:
 		r.Body, r.ContentLength = http.NoBody, 0
 		if r.Method == http.MethodGet && a.Kind != broker.KindStream {
-			return errOther
+			return false, errOther
 		}
-		return nil
+		return false, nil
 	case http.MethodPost:
 	default:
-		return errOther
+		return false, errOther
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxMessage+1))
 	if err != nil {
-		return err
+		return false, err
 	}
 	m, err := mcp.Scan(b)
 	if err != nil || len(b) > maxMessage {
-		return errOther
+		return false, errOther
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 	if m.Kind != mcp.Request {
-		return nil // an answer, or a notice: neither does anything at a server that did not ask
+		return false, nil // an answer, or a notice: neither does anything at a server that did not ask
 	}
 	if m.Method != a.Method || a.Kind == broker.KindCall && m.Target != a.Name || a.Kind != broker.KindCall && !quiet(m.Method) {
-		return errOther
+		return true, errOther
 	}
 	if m.Modern() { // what stands in headers as well is taken from the message
 		r.Header[http.CanonicalHeaderKey(mcp.HeaderVersion)] = []string{m.Version}
@@ -320,13 +323,13 @@ func (a *decided) message(r *http.Request) error {
 		}
 	}
 	if len(a.read) == 0 {
-		return nil
+		return true, nil
 	}
 	again, err := m.ArgumentValues(a.read)
 	if err != nil || !equal(again, a.arguments) {
-		return errors.Join(errOther, err)
+		return true, errors.Join(errOther, err)
 	}
-	return nil
+	return true, nil
 }
 
 func equal(a, b map[string][]byte) bool {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -223,6 +225,36 @@ func TestWhatIsDoneIsWhatWasDecided(t *testing.T) {
 	r.apiTries(t, s, try)
 }
 
+// TestOneRecordOneRequest: under one record a gateway sends what was decided once, a call as an API request.
+func TestOneRecordOneRequest(t *testing.T) {
+	r := newRoom(t)
+	s := overTLS(t, r)
+	_, api, target := atAPI(t, r, s, http.MethodGet, "/echo", nil)
+	get := func() *http.Request {
+		return (&http.Request{Method: http.MethodGet, URL: target, Host: target.Host, Header: http.Header{}}).WithContext(t.Context())
+	}
+	resp, err := api.Do(get())
+	read(t, resp, err)
+	a, body := r.call("list", `{}`)
+	l, err := s.door.Open(t.Context(), signIn(t, r, s), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err = l.Do(post(t.Context(), a.Server.URL, body))
+	read(t, resp, err)
+	r.saw(r.api, nil)
+	r.saw(r.server, nil)
+	if _, err := api.Do(get()); fault.KindOf(err) != fault.Denied || r.seen(r.api) != nil {
+		t.Error("an API request goes twice:", err)
+	}
+	if _, err := l.Do(post(t.Context(), a.Server.URL, body)); fault.KindOf(err) != fault.Denied || r.seen(r.server) != nil {
+		t.Error("a call goes twice:", err)
+	}
+	// What acts not, may: the answer to a question of the server's.
+	resp, err = l.Do(post(t.Context(), a.Server.URL, `{"jsonrpc":"2.0","id":7,"result":{}}`))
+	read(t, resp, err)
+}
+
 func (r *room) apiTries(t *testing.T, s sides, try func(what string, l broker.Lease, q *http.Request)) {
 	t.Helper()
 	body := `{"title":"ok"}`
@@ -305,7 +337,9 @@ func TestReleasesAreBounded(t *testing.T) {
 	r := newRoom(t)
 	s := overTLS(t, r)
 	r.remote.Releases.User, r.remote.Releases.All = 3, 5
-	now := time.Now()
+	told := map[remote.Release]int{}
+	r.remote.Releases.Told = func(said remote.Release) { told[said]++ }
+	now := time.Now().Truncate(time.Minute)
 	r.remote.Now = func() time.Time { return now }
 	alice := r.token(t, s, "alice", "vendor")
 	bob := r.token(t, s, "bob", "vendor")
@@ -325,6 +359,24 @@ func TestReleasesAreBounded(t *testing.T) {
 		if err := take(bob); (err == nil) != ok {
 			t.Errorf("bob's %d: %v", i, err)
 		}
+	}
+	if err := take(alice); err == nil {
+		t.Error("alice's fifth goes")
+	}
+	// Each bound that bites is counted each time, and stands on record once a minute for whom it bit.
+	rows, err := r.db.Rows(t.Context(), audit.Query{Tenant: tenant, Limit: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bounded []identity.UserID
+	for _, row := range rows {
+		var k audit.Record
+		if json.Unmarshal(row.Record, &k) == nil && k.Action == "releases.bounded" {
+			bounded = append(bounded, k.User)
+		}
+	}
+	if n, last := r.remote.Releases.Refused(); n != 3 || !last.Equal(now) || !slices.Equal(bounded, []identity.UserID{bob.User, alice.User}) || told[remote.Released] != 5 || told[remote.OverPerson] != 2 || told[remote.OverAll] != 1 {
+		t.Error("refused", n, last, "on record", bounded, "counted", told)
 	}
 	now = now.Add(time.Minute)
 	if err := take(alice); err != nil {

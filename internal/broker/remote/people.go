@@ -35,6 +35,7 @@ type visited struct {
 	Device     string               `json:"device,omitempty"`
 	Before     audit.CallID         `json:"before,omitempty"`
 	Limit      int                  `json:"limit,omitempty"`
+	Names      []string             `json:"names,omitempty"`
 }
 
 // Begin implements broker.Flows.
@@ -178,6 +179,15 @@ func (c *Client) Consent(ctx context.Context, v connect.Visitor, client identity
 // Door implements issuer.Offers.
 func (c *Client) Door(ctx context.Context, v connect.Visitor, s *catalog.Server) ([]catalog.UpstreamName, error) {
 	return say[[]catalog.UpstreamName](ctx, c, opDoor, visited{Visitor: v, Server: s.Name})
+}
+
+// Callable says which of these tools the visitor could call through a client.
+func (c *Client) Callable(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server, names []string) ([]bool, error) {
+	see, err := say[[]bool](ctx, c, opCallable, visited{Visitor: v, Client: client, Server: s.Name, Names: names})
+	if err == nil && len(see) != len(names) {
+		err = errBroken
+	}
+	return see, err
 }
 
 // Connections implements portal.Holdings, as does Endings.

@@ -66,6 +66,7 @@ const (
 	opPrefer   = "prefer"
 	opUse      = "use"
 	opDoor     = "door"
+	opCallable = "callable"
 	opHoldings = "holdings"
 	opEndings  = "endings"
 	opActivity = "activity"

@@ -127,7 +127,7 @@ func newRoom(t *testing.T) *room {
 	r.broker = &broker.Broker{Policies: r.policies(t), Log: r.log, Exchange: obtains{tickets}, People: r.people, Access: r.epochs, Users: r.db,
 		Tickets: &identity.Tickets{MAC: r.signer, Opaque: r.db, Audience: issuer + "/egress", Now: time.Now}, Catalog: r.catalog, Out: door.Named(), Now: time.Now,
 		Observe: func(broker.Kind, audit.Result, time.Duration) {}, Leaked: func(audit.Record, int) {}}
-	r.desk = &visits.Desk{Flows: flows{r}, People: r.people, Shelf: r.db, Signer: r.signer, Log: r.log, MAC: r.signer, Epochs: r.epochs, URL: at, Now: time.Now}
+	r.desk = &visits.Desk{Flows: flows{r}, People: r.people, Shelf: r.db, Tools: r.broker, Signer: r.signer, Log: r.log, MAC: r.signer, Epochs: r.epochs, URL: at, Now: time.Now}
 	return r
 }
 

@@ -3,14 +3,10 @@ package remote
 import (
 	"context"
 	"errors"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"io"
-	"log/slog"
 	"net/http"
 	"sync"
-	"time"
-
-	"frontdesk.dev/frontdesk/internal/identity"
-	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // carry sends the request that a gateway's body holds through its lease, and streams the answer back.
@@ -58,6 +54,9 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, p peer) {
 	w.Header().Set(headerEnd, e.text())
 }
 
+// errTwice keeps one record for each request that acts.
+var errTwice = fault.New(fault.Denied, "what stands on record was sent already; each request has an act of its own", nil)
+
 // sent makes the request of what was decided, and sends it.
 func (s *Server) sent(ctx context.Context, h *held, head requestHead, r *http.Request) (*http.Response, error) {
 	body := r.Body
@@ -68,7 +67,10 @@ func (s *Server) sent(ctx context.Context, h *held, head requestHead, r *http.Re
 	if head.Upgrade { // what follows is sent when the other side has switched
 		head.Length, body = 0, http.NoBody
 	}
-	out, err := h.act.outgoing(ctx, head, body, trailer)
+	out, acts, err := h.act.outgoing(ctx, head, body, trailer)
+	if err == nil && acts && h.used.Swap(true) {
+		err = errTwice
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -113,40 +115,4 @@ func (s *Server) flow(ctx context.Context, w http.ResponseWriter, r *http.Reques
 			return err
 		}
 	}
-}
-
-// Releases bounds how many credentials may be released in a minute: of one caller, and of all; 0 is no bound. What is over is refused,
-// before anything is decided, and said in the log: it is what a gateway does that somebody else steers.
-type Releases struct {
-	User, All int
-
-	mu     sync.Mutex
-	minute time.Time // guarded by mu, as is what follows
-	of     map[who]int
-	all    int
-	told   bool
-}
-
-type who struct {
-	tenant    identity.Tenant
-	principal string
-}
-
-func (l *Releases) take(c *identity.Caller, now time.Time, log *slog.Logger) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if m := now.Truncate(time.Minute); !m.Equal(l.minute) {
-		l.minute, l.of, l.all, l.told = m, map[who]int{}, 0, false
-	}
-	k := who{c.Tenant, c.Principal()}
-	if l.User > 0 && l.of[k] >= l.User || l.All > 0 && l.all >= l.All {
-		if !l.told {
-			l.told = true
-			log.Error("more credentials were asked for in a minute than domains.releases allows; the rest is refused", "tenant", c.Tenant, "principal", k.principal, "of_all", l.all)
-		}
-		return fault.Later("too much is asked for at once; try again in a minute", l.minute.Add(time.Minute).Sub(now), nil)
-	}
-	l.of[k]++
-	l.all++
-	return nil
 }

@@ -83,6 +83,13 @@ func (s *Server) pages(mux *http.ServeMux) {
 		}
 		return d.Door(ctx, in.Visitor, srv)
 	})
+	on(s, mux, opCallable, func(ctx context.Context, _ peer, in visited) ([]bool, error) {
+		srv, err := s.server(in)
+		if err != nil {
+			return nil, err
+		}
+		return d.Callable(ctx, in.Visitor, in.Client, srv, in.Names)
+	})
 	on(s, mux, opRequest, func(ctx context.Context, _ peer, in visited) (connect.Request, error) {
 		return d.Request(ctx, in.Visitor, in.Request)
 	})

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -192,6 +193,7 @@ type held struct {
 	until time.Time // after which nobody can need it any more
 	ctx   context.Context
 	end   context.CancelFunc
+	used  atomic.Bool // what stands on record was sent
 	once  sync.Once
 }
 

@@ -48,8 +48,14 @@ type Grants interface {
 	Door(ctx context.Context, v connect.Visitor, s *catalog.Server) ([]catalog.UpstreamName, error)
 }
 
+// Tools knows what somebody may call (broker.Broker).
+type Tools interface {
+	Visible(ctx context.Context, c *identity.Caller, s *catalog.Server, method string, names []string) ([]bool, error)
+}
+
 // Shelf is what is kept of a person (the store).
 type Shelf interface {
+	User(ctx context.Context, t identity.Tenant, id identity.UserID) (identity.User, error)
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
 	EndingsOf(ctx context.Context, t identity.Tenant, u identity.UserID) ([]vault.Ending, error)
 	Rows(ctx context.Context, q audit.Query) ([]audit.Row, error)
@@ -181,6 +187,20 @@ func (d *Desk) Door(ctx context.Context, v connect.Visitor, s *catalog.Server) (
 		return nil, err
 	}
 	return d.People.Door(ctx, v, s)
+}
+
+// Callable says which of these tools of a server the visitor could call through a client, if he let it in.
+func (d *Desk) Callable(ctx context.Context, v connect.Visitor, client identity.ClientID, s *catalog.Server, names []string) ([]bool, error) {
+	k, err := d.visit(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	u, err := d.Shelf.User(ctx, k.Tenant, k.User)
+	if err != nil {
+		return nil, err
+	}
+	who := &identity.Caller{Tenant: u.Tenant, User: u.ID, IDP: u.IDP, Subject: u.Subject, Name: u.Name, Groups: u.Groups, Client: client, Issued: d.Now(), Expires: k.Ends}
+	return d.Tools.Visible(ctx, who, s, "tools/call", names)
 }
 
 // Connections lists the visitor's, of one upstream or of all (""), without what is sealed.

@@ -129,6 +129,7 @@ type Desk struct {
 	Flows  Flows
 	People People
 	Shelf  Shelf
+	Tools  Tools
 	Signer Signer
 	Log    Log
 	MAC    identity.TicketMAC

@@ -100,6 +100,18 @@ func (g guarded) Refuse(context.Context, connect.Visitor, connect.RequestID) err
 	return nil
 }
 
+func (g guarded) Visible(_ context.Context, c *identity.Caller, _ *catalog.Server, _ string, names []string) ([]bool, error) {
+	g.r.reached++
+	return make([]bool, len(names)), nil
+}
+
+// shelf knows alice by her id.
+type shelf struct{ *store.DB }
+
+func (s shelf) User(_ context.Context, t identity.Tenant, u identity.UserID) (identity.User, error) {
+	return identity.User{Tenant: t, ID: u, Groups: []string{"engineering"}}, nil
+}
+
 func newRoom(t *testing.T) *room {
 	t.Helper()
 	dir := t.TempDir()
@@ -117,7 +129,7 @@ func newRoom(t *testing.T) *room {
 	signer := &vault.Signer{Keys: db, Wrap: key, Now: now}
 	r.epochs = &identity.Epochs{Store: db, Now: now, Log: slog.New(slog.DiscardHandler)}
 	g := guarded{r: r}
-	r.Desk = &visits.Desk{Flows: g, People: g, Shelf: db, Signer: signer, Log: r, MAC: signer, Epochs: r.epochs, Now: now,
+	r.Desk = &visits.Desk{Flows: g, People: g, Shelf: shelf{db}, Tools: g, Signer: signer, Log: r, MAC: signer, Epochs: r.epochs, Now: now,
 		URL: func(_ identity.Tenant, path string) string { return issuer + path }}
 	return r
 }
@@ -153,6 +165,10 @@ func TestAVisitIsProved(t *testing.T) {
 		"list":    func(v connect.Visitor) error { _, err := r.Connections(t.Context(), v, ""); return err },
 		"endings": func(v connect.Visitor) error { _, err := r.Endings(t.Context(), v); return err },
 		"log":     func(v connect.Visitor) error { _, err := r.Activity(t.Context(), v, "", 10); return err },
+		"callable": func(v connect.Visitor) error {
+			_, err := r.Callable(t.Context(), v, "agent", &catalog.Server{}, []string{"list"})
+			return err
+		},
 		"admit": func(v connect.Visitor) error {
 			_, err := r.Admit(t.Context(), v, broker.Admission{Client: "agent", Server: &catalog.Server{Name: "issues"}, Family: "f"})
 			return err
