@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,8 @@ import (
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
+	"frontdesk.dev/frontdesk/internal/kit/web"
+	"frontdesk.dev/frontdesk/internal/portal"
 	"frontdesk.dev/frontdesk/internal/store"
 )
 
@@ -120,6 +123,35 @@ func (d *desk) reads(at func(identity.Tenant, string) string) *connect.Finder {
 	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
 		Foreign: func(t identity.Tenant, issuer string) bool { return issuer == at(t, "") },
 		Secret:  func(*catalog.Upstream) bool { return false }}
+}
+
+// keyPage is where keys are pasted, where that is not at the portal.
+func keyPage(cfg *config.Config, as role) func(identity.Tenant, catalog.UpstreamName, string) string {
+	if as != roleBroker || cfg.Domains.Keys == nil {
+		return nil
+	}
+	base := cfg.Domains.Keys.URL.String()
+	return func(t identity.Tenant, up catalog.UpstreamName, state string) string {
+		return base + config.Prefix(t) + "/key/" + url.PathEscape(string(up)) + "?state=" + url.QueryEscape(state)
+	}
+}
+
+// keyPages are those of all tenants.
+func (d *desk) keyPages(cfg *config.Config) {
+	if d.role != roleBroker || cfg.Domains.Keys == nil {
+		return
+	}
+	mux := http.NewServeMux()
+	for t := range cfg.Organisations() {
+		p := config.Prefix(t)
+		(&portal.KeyPage{Tenant: t, Prefix: p, Pages: web.NewPages(p, "Frontdesk", d.log, d.now), Catalog: &d.catalog, Keys: d.connect, Home: cfg.Issuer(t) + "/portal/", Now: d.now}).Mount(mux)
+	}
+	front := &web.Front{Public: cfg.Domains.Keys.URL.URL, Log: d.log}
+	for _, p := range cfg.TrustedProxies {
+		front.Trusted = append(front.Trusted, p.Prefix)
+	}
+	h := front.Wrap(mux)
+	d.pasting.Store(&h)
 }
 
 // frontAdmin is what operators may ask the gateway's process; the rest is the broker's to answer.
@@ -225,13 +257,21 @@ func radius(c *cobra.Command) []finding {
 	switch role(s["role"]) {
 	case roleGateway:
 		l = append(l, finding{"note", "this process, the gateway: no stored credential and no key; what people and agents who come by may do, while they come by, on record, at most " +
-			fmt.Sprintf("%d credentials a minute for each and %d for all", cfg.Domains.Releases.User, cfg.Domains.Releases.All), "docs/domains.md"}, tried(c.Context(), cfg))
+			fmt.Sprintf("%d credentials a minute for each and %d for all", cfg.Domains.Releases.User, cfg.Domains.Releases.All), "docs/domains.md"}, pasted(cfg), tried(c.Context(), cfg))
 	case roleBroker:
 		l = append(l, finding{"note", "this process, the broker: every credential, by " + key, ""}, finding{"note", "a gateway: nothing that is stored; run this on its host too, where its database account is tried", ""})
 	default:
 		l = append(l, finding{"note", "this process, which is gateway and broker: every credential, by " + key, "two processes keep it from who faces strangers: docs/domains.md"})
 	}
 	return append(l, finding{"note", "faces.key: signed-in browsers cannot be forged with it alone; half-done pages can be read", ""})
+}
+
+// pasted says where the keys pass that people paste.
+func pasted(cfg *config.Config) finding {
+	if cfg.Domains.Keys == nil {
+		return finding{"note", "a key that somebody pastes passes this process's memory once: who is here by then has it", "domains: {keys: {url: ...}} has the broker take it (docs/domains.md)"}
+	}
+	return finding{"ok", "a key that somebody pastes goes to the broker alone, at " + cfg.Domains.Keys.URL.String(), ""}
 }
 
 // tried opens the database as the gateway's account, and looks what it may do.

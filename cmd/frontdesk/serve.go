@@ -115,7 +115,7 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 		all = append(all, listening{l, serve(l)})
 	}
 	if d.faces != nil {
-		certs, err := certificates(cfg)
+		certs, err := certificates(cfg, cfg.TLS)
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +131,17 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 			s := d.server(l, d.tracer.continues(d.far.Handler()))
 			s.TLSConfig, s.HTTP2, s.Protocols = d.pins.Listening(), outbound.PinnedHTTP2(), new(http.Protocols)
 			s.Protocols.SetHTTP2(true)
+			return s
+		})
+	}
+	if d.role == roleBroker && cfg.Domains.Keys != nil {
+		certs, err := certificates(cfg, cfg.Domains.Keys.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("domains.keys.%w", err)
+		}
+		open("domains.keys.listen", cfg.Domains.Keys.Listen, func(l net.Listener) server {
+			s := d.server(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.pasting.Load()).ServeHTTP(w, r) }))
+			s.TLSConfig, s.ReadTimeout = certs, headerTimeout
 			return s
 		})
 	}
@@ -260,11 +271,11 @@ func (d *desk) server(l net.Listener, h http.Handler) *http.Server {
 }
 
 // certificates is nil where TLS ends elsewhere. A certificate is read again when its file changes.
-func certificates(cfg *config.Config) (*tls.Config, error) {
-	if cfg.TLS == nil {
+func certificates(cfg *config.Config, t *config.TLS) (*tls.Config, error) {
+	if t == nil {
 		return nil, nil
 	}
-	certs := &certificate{cert: cfg.Path(cfg.TLS.Cert), key: cfg.Path(cfg.TLS.Key)}
+	certs := &certificate{cert: cfg.Path(t.Cert), key: cfg.Path(t.Key)}
 	if _, err := certs.get(nil); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

@@ -64,7 +64,13 @@ type waist struct {
 
 	ca   *vault.Authority
 	hear atomic.Pointer[http.Handler] // what the IdP and the directory say
-	far  *remote.Server               // for gateways in other processes; nil where there are none
+	apart
+}
+
+// apart is what the broker's side serves where it is a process of its own; nil where it is not.
+type apart struct {
+	far     *remote.Server               // for gateways
+	pasting atomic.Pointer[http.Handler] // the page that takes keys, where it is here
 }
 
 // flows joins the halves of broker.Flows.
@@ -105,6 +111,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
+	d.connect.KeyPage = keyPage(cfg, d.role)
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Sites: d.door.Found(), Now: d.now,

@@ -231,6 +231,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 	d.policies.Use(sets)
 	if d.waist != nil {
 		d.use(cfg, known)
+		d.keyPages(cfg)
 	}
 	if err := d.finder().Load(ctx); err != nil {
 		return err

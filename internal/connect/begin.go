@@ -112,7 +112,11 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 				return Next{}, fault.New(fault.Unavailable, up.Title+" has no api_key facts in its provider; ask an operator", nil)
 			}
 			f.Method = m.Kind
-			return Next{Form: &KeyForm{State: f.State, Where: k.Where, Link: k.URL}}, d.Store.PutFlow(ctx, f)
+			n := Next{Form: &KeyForm{State: f.State, Where: k.Where, Link: k.URL}}
+			if d.KeyPage != nil {
+				n.URL, n.Form.State = d.KeyPage(f.Tenant, up.Name, f.State), ""
+			}
+			return n, d.Store.PutFlow(ctx, f)
 		}
 	}
 	return Next{}, fault.New(fault.Denied, up.Title+" is not connected by a person: its credential comes another way, or an operator has to set one up", nil)

@@ -2,6 +2,7 @@ package connect
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/url"
 	"slices"
@@ -40,6 +41,11 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 		return d.completeSwap(ctx, v, f, form.Get("choice") == "new")
 	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body != nil:
 		return d.completeKey(ctx, v, f, secret.New(strings.TrimSpace(form.Get("key"))), form.Get("expires"))
+	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body == nil && f.Upstream == a.Upstream:
+		if form, err = d.kept(ctx, f); err != nil {
+			return Result{}, err
+		}
+		return d.completeKey(ctx, v, f, secret.New(form.Get("key")), form.Get("expires"))
 	case a.Body != nil:
 	case f.Kind == FlowSignIn && (string(f.Upstream) == "idp:"+a.IDP || f.Upstream == a.Upstream):
 		return d.completeSignIn(ctx, v, f, a)
@@ -238,6 +244,43 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 	}
 	h.Connection.Tenant, h.Connection.User, h.Connection.Upstream = f.Tenant, f.User, up.Name
 	return d.placed(ctx, v, f, up, h)
+}
+
+// Keep implements portal.Keeper: the answer to a flow waits, sealed, under a state that only the browser which pasted it is told. Whoever
+// knows the first state alone, because he sent it to somebody else, gets nothing.
+func (d *Desk) Keep(ctx context.Context, t identity.Tenant, up catalog.UpstreamName, body []byte) (string, error) {
+	form, err := url.ParseQuery(string(body))
+	if state := form.Get("state"); err != nil || state == "" || len(state) > 128 {
+		return "", errGone
+	}
+	f, err := d.Store.TakeFlow(ctx, t, form.Get("state"))
+	if fault.KindOf(err) == fault.NotFound || err == nil && (!d.Now().Before(f.Expires) || f.Kind != FlowConnect || f.Method != catalog.APIKey || f.Upstream != up) {
+		return "", errGone
+	}
+	if err != nil {
+		return "", err
+	}
+	if f.State, err = oauth.Random(rand.Reader); err != nil {
+		return "", err
+	}
+	kept := url.Values{"key": {strings.TrimSpace(form.Get("key"))}, "expires": {form.Get("expires")}}
+	if f.Verifier, err = d.Vault.SealFlow(ctx, t, f.State, []byte(kept.Encode())); err != nil {
+		return "", err
+	}
+	return d.callback(t, up) + "?state=" + url.QueryEscape(f.State), d.Store.PutFlow(ctx, f)
+}
+
+// kept is what Keep has sealed; before that a flow holds no key.
+func (d *Desk) kept(ctx context.Context, f Flow) (url.Values, error) {
+	plain, err := d.Vault.OpenFlow(ctx, f.Tenant, f.State, f.Verifier)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(plain))
+	if err != nil || form.Get("key") == "" {
+		return nil, errMixedUp
+	}
+	return form, nil
 }
 
 // completeKey takes a pasted key. The day on which it ends is what its owner knows of it: the vendor does not say.

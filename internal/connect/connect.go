@@ -119,7 +119,7 @@ type Start struct {
 	Method catalog.MethodKind // which of the ways that ask a person; "" is the first
 }
 
-// Next is where the browser goes: to URL, or stays with us and pastes a key (Form), or waits here until he has entered
+// Next is where the browser goes: to URL, or stays with us and pastes a key (Form; with a URL at the page there), or waits here until he has entered
 // a code at the vendor (Device: its id), or nowhere (Done: the person was connected already, as Connection, and his yes was all that
 // was missing).
 type Next struct {

@@ -21,7 +21,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// Desk opens connect requests, sends browsers away and takes them back, and keeps the grants. All fields are required.
+// Desk opens connect requests, sends browsers away and takes them back, and keeps the grants. All fields are required but Finder and KeyPage.
 type Desk struct {
 	Catalog  *catalog.Catalog
 	Store    Store
@@ -35,8 +35,9 @@ type Desk struct {
 	OAuth    oauth.Client
 	API      Sender // to vendors' APIs, for account labels and for testing pasted keys
 	Ready    Readiness
-	Finder   *Finder                                     // of vendors' own MCP servers; nil finds none
-	URL      func(t identity.Tenant, path string) string // public URL of a path of that tenant
+	Finder   *Finder                                                               // of vendors' own MCP servers; nil finds none
+	URL      func(t identity.Tenant, path string) string                           // public URL of a path of that tenant
+	KeyPage  func(t identity.Tenant, up catalog.UpstreamName, state string) string // where keys are pasted; nil: at the portal
 	Log      *slog.Logger
 	Now      func() time.Time
 	Ends

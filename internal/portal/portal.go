@@ -378,6 +378,8 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
 	case next.Device != "":
 		http.Redirect(w, r, s.Prefix+"/portal/device/"+url.PathEscape(next.Device), http.StatusSeeOther)
+	case next.Form != nil && next.URL != "":
+		s.Pages.Leave(w, "On to the page that takes your key", next.URL, hostOf(next.URL))
 	case next.Form != nil:
 		s.keyPage(w, v, up, next.Form, start.Return)
 	default:

@@ -16,6 +16,7 @@ type Domains struct {
 	Account string                                             // its name
 	Grant   func(ctx context.Context, statements string) error // runs SQL as the owner of the tables
 	Config  string                                             // YAML under domains, indented by two
+	Keys    string                                             // where the broker takes pasted keys, as http://127.0.0.1:8444; "": the gateway's pages do
 }
 
 // divide starts the broker's process, gives the gateway's account its rights, and leaves to the gateway what a gateway's host has:
@@ -35,6 +36,9 @@ func (s *Stage) divide(ctx context.Context, d *Desk, o Options) error {
 	domains := fmt.Sprintf("domains:\n  address: %s\n  gateway: {cert: file:gateway.crt, key: file:gateway.key}\n  broker: {cert: file:broker.crt, key: file:broker.key, ops: \"%s\"}\n  database: env:FRONTDESK_TEST_GATEWAY\n%s",
 		address, b.Ops, o.Domains.Config)
 	b.Ops = "http://" + b.Ops
+	if o.Domains.Keys != "" {
+		domains += fmt.Sprintf("  keys: {url: \"%s\", listen: \"%s\"}\n", o.Domains.Keys, strings.TrimPrefix(o.Domains.Keys, "http://"))
+	}
 	if out, err := exec.Command(d.Binary, "pair", far).CombinedOutput(); err != nil {
 		return fmt.Errorf("pair: %w\n%s", err, out)
 	}

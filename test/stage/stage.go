@@ -173,7 +173,10 @@ func moduleRoot() (string, error) {
 }
 
 // port finds a free one. Somebody else could take it before we do; then the start fails and says so.
-func port() (string, error) {
+func port() (string, error) { return Port() }
+
+// Port is an address of this machine that nobody listens on.
+func Port() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
