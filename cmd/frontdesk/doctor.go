@@ -101,6 +101,7 @@ func running(c *cobra.Command) []finding {
 	if s["checkpoints_outside"] != "" {
 		l = append(l, finding{"bad", "checkpoints of the audit log are not kept outside: " + s["checkpoints_outside"], "they are sent as soon as the place takes them"})
 	}
+	l = append(l, brokers(s)...)
 	if s["releases_refused"] != "" {
 		l = append(l, finding{"bad", "domains.releases has refused credentials since this broker was started: " + s["releases_refused"], "`frontdesk audit tail` says whose (releases.bounded); where it is no busy agent, somebody else steers a gateway"})
 	}

@@ -2,15 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -89,7 +83,11 @@ func (d *desk) guestRights(ctx context.Context) error {
 
 // reach is the broker's side in another process.
 func (d *desk) reach(cfg *config.Config, at func(identity.Tenant, string) string) behind {
-	c := remote.NewClient(d.pins.To(cfg.Domains.Address), &d.catalog, d.epochs.Alive, d.log)
+	var brokers []remote.Broker
+	for _, address := range append([]string{cfg.Domains.Address}, cfg.Domains.Others...) {
+		brokers = append(brokers, remote.Broker{Address: address, Wire: d.pins.To(address)})
+	}
+	c := remote.NewClient(brokers, &d.catalog, d.epochs.Alive, d.log)
 	c.Trace, c.Hosts, d.hosts.CA = d.tracer.inject(), d.hosts, c.Authority
 	d.verifier.Elsewhere = c.Verify
 	d.epochs.Store = farEpochs{d.db, c}
@@ -159,9 +157,6 @@ func (d *desk) frontAdmin() http.Handler {
 	return (&admin.API{Catalog: &d.catalog, Reload: d.reload, Status: d.status, Hosted: d.hosts, Slog: d.log, Now: d.now}).Front()
 }
 
-// pairLife is how long the two certificates last.
-const pairLife = 5 * 365 * 24 * time.Hour
-
 func pairCommand() *cobra.Command {
 	return &cobra.Command{Use: "pair DIR", Short: "make the two certificates by which gateway and broker know each other", Args: cobra.ExactArgs(1),
 		Long:    "Makes gateway.crt, gateway.key, broker.crt and broker.key in DIR; what is there already stays. Each side needs its own pair, and the\nother's certificate; no key has to leave the host that uses it (docs/domains.md).",
@@ -171,43 +166,13 @@ func pairCommand() *cobra.Command {
 				return err
 			}
 			for _, name := range []string{"gateway", "broker"} {
-				if err := makeEnd(args[0], name, time.Now()); err != nil {
+				if err := outbound.MakePin(args[0], name, time.Now()); err != nil {
 					return err
 				}
 			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), "gateway.crt, gateway.key, broker.crt and broker.key are in %s. In the config:\n\n  domains:\n    address: BROKER-HOST:8443\n    gateway: {cert: file:%[1]s/gateway.crt, key: file:%[1]s/gateway.key}\n    broker: {cert: file:%[1]s/broker.crt, key: file:%[1]s/broker.key}\n    database: env:GATEWAY_DATABASE_URL\n", args[0])
 			return err
 		}}
-}
-
-// makeEnd makes one side's certificate. It is known by its bytes alone, so what stands in it names only who it is.
-func makeEnd(dir, name string, now time.Time) error {
-	crt, file := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
-	if _, err := os.Stat(file); err == nil {
-		return nil
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return err
-	}
-	t := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "frontdesk " + name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(pairLife), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	plain, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(crt, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		return err
-	}
-	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: plain}), 0o600)
 }
 
 func databaseCommand() *cobra.Command {
@@ -290,4 +255,26 @@ func tried(ctx context.Context, cfg *config.Config) finding {
 		return finding{"bad", "the gateway's database account: lacks " + strings.Join(lacks, ", ") + "; may do too much: " + strings.Join(over, ", "), "frontdesk database grants ACCOUNT"}
 	}
 	return finding{"ok", "the gateway's database account, tried: sessions, sign-ins of agents and consents; no table that holds a credential, a key, people, grants or the log", ""}
+}
+
+const (
+	brokerPrefix = "broker "
+	answering    = "answers"
+)
+
+// brokers are doctor's words on those that a gateway knows.
+func brokers(status map[string]string) (l []finding) {
+	for _, key := range slices.Sorted(maps.Keys(status)) {
+		address, ok := strings.CutPrefix(key, brokerPrefix)
+		switch {
+		case !ok:
+		case status[key] == answering:
+			l = append(l, finding{"ok", "the broker at " + address + " answers", ""})
+		case strings.HasPrefix(status[key], answering):
+			l = append(l, finding{"note", "the broker at " + address + " " + status[key], "upgrade brokers first, then gateways (docs/domains.md)"})
+		default:
+			l = append(l, finding{"bad", "the broker at " + address + " " + status[key], "is it running, can it be reached, and has each side the other's certificate? Its log and this one's say more"})
+		}
+	}
+	return l
 }

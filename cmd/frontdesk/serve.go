@@ -381,9 +381,15 @@ func (d *desk) status(ctx context.Context) map[string]string {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	if d.faces != nil && d.behind.away != nil {
-		s["broker"] = "answers"
-		if err := d.behind.away.Ping(ctx); err != nil {
-			s["broker"] = "does not answer"
+		for address, b := range d.behind.away.Standing(ctx) {
+			switch {
+			case b.Err != nil:
+				s[brokerPrefix+address] = "does not answer"
+			case b.Version != version:
+				s[brokerPrefix+address] = "answers, as version " + b.Version
+			default:
+				s[brokerPrefix+address] = answering
+			}
 		}
 	}
 	if err := d.db.Ping(ctx); err != nil {

@@ -135,7 +135,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
 	if d.role == roleBroker {
 		d.far = &remote.Server{Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit}, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
-			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All, Told: d.metrics.release}, Log: d.log, Now: d.now}
+			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All, Told: d.metrics.release}, Version: version, Log: d.log, Now: d.now}
 		return behind{}, nil
 	}
 	door := d.tracer.door(d.broker)

@@ -61,7 +61,7 @@ func (a Act) Hosted() bool {
 type Door interface {
 	// Ready decides and names what is missing, releasing and recording nothing.
 	Ready(ctx context.Context, c *identity.Caller, a Act) (Answer, error)
-	// Open decides, records the intent and obtains. Errors: fault.Denied; *catalog.Needed; fault.Unavailable where the
+	// Open decides, records the intent and obtains. Errors: fault.Denied; *catalog.Needed; fault.Conflict where the session's act has ended; fault.Unavailable where the
 	// intent cannot be recorded or the credential's source is away. Every intent that it wrote has its outcome by then.
 	Open(ctx context.Context, c *identity.Caller, a Act) (Lease, error)
 	// Holder says who holds a transaction token, and for which open call or session: fault.Unauthenticated for anything

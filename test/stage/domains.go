@@ -26,18 +26,21 @@ func (s *Stage) divide(ctx context.Context, d *Desk, o Options) error {
 	far := filepath.Join(s.Dir, "broker"+strings.TrimPrefix(filepath.Base(home), "desk"))
 	b := &Desk{Binary: d.Binary, Public: d.Public, Egress: d.Egress, role: "broker", Dir: filepath.Join(far, "data"), ConfigPath: filepath.Join(far, "frontdesk.yaml"), listen: d.listen, env: d.env}
 	d.role, d.Broker, d.env = "gateway", b, []string{"FRONTDESK_TEST_GATEWAY=" + o.Domains.Gateway}
-	address, err := port()
+	address, others, err := s.brokersFor(d)
 	if err != nil {
 		return err
 	}
 	if b.Ops, err = port(); err != nil {
 		return err
 	}
-	domains := fmt.Sprintf("domains:\n  address: %s\n  gateway: {cert: file:gateway.crt, key: file:gateway.key}\n  broker: {cert: file:broker.crt, key: file:broker.key, ops: \"%s\"}\n  database: env:FRONTDESK_TEST_GATEWAY\n%s",
-		address, b.Ops, o.Domains.Config)
+	domains := fmt.Sprintf("domains:\n  address: %s\n  others: [%s]\n  gateway: {cert: file:gateway.crt, key: file:gateway.key}\n  broker: {cert: file:broker.crt, key: file:broker.key, ops: \"%s\"}\n  database: env:FRONTDESK_TEST_GATEWAY\n%s",
+		address, others, b.Ops, o.Domains.Config)
 	b.Ops = "http://" + b.Ops
 	if o.Domains.Keys != "" {
 		domains += fmt.Sprintf("  keys: {url: \"%s\", listen: \"%s\"}\n", o.Domains.Keys, strings.TrimPrefix(o.Domains.Keys, "http://"))
+	}
+	if err := s.alike(d, far); err != nil {
+		return err
 	}
 	if out, err := exec.Command(d.Binary, "pair", far).CombinedOutput(); err != nil {
 		return fmt.Errorf("pair: %w\n%s", err, out)
@@ -78,4 +81,46 @@ func (s *Stage) divide(ctx context.Context, d *Desk, o Options) error {
 		return err
 	}
 	return o.Domains.Grant(ctx, string(out))
+}
+
+// brokersFor are the address of the broker that is beside this desk, and those of the others.
+func (s *Stage) brokersFor(d *Desk) (own, others string, err error) {
+	for len(s.brokers) < len(s.Desks) {
+		address, err := port()
+		if err != nil {
+			return "", "", err
+		}
+		s.brokers = append(s.brokers, address)
+	}
+	var rest []string
+	for i, other := range s.Desks {
+		if other == d {
+			own = s.brokers[i]
+		} else {
+			rest = append(rest, s.brokers[i])
+		}
+	}
+	return own, strings.Join(rest, ", "), nil
+}
+
+// alike gives a further broker the first one's key and certificates: any gateway may go to any broker.
+func (s *Stage) alike(d *Desk, far string) error {
+	first := s.Desk()
+	if d == first {
+		return nil
+	}
+	if err := os.MkdirAll(far, 0o700); err != nil {
+		return err
+	}
+	home := filepath.Dir(first.Broker.ConfigPath)
+	for name, dir := range map[string]string{"vault.key": home, "broker.crt": home, "broker.key": home, "gateway.crt": home, "gateway.key": filepath.Dir(first.ConfigPath)} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(far, name), text, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

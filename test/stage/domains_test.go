@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -101,6 +102,67 @@ func TestTwoDomains(t *testing.T) {
 		}
 	}
 	if out, err := s.Desk().Broker.Run("audit", "verify"); err != nil {
+		t.Error(out, err)
+	}
+}
+
+// TestSeveralOfBoth: two gateways before two brokers. A broker dies, and calls go on at the other one, in every era and at a server that a
+// gateway runs; a gateway dies, and they go on at the other gateway.
+func TestSeveralOfBoth(t *testing.T) {
+	a := twoAccounts(t)
+	s := start(t, stage.Options{Database: a.broker, Domains: a.domains(t), Replicas: 2, Servers: ownServer(t)})
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, d := range s.Desks {
+				t.Log(d.Log(), d.Broker.Log())
+			}
+		}
+	})
+	s.Pin(0)
+	agents := map[string]*world.Agent{"own": connected(t, s, "bob", "own")}
+	for server, era := range map[string]string{"issues": world.Era2025November, "modern": world.Era2026July, "tracker": world.Era2025November} {
+		agents[server] = agent(t, world.AgentConfig{URL: s.Desk().MCP(server), Name: "an agent", Era: era, Browser: s.Person("alice", "Connect Tracker", "Done")})
+	}
+	all := func(when string) {
+		t.Helper()
+		for server, agent := range agents {
+			until(t, server+" answers "+when, func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				r, err := agent.Call(ctx, "whoami", nil)
+				return err == nil && !r.IsError && strings.Contains(world.Text(r), "octo-")
+			})
+		}
+	}
+	all("at the first gateway")
+	s.Pin(1)
+	all("at the second gateway")
+	s.Pin(0)
+	if err := s.Desks[0].Broker.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	all("at the first gateway, without its broker")
+	s.Pin(1)
+	all("at the second gateway")
+	if out, err := s.Desks[0].Run("doctor"); err == nil || strings.Count(out, "answers\n") == 0 || strings.Count(out, "does not answer") != 1 || strings.Count(out, "the broker at ") != 2 {
+		t.Error("doctor at the first gateway:", err, out)
+	}
+	if err := s.Desks[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	issues, modern := agents["issues"], agents["modern"]
+	delete(agents, "issues") // whose servers know the first one's egress alone
+	delete(agents, "modern")
+	all("at the second gateway, which is alone")
+	agents["issues"], agents["modern"] = issues, modern
+	for _, d := range []*stage.Desk{s.Desks[0].Broker, s.Desks[0]} {
+		if err := d.Start(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Pin(0)
+	all("at the first gateway, which is back")
+	if out, err := s.Desks[1].Broker.Run("audit", "verify"); err != nil {
 		t.Error(out, err)
 	}
 }

@@ -56,6 +56,7 @@ type Stage struct {
 	Desks   []*Desk
 
 	balance *balancer
+	brokers []string // where they listen for gateways, one for each of Desks
 	closers []io.Closer
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"strconv"
 
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
@@ -9,6 +10,7 @@ import (
 // Domains are the two processes that gateway and broker can be.
 type Domains struct {
 	Address  string      `yaml:"address" required:"yes" doc:"where the gateway finds the broker, as broker.internal:8443"`
+	Others   []string    `yaml:"others" doc:"further brokers over the same database; a gateway goes on at the next where one does not answer"`
 	Listen   string      `yaml:"listen" doc:"where the broker listens for it; default: the port of address, on all addresses"`
 	Gateway  End         `yaml:"gateway" required:"yes" doc:"the gateway's certificate, and its key, which the gateway's host alone needs"`
 	Broker   End         `yaml:"broker" required:"yes" doc:"the broker's certificate, and its key, which the broker's host alone needs"`
@@ -46,6 +48,11 @@ func (k *checker) domains() {
 	_, port, err := net.SplitHostPort(d.Address)
 	if err != nil {
 		k.wrong("domains.address", "this is no host and port", "write it as broker.internal:8443")
+	}
+	for i, o := range d.Others {
+		if _, _, err := net.SplitHostPort(o); err != nil || o == d.Address {
+			k.wrong("domains.others["+strconv.Itoa(i)+"]", "this is no host and port of another broker", "write it as broker-2.internal:8443")
+		}
 	}
 	if d.Listen == "" {
 		d.Listen = ":" + port

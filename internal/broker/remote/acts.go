@@ -191,15 +191,22 @@ func quiet(method string) bool {
 
 // ownSession makes sure that a call is booked on a session of its own caller: the keycard of a session stands for whoever began it.
 func (s *Server) ownSession(ctx context.Context, c *identity.Caller, srv *catalog.Server, session audit.CallID) error {
-	if h := s.table.session(session); h != nil && h.act.caller.Principal() == c.Principal() && h.act.caller.Client == c.Client && h.act.Server.Name == srv.Name {
-		return nil
+	errForeign := fault.New(fault.Denied, "this is no open session of this caller", nil)
+	if h := s.table.session(session); h != nil {
+		if h.act.caller.Principal() == c.Principal() && h.act.caller.Client == c.Client && h.act.Server.Name == srv.Name && h.act.caller.Tenant == c.Tenant {
+			return nil
+		}
+		return errForeign
 	}
 	r, err := s.Intents.Unfinished(ctx, session)
-	if err != nil && fault.KindOf(err) != fault.NotFound {
+	if fault.KindOf(err) == fault.NotFound {
+		return fault.New(fault.Conflict, "this session has ended; begin a new one", nil)
+	}
+	if err != nil {
 		return err
 	}
-	if err != nil || r.Tenant != c.Tenant || r.User != c.User || r.Service != c.Service || r.Client != c.Client || r.Server != string(srv.Name) || r.Action != string(broker.KindSession) {
-		return fault.New(fault.Denied, "this is no open session of this caller", nil)
+	if r.Tenant != c.Tenant || r.User != c.User || r.Service != c.Service || r.Client != c.Client || r.Server != string(srv.Name) || r.Action != string(broker.KindSession) {
+		return errForeign
 	}
 	return nil
 }

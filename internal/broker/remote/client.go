@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -17,12 +19,13 @@ import (
 )
 
 // Client is the broker's side as the gateway's process has it. Make it with NewClient. It is safe for concurrent use. Errors of all that
-// it does are those of what it stands for, and fault.Unavailable where the broker's process is away.
+// it does are those of what it stands for, and fault.Unavailable where no broker's process answers.
 type Client struct {
 	Trace func(ctx context.Context, h http.Header) // writes the trace that an operation belongs to; nil where nothing is traced
 	Hosts broker.Hosts                             // runs the servers that we run ourselves, in this process; nil where there are none
 
-	wire    http.RoundTripper // to the broker's process (outbound.Pins.To)
+	brokers []Broker
+	at      atomic.Int32 // which of them is asked first: the one that answered last
 	process string
 	catalog *catalog.Catalog
 	alive   func(c *identity.Caller) bool
@@ -30,10 +33,17 @@ type Client struct {
 	cards   cards
 }
 
-// NewClient returns a client that reaches the broker's process by wire. alive says whether a caller's access has not ended
-// (identity.Epochs.Alive), for what is open: the broker's side looks itself too.
-func NewClient(wire http.RoundTripper, c *catalog.Catalog, alive func(c *identity.Caller) bool, log *slog.Logger) *Client {
-	return &Client{wire: wire, process: rand.Text() + rand.Text(), catalog: c, alive: alive, log: log}
+// Broker is a broker's process as it is reached (outbound.Pins.To).
+type Broker struct {
+	Address string
+	Wire    http.RoundTripper
+}
+
+// NewClient returns a client of these brokers' processes, which serve one database; of several the first that answers is asked, and what
+// it has opened is its own. alive says whether a caller's access has not ended (identity.Epochs.Alive), for what is open: the broker's
+// side looks itself too.
+func NewClient(brokers []Broker, c *catalog.Catalog, alive func(c *identity.Caller) bool, log *slog.Logger) *Client {
+	return &Client{brokers: brokers, process: rand.Text() + rand.Text(), catalog: c, alive: alive, log: log}
 }
 
 // request is one of an operation.
@@ -49,24 +59,89 @@ func (c *Client) request(ctx context.Context, op string, body io.Reader) (*http.
 	return r, nil
 }
 
-// send returns the answer of a request that was understood; a trouble is its error.
-func (c *Client) send(r *http.Request) (*http.Response, error) {
-	resp, err := c.wire.RoundTrip(r)
+// reach sends a request to one broker, or, where to is nil, to the first that can be reached. Of a request that somebody may have begun to
+// read nothing is sent again.
+func (c *Client) reach(r *http.Request, to http.RoundTripper) (resp *http.Response, from http.RoundTripper, err error) {
+	if to != nil {
+		resp, err = to.RoundTrip(r)
+		return resp, to, err
+	}
+	body := &unread{ReadCloser: r.Body}
+	if r.Body != nil {
+		r.Body = body
+	}
+	first, n := int(c.at.Load()), len(c.brokers)
+	for i := range n {
+		at := (first + i) % n
+		from = c.brokers[at].Wire
+		if resp, err = from.RoundTrip(r); err == nil {
+			c.at.Store(int32(at))
+			break
+		}
+		if r.Context().Err() != nil {
+			break
+		}
+		c.at.CompareAndSwap(int32(at), int32((at+1)%n))
+		if body.begun.Load() {
+			break
+		}
+	}
+	body.settle()
+	return resp, from, err
+}
+
+// unread is a body that can be sent to somebody else as long as nothing of it was read. The transport closes it all the same.
+type unread struct {
+	io.ReadCloser
+	begun atomic.Bool
+
+	mu      sync.Mutex
+	settled bool // guarded by mu, as is what follows: nobody else will be tried
+	closed  bool
+}
+
+func (b *unread) Read(p []byte) (int, error) {
+	b.begun.Store(true)
+	return b.ReadCloser.Read(p)
+}
+
+func (b *unread) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if !b.settled && !b.begun.Load() {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+func (b *unread) settle() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settled = true
+	if b.closed && b.ReadCloser != nil {
+		_ = b.ReadCloser.Close() // once more does no harm
+	}
+}
+
+// send returns the answer of a request that was understood, and who gave it; a trouble is its error.
+func (c *Client) send(r *http.Request, to http.RoundTripper) (*http.Response, http.RoundTripper, error) {
+	resp, from, err := c.reach(r, to)
 	if err != nil {
 		if r.Context().Err() != nil {
-			return nil, fault.New(fault.Unavailable, "it was given up", r.Context().Err())
+			return nil, nil, fault.New(fault.Unavailable, "it was given up", r.Context().Err())
 		}
-		return nil, fault.New(fault.Unavailable, fault.Message(errAway), err)
+		return nil, nil, fault.New(fault.Unavailable, fault.Message(errAway), err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp, nil
+		return resp, from, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var t trouble
 	if resp.StatusCode != statusTrouble || json.NewDecoder(io.LimitReader(resp.Body, maxSaid)).Decode(&t) != nil {
-		return nil, fault.New(fault.Unavailable, "the broker's process does not know what this gateway asks for: both have to be of one version", nil)
+		return nil, nil, fault.New(fault.Unavailable, "the broker's process does not know what this gateway asks for: it is of an earlier version; brokers are upgraded first", nil)
 	}
-	return nil, t.err()
+	return nil, nil, t.err()
 }
 
 // sayTime bounds an operation that only says something; those that ask vendors wait for them.
@@ -74,6 +149,11 @@ const sayTime = 2 * time.Minute
 
 // say asks for one operation.
 func say[Out any](ctx context.Context, c *Client, op string, in any) (out Out, err error) {
+	return sayTo[Out](ctx, c, nil, op, in)
+}
+
+// sayTo asks one broker's process for it; nil is any.
+func sayTo[Out any](ctx context.Context, c *Client, to http.RoundTripper, op string, in any) (out Out, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sayTime)
 	defer cancel()
 	b, err := json.Marshal(in)
@@ -84,7 +164,7 @@ func say[Out any](ctx context.Context, c *Client, op string, in any) (out Out, e
 	if err != nil {
 		return out, err
 	}
-	resp, err := c.send(r)
+	resp, _, err := c.send(r, to)
 	if err != nil {
 		return out, err
 	}
@@ -103,22 +183,23 @@ func (c *Client) do(ctx context.Context, op string, in any) error {
 
 const aliveEvery = 5 * time.Second
 
-// Run tells the broker's process that this one lives, until ctx ends: what it has open stays open.
+// Run tells every broker's process that this one lives, until ctx ends: what it has open there stays open.
 func (c *Client) Run(ctx context.Context) error {
 	tick := time.NewTicker(aliveEvery)
 	defer tick.Stop()
-	away := false
+	away := map[string]bool{}
 	for {
-		err := c.Ping(ctx)
-		if ctx.Err() != nil {
-			return nil
+		for address, s := range c.Standing(ctx) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if s.Err != nil && !away[address] {
+				c.log.Warn("a broker's process does not answer; where none does, calls are refused", "address", address, "error", s.Err)
+			} else if s.Err == nil && away[address] {
+				c.log.Info("the broker's process answers again", "address", address)
+			}
+			away[address] = s.Err != nil
 		}
-		if err != nil && !away {
-			c.log.Warn("the broker's process does not answer; calls are refused until it does", "error", err)
-		} else if err == nil && away {
-			c.log.Info("the broker's process answers again")
-		}
-		away = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
@@ -127,9 +208,37 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// Ping reports whether the broker's process answers.
-func (c *Client) Ping(ctx context.Context) error {
+// Standing is how a broker's process is.
+type Standing struct {
+	Version string // of its program
+	Err     error  // it does not answer
+}
+
+// Standing asks each, by address.
+func (c *Client) Standing(ctx context.Context) map[string]Standing {
 	ctx, cancel := context.WithTimeout(ctx, aliveEvery)
 	defer cancel()
-	return c.do(ctx, opAlive, struct{}{})
+	var mu sync.Mutex
+	all := map[string]Standing{}
+	var asked sync.WaitGroup
+	for _, b := range c.brokers {
+		asked.Go(func() {
+			said, err := sayTo[standing](ctx, c, b.Wire, opAlive, struct{}{})
+			mu.Lock()
+			defer mu.Unlock()
+			all[b.Address] = Standing{said.Version, err}
+		})
+	}
+	asked.Wait()
+	return all
+}
+
+// Ping reports whether a broker's process answers.
+func (c *Client) Ping(ctx context.Context) (err error) {
+	for _, s := range c.Standing(ctx) {
+		if err = s.Err; err == nil {
+			return nil
+		}
+	}
+	return err
 }

@@ -72,25 +72,25 @@ func proofOf(c *identity.Caller, a broker.Act) caller {
 	return caller{Tenant: a.Server.Tenant, Server: a.Server.Name, Token: c.Raw().Expose()}
 }
 
-// talk begins an act, answers what the broker's side asks back, and returns its last word.
-func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a broker.Act) (question, error) {
+// talk begins an act, answers what the broker's side asks back, and returns its last word, and whose it is.
+func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a broker.Act) (question, http.RoundTripper, error) {
 	begin := beginning{Caller: proofOf(who, a), Act: act{Kind: a.Kind, Method: a.Method, Name: a.Name, Session: a.Session, Host: a.Host, Path: a.Path, Swap: a.Swap}}
 	if a.Upstream != nil {
 		begin.Act.Upstream = a.Upstream.Name
 	}
 	first, err := json.Marshal(begin)
 	if err != nil {
-		return question{}, err
+		return question{}, nil, err
 	}
 	ours, theirs := io.Pipe()
 	r, err := c.request(ctx, op, io.MultiReader(bytes.NewReader(first), ours))
 	if err != nil {
-		return question{}, err
+		return question{}, nil, err
 	}
-	resp, err := c.send(r)
+	resp, from, err := c.send(r, nil)
 	if err != nil {
 		_ = theirs.Close()
-		return question{}, err
+		return question{}, nil, err
 	}
 	defer func() { // both ways end by themselves: a stream that is reset tells the other side that something is wrong
 		_ = theirs.Close()
@@ -101,12 +101,12 @@ func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a br
 	for {
 		var q question
 		if err := in.Decode(&q); err != nil {
-			return question{}, errBroken
+			return question{}, nil, errBroken
 		}
 		var said reply
 		switch {
 		case q.Trouble != nil:
-			return q, q.Trouble.err()
+			return q, nil, q.Trouble.err()
 		case len(q.Arguments) > 0:
 			if said.Arguments, err = a.Arguments(q.Arguments); err != nil {
 				said.Trouble = troubleOf(err)
@@ -114,17 +114,17 @@ func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a br
 		case q.Content != nil:
 			said.Content = a.Content.Read(*q.Content)
 		default:
-			return q, nil
+			return q, from, nil
 		}
 		if err := out.Encode(said); err != nil {
-			return question{}, errBroken
+			return question{}, nil, errBroken
 		}
 	}
 }
 
 // Ready implements broker.Door.
 func (c *Client) Ready(ctx context.Context, who *identity.Caller, a broker.Act) (broker.Answer, error) {
-	q, err := c.talk(ctx, opReady, who, a)
+	q, _, err := c.talk(ctx, opReady, who, a)
 	if err != nil || q.Decision == nil {
 		return broker.Answer{}, err
 	}
@@ -133,11 +133,11 @@ func (c *Client) Ready(ctx context.Context, who *identity.Caller, a broker.Act) 
 
 // Open implements broker.Door.
 func (c *Client) Open(ctx context.Context, who *identity.Caller, a broker.Act) (broker.Lease, error) {
-	q, err := c.talk(ctx, opOpen, who, a)
+	q, from, err := c.talk(ctx, opOpen, who, a)
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{client: c, id: q.Lease, call: q.Call, caller: who}
+	l := &lease{client: c, to: from, id: q.Lease, call: q.Call, caller: who}
 	if a.Hosted() {
 		l.hosted = a.Server
 	}
@@ -196,6 +196,7 @@ func (c *Client) Visible(ctx context.Context, who *identity.Caller, s *catalog.S
 // lease is one that the broker's process holds.
 type lease struct {
 	client *Client
+	to     http.RoundTripper // the process that has it
 	id     string
 	call   audit.CallID
 	caller *identity.Caller
@@ -230,7 +231,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	q.ContentLength = -1
-	resp, err := l.client.send(q)
+	resp, _, err := l.client.send(q, l.to)
 	if err == nil {
 		return l.answer(r, resp, up)
 	}
@@ -301,7 +302,7 @@ const shortTime = 5 * time.Second
 func (l *lease) State() broker.State {
 	ctx, cancel := context.WithTimeout(context.Background(), shortTime)
 	defer cancel()
-	s, err := say[booking.Report](ctx, l.client, opState, closing{Lease: l.id})
+	s, err := sayTo[booking.Report](ctx, l.client, l.to, opState, closing{Lease: l.id})
 	if err != nil {
 		l.client.log.Warn("what became of a call's API requests is not known here", "call", l.call, "error", err)
 	}
@@ -313,7 +314,7 @@ func (l *lease) Close(ctx context.Context, o broker.Outcome) {
 	l.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sayTime)
 		defer cancel()
-		if err := l.client.do(ctx, opClose, closing{l.id, o.Result, o.Detail}); err != nil {
+		if _, err := sayTo[struct{}](ctx, l.client, l.to, opClose, closing{l.id, o.Result, o.Detail}); err != nil {
 			l.client.log.Warn("the outcome of a call could not be told to the broker's process, which will write that it is unknown", "call", l.call, "error", err)
 		}
 	})

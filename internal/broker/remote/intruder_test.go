@@ -52,7 +52,7 @@ func TestWhoIsNoGateway(t *testing.T) {
 		q.Header.Del("Frontdesk-Process")
 		return r.gate.To(r.address).RoundTrip(q)
 	})
-	if err := remote.NewClient(nameless, r.catalog, r.epochs.Alive, quiet).Ping(t.Context()); fault.KindOf(err) != fault.Denied {
+	if err := remote.NewClient(one(nameless), r.catalog, r.epochs.Alive, quiet).Ping(t.Context()); fault.KindOf(err) != fault.Denied {
 		t.Error("a process without a name:", err)
 	}
 }
@@ -131,7 +131,7 @@ func TestALeaseIsOneProcesss(t *testing.T) {
 		}
 		return r.gate.To(r.address).RoundTrip(q)
 	})
-	l, err := remote.NewClient(through, r.catalog, r.epochs.Alive, quiet).Open(t.Context(), alice, a)
+	l, err := remote.NewClient(one(through), r.catalog, r.epochs.Alive, quiet).Open(t.Context(), alice, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestALeaseIsOneProcesss(t *testing.T) {
 		}
 		return r.gate.To(r.address).RoundTrip(q)
 	})
-	mine, err := remote.NewClient(spied, r.catalog, r.epochs.Alive, quiet).Open(t.Context(), alice, a)
+	mine, err := remote.NewClient(one(spied), r.catalog, r.epochs.Alive, quiet).Open(t.Context(), alice, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,10 +323,10 @@ func TestSomebodyElsesSession(t *testing.T) {
 	}
 	l.Close(t.Context(), broker.Outcome{Result: audit.ResultOK})
 	bob := r.token(t, s, "bob")
-	for _, id := range []audit.CallID{session.State().Call, "0000000000000001.1", "x"} {
+	for id, want := range map[audit.CallID]fault.Kind{session.State().Call: fault.Denied, "0000000000000001.1": fault.Conflict, "x": fault.Conflict} {
 		a.Session = id
-		if _, err := s.door.Open(t.Context(), bob, a); fault.KindOf(err) != fault.Denied {
-			t.Errorf("bob in alice's session %q: %v", id, err)
+		if _, err := s.door.Open(t.Context(), bob, a); fault.KindOf(err) != want {
+			t.Errorf("bob in the session %q: %v", id, err)
 		}
 	}
 	session.Close(t.Context(), broker.Outcome{Result: audit.ResultOK})

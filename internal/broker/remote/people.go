@@ -270,7 +270,7 @@ func (c *Client) Heard(w http.ResponseWriter, r *http.Request) {
 	for _, name := range []string{"Connection", "Keep-Alive", "Te", "Transfer-Encoding", "Upgrade"} {
 		out.Header.Del(name)
 	}
-	resp, err := c.wire.RoundTrip(out)
+	resp, _, err := c.reach(out, nil)
 	if err != nil {
 		http.Error(w, fault.Message(errAway), http.StatusServiceUnavailable)
 		return

@@ -110,6 +110,7 @@ type cards struct {
 // card is what one process runs on.
 type card struct {
 	lease  string
+	to     http.RoundTripper               // the process that has it
 	caller atomic.Pointer[identity.Caller] // by his newest token
 	lost   atomic.Bool                     // the broker's process does not know it any more
 }
@@ -132,11 +133,11 @@ func (l *lease) host(r *http.Request) (*http.Response, error) {
 // process begins one for this lease's caller.
 func (l *lease) process(ctx context.Context) (*hosted.Card, error) {
 	c := l.client
-	b, err := say[begun](ctx, c, opProcess, closing{Lease: l.id})
+	b, err := sayTo[begun](ctx, c, l.to, opProcess, closing{Lease: l.id})
 	if err != nil {
 		return nil, err
 	}
-	k := &card{lease: b.Lease}
+	k := &card{lease: b.Lease, to: l.to}
 	k.caller.Store(l.caller)
 	c.cards.mu.Lock()
 	defer c.cards.mu.Unlock()
@@ -145,18 +146,18 @@ func (l *lease) process(ctx context.Context) (*hosted.Card, error) {
 	}
 	c.cards.of[b.Act], c.cards.authority = k, b.Authority
 	return &hosted.Card{Act: b.Act, Keycard: secret.New(b.Keycard), Expires: b.Expires, Valid: func() bool { return !k.lost.Load() && c.alive(k.caller.Load()) },
-		Close: func(r audit.Result, detail string) { c.over(b, r, detail) }}, nil
+		Close: func(r audit.Result, detail string) { c.over(k, b.Act, r, detail) }}, nil
 }
 
 // over records how a process ended. Where that is not heard, the broker's side ends it when it hears nothing else either.
-func (c *Client) over(b begun, r audit.Result, detail string) {
+func (c *Client) over(k *card, act audit.CallID, r audit.Result, detail string) {
 	c.cards.mu.Lock()
-	delete(c.cards.of, b.Act)
+	delete(c.cards.of, act)
 	c.cards.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), shortTime)
 	defer cancel()
-	if err := c.do(ctx, opClose, closing{b.Lease, r, detail}); err != nil {
-		c.log.Warn("how a hosted server's process ended could not be told to the broker's process, which will write that it is unknown", "process", b.Act, "error", err)
+	if _, err := sayTo[struct{}](ctx, c, k.to, opClose, closing{k.lease, r, detail}); err != nil {
+		c.log.Warn("how a hosted server's process ended could not be told to the broker's process, which will write that it is unknown", "process", act, "error", err)
 	}
 }
 
@@ -168,9 +169,13 @@ func (l *lease) join(process audit.CallID) error {
 	if k == nil {
 		return errNoLease
 	}
+	if k.to != l.to { // the broker's process that has it is not asked any more
+		k.lost.Store(true)
+		return errNoLease
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shortTime)
 	defer cancel()
-	err := l.client.do(ctx, opJoin, joining{l.id, k.lease})
+	_, err := sayTo[struct{}](ctx, l.client, l.to, opJoin, joining{l.id, k.lease})
 	if fault.KindOf(err) == fault.NotFound { // the broker's process was started anew, or thought this one gone
 		k.lost.Store(true)
 	}

@@ -151,14 +151,14 @@ func TestWhatIsNoProcess(t *testing.T) {
 	r := newRoom(t)
 	s := overTLS(t, r)
 	process, lease := strings.Repeat("p", 40), []byte(nil)
-	spied := remote.NewClient(wire(func(q *http.Request) (*http.Response, error) {
+	spied := remote.NewClient(one(wire(func(q *http.Request) (*http.Response, error) {
 		q.Header.Set("Frontdesk-Process", process)
 		if strings.HasSuffix(q.URL.Path, "/lease/state") {
 			lease, _ = io.ReadAll(q.Body)
 			q.Body = io.NopCloser(bytes.NewReader(lease))
 		}
 		return r.gate.To(r.address).RoundTrip(q)
-	}), r.catalog, r.epochs.Alive, quiet)
+	})), r.catalog, r.epochs.Alive, quiet)
 	ask := func(op string) string {
 		q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://broker/v1/"+op, bytes.NewReader(lease))
 		if err != nil {

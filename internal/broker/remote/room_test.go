@@ -330,7 +330,7 @@ func (r *room) listen(t *testing.T) {
 	r.broke = outbound.Pins{Own: b, Peers: [][sha256.Size]byte{pin(g)}, Now: time.Now}
 	r.gate = outbound.Pins{Own: g, Peers: [][sha256.Size]byte{pin(b)}, Now: time.Now}
 	r.remote = &remote.Server{Acts: remote.Acts{Door: r.broker, Processes: r.broker, Calls: &r.broker.Calls, Intents: r.log}, Desk: r.desk, Verifier: r.verifier, Epochs: r.epochs, Keys: keys{r.signer, r.ca}, Catalog: r.catalog, URL: at,
-		Heard: http.NotFoundHandler(), Releases: &remote.Releases{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+		Heard: http.NotFoundHandler(), Releases: &remote.Releases{}, Version: "1", Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
 			if now := r.clock.Load(); now != nil {
 				return *now
 			}
@@ -352,8 +352,10 @@ type keys struct {
 
 // gateway is a gateway's process with these pins.
 func (r *room) gateway(p outbound.Pins) *remote.Client {
-	return remote.NewClient(p.To(r.address), r.catalog, r.epochs.Alive, slog.New(slog.DiscardHandler))
+	return remote.NewClient(one(p.To(r.address)), r.catalog, r.epochs.Alive, slog.New(slog.DiscardHandler))
 }
+
+func one(w http.RoundTripper) []remote.Broker { return []remote.Broker{{Address: "broker", Wire: w}} }
 
 func overTLS(t *testing.T, r *room) sides {
 	t.Helper()

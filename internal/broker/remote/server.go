@@ -37,6 +37,7 @@ type Server struct {
 	Heard    http.Handler // what the IdP and the directory say
 	URL      func(t identity.Tenant, path string) string
 	Releases *Releases
+	Version  string // of this program
 	Log      *slog.Logger
 	Now      func() time.Time
 
@@ -124,9 +125,14 @@ func (s *Server) tell(op string, err error) {
 	}
 }
 
+// standing is what a broker's process says of itself.
+type standing struct {
+	Version string `json:"version"`
+}
+
 // doors are the operations of broker.Door and its leases that are said in JSON.
 func (s *Server) doors(mux *http.ServeMux) {
-	on(s, mux, opAlive, func(context.Context, peer, struct{}) (struct{}, error) { return struct{}{}, nil })
+	on(s, mux, opAlive, func(context.Context, peer, struct{}) (standing, error) { return standing{s.Version}, nil })
 	on(s, mux, opVerify, func(ctx context.Context, _ peer, in presented) (*identity.Caller, error) {
 		return s.Verifier.Verify(ctx, in.Tenant, in.Resource, in.Token)
 	})

@@ -2,13 +2,19 @@ package outbound
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -46,6 +52,39 @@ func ReadPins(cert, key, peer string, now func() time.Time) (Pins, error) {
 		return Pins{}, fault.New(fault.Invalid, peer+" holds no certificate in PEM", nil)
 	}
 	return p, nil
+}
+
+// pinLife is how long a pinned certificate lasts.
+const pinLife = 5 * 365 * 24 * time.Hour
+
+// MakePin makes one side's certificate and key, NAME.crt and NAME.key in dir, where there are none yet. It is known by its bytes alone, so what stands in it names only who it is.
+func MakePin(dir, name string, now time.Time) error {
+	crt, file := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return err
+	}
+	t := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "frontdesk " + name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(pinLife), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(crt, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: plain}), 0o600)
 }
 
 // verify is the whole trust between the two ends.
