@@ -46,8 +46,6 @@ var over = map[string]struct {
 	"struct internal/kit/mcp.Message":        {24, "where the parts of a message stand"},
 	"struct internal/portal.holding":         {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":       {19, "a row"},
-	"package cmd/frontdesk lines":            {4400, "the wiring of two sides that can be two processes, and one file a command"},
-	"package cmd/frontdesk files":            {27, "the same"},
 	"package internal/store lines":           {3200, "the SQL of every room, and of the whole (backup)"},
 	"package internal/store files":           {17, "one file a room whose rows it keeps, and what the account of a guest may do"},
 	"package internal/store/storetest lines": {2900, "the contract of every row, for both databases"},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -53,20 +54,5 @@ func (d *desk) keepLog(ctx context.Context, cfg *config.Config) (err error) {
 
 // logKeys sign the log's checkpoints.
 func (d *desk) logKeys(cfg *config.Config) vault.CheckpointKeys {
-	return vault.CheckpointKeys{Signer: d.signer, Log: logName(cfg)}
-}
-
-// logName is the origin of the checkpoints of a deployment that has no key for them yet.
-func logName(cfg *config.Config) string { return cfg.PublicURL.Host + "/audit" }
-
-// signRestored signs that the log comes from a backup: what was signed after that is gone, and not cut off by anybody.
-func signRestored(ctx context.Context, p premises, db checkpointed) error {
-	signer := &vault.Signer{Keys: db, Wrap: p.wrap, Now: time.Now}
-	return audit.SignRestored(ctx, db, vault.CheckpointKeys{Signer: signer, Log: logName(p.cfg)}, time.Now())
-}
-
-// checkpointed is a database, as signRestored needs it.
-type checkpointed interface {
-	audit.CheckpointStore
-	vault.KeyStore
+	return vault.CheckpointKeys{Signer: d.signer, Log: premises.LogName(cfg)}
 }

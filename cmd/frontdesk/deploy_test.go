@@ -14,8 +14,9 @@ import (
 	"testing"
 	"text/template"
 
-	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"github.com/goccy/go-yaml"
+
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 )
 
 // runs reports whether a command line is one of ours: its command exists, and takes these flags.
@@ -210,7 +211,7 @@ func TestUnit(t *testing.T) {
 
 // TestRolesOfUnits: what the drop-ins for two hosts run are commands of ours, and the gateway's hands over no secret.
 func TestRolesOfUnits(t *testing.T) {
-	for _, r := range []role{roleGateway, roleBroker} {
+	for _, r := range []config.Role{config.RoleGateway, config.RoleBroker} {
 		text := read(t, "../../deploy/frontdesk-"+string(r)+".conf")
 		_, line, ok := strings.Cut(text, "ExecStart=\nExecStart=/usr/local/bin/frontdesk ")
 		line, _, _ = strings.Cut(line, "\n")
@@ -218,7 +219,7 @@ func TestRolesOfUnits(t *testing.T) {
 			t.Errorf("%s runs %q", r, line)
 		}
 		runs(t, strings.Fields(line))
-		if (r == roleGateway) != strings.Contains(text, "LoadCredential=\n") {
+		if (r == config.RoleGateway) != strings.Contains(text, "LoadCredential=\n") {
 			t.Errorf("%s: the secrets of the unit", r)
 		}
 	}

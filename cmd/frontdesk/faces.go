@@ -47,7 +47,7 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
-	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.extract(), Refused: d.metrics.refusedAtEgress}
+	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.Extract(), Refused: d.metrics.refusedAtEgress}
 	d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) } // a listener that ends has ended with its process
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
@@ -64,7 +64,7 @@ func (d *desk) hop() string { return "frontdesk-" + d.owner }
 
 // registered are the clients that the config names.
 func registered(cfg *config.Config, now time.Time) (clients []issuer.Client, problems conf.Problems) {
-	read := noting(cfg, &problems)
+	read := cfg.Noting(&problems)
 	for id, r := range cfg.File.Clients.Registered {
 		c := issuer.Client{Tenant: identity.DefaultTenant, ID: identity.ClientID(id), Name: cmp.Or(r.Name, id), RedirectURIs: r.Redirects, Created: now}
 		if v := read("clients.registered."+id+".client_secret", r.Secret); v != "" {

@@ -27,19 +27,22 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/doctor"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 func serveCommand() *cobra.Command {
-	restored, part := false, string(roleAll)
+	restored, part := false, string(config.RoleAll)
 	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Long: "Runs Frontdesk: in one process, or with --role as one of two. The gateway speaks with agents, browsers and MCP servers; the broker alone\nhas the vault's key, decides, and sends what carries a credential (docs/domains.md).", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		as, err := roleOf(part)
 		if err != nil {
 			return err
 		}
-		path := fileOf(args)
+		path := console.File(args)
 		dataDir := ""
 		if f := c.Flags().Lookup("data-dir"); f.Changed {
 			dataDir = f.Value.String()
@@ -53,7 +56,7 @@ func serveCommand() *cobra.Command {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-		if err := harden(); err != nil {
+		if err := premises.Harden(); err != nil {
 			return err
 		}
 		d, err := newDesk(c.Context(), path, dataDir, cfg, as, log)
@@ -120,21 +123,21 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 			return nil, err
 		}
 		open("listen", cfg.Listen, func(l net.Listener) server {
-			front := d.server(l, d.tracer.handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
+			front := d.server(l, d.tracer.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.public.Load()).ServeHTTP(w, r) })))
 			front.TLSConfig = certs
 			return front
 		})
 		open("egress.listen", cfg.Egress.Listen, func(net.Listener) server { return d.egress })
 	}
-	if d.role == roleBroker {
+	if d.role == config.RoleBroker {
 		open("domains.listen", cfg.Domains.Listen, func(l net.Listener) server {
-			s := d.server(l, d.tracer.continues(d.far.Handler()))
+			s := d.server(l, d.tracer.Continues(d.far.Handler()))
 			s.TLSConfig, s.HTTP2, s.Protocols = d.pins.Listening(), outbound.PinnedHTTP2(), new(http.Protocols)
 			s.Protocols.SetHTTP2(true)
 			return s
 		})
 	}
-	if d.role == roleBroker && cfg.Domains.Keys != nil {
+	if d.role == config.RoleBroker && cfg.Domains.Keys != nil {
 		certs, err := certificates(cfg, cfg.Domains.Keys.TLS)
 		if err != nil {
 			return nil, fmt.Errorf("domains.keys.%w", err)
@@ -152,9 +155,9 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 // opsAddress is where this process is watched.
 func (d *desk) opsAddress(cfg *config.Config) string {
 	switch d.role {
-	case roleGateway:
+	case config.RoleGateway:
 		return cmp.Or(cfg.Domains.Gateway.Ops, cfg.Ops.Listen)
-	case roleBroker:
+	case config.RoleBroker:
 		return cmp.Or(cfg.Domains.Broker.Ops, cfg.Ops.Listen)
 	}
 	return cfg.Ops.Listen
@@ -167,13 +170,13 @@ func (d *desk) chores() []func(context.Context) error {
 		all = append(all, d.audit.Run, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
 			func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) })
 	}
-	if d.role == roleBroker {
+	if d.role == config.RoleBroker {
 		all = append(all, d.far.Run)
 	}
 	if d.faces != nil {
 		all = append(all, d.registry.Run, d.gateway.Run)
 	}
-	if d.role == roleGateway {
+	if d.role == config.RoleGateway {
 		all = append(all, d.behind.away.Run)
 	}
 	return all
@@ -186,7 +189,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	socket := filepath.Join(cfg.DataDir, socketName)
+	socket := filepath.Join(cfg.DataDir, console.Socket)
 	admin, err := listenUnix(socket)
 	if err != nil {
 		return err
@@ -240,7 +243,7 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	}
 	d.hosts.Stop() // before the log, which writes how they ended
 	stopRooms()
-	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.stop(drain), d.db.Close())
+	return errors.Join(ignoreClosed(err), chores.Wait(), d.tracer.Stop(drain), d.db.Close())
 }
 
 // serveOn answers with HTTP/2 too where TLS ends here: an agent's streams then share one connection.
@@ -365,7 +368,7 @@ func (d *desk) reread(ctx context.Context) (string, error) {
 	if err := d.apply(ctx, cfg); err != nil {
 		return "", err
 	}
-	said := fmt.Sprintf("%s applied: %s, %s", filepath.Base(d.path), plural(len(cfg.File.Servers), "server", "servers"), plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
+	said := fmt.Sprintf("%s applied: %s, %s", filepath.Base(d.path), console.Plural(len(cfg.File.Servers), "server", "servers"), console.Plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
 	for _, w := range cfg.Warnings {
 		said += "\nwarning: " + w
 	}
@@ -375,7 +378,7 @@ func (d *desk) reread(ctx context.Context) (string, error) {
 func (d *desk) status(ctx context.Context) map[string]string {
 	cfg := d.config.Load()
 	s := map[string]string{"database": "answers", "config": d.path, "config_digest": cfg.Digest, "public_url": cfg.PublicURL.String(), "version": version, "role": string(d.role), "exposure": cfg.Exposure()}
-	if d.role == roleGateway {
+	if d.role == config.RoleGateway {
 		s["exposure"] = "no key and no stored credential is here: who takes over this process acts as those who come by, while they do, on record at the broker"
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
@@ -384,11 +387,11 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		for address, b := range d.behind.away.Standing(ctx) {
 			switch {
 			case b.Err != nil:
-				s[brokerPrefix+address] = "does not answer"
+				s[doctor.BrokerPrefix+address] = "does not answer"
 			case b.Version != version:
-				s[brokerPrefix+address] = "answers, as version " + b.Version
+				s[doctor.BrokerPrefix+address] = "answers, as version " + b.Version
 			default:
-				s[brokerPrefix+address] = answering
+				s[doctor.BrokerPrefix+address] = doctor.Answering
 			}
 		}
 	}
@@ -400,7 +403,7 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		maps.Copy(s, standing())
 	}
 	for ref, st := range d.images.States() {
-		s[imagePrefix+ref] = imageWords(st)
+		s[doctor.ImagePrefix+ref] = st.String()
 	}
 	if d.waist == nil {
 		return s
@@ -440,7 +443,7 @@ func (d *desk) announce(out io.Writer, cfg *config.Config) {
 		ends = "TLS ends at a proxy in front"
 	}
 	fmt.Fprintf(out, "frontdesk %s\n", version)
-	if d.role == roleBroker {
+	if d.role == config.RoleBroker {
 		fmt.Fprintf(out, "  broker    for gateways, listening on %s\n  ops       %s\n  data      %s, key %s\n", cfg.Domains.Listen, d.opsAddress(cfg), cfg.DataDir, cfg.KeyPlace())
 		return
 	}
@@ -448,7 +451,7 @@ func (d *desk) announce(out io.Writer, cfg *config.Config) {
 	for _, t := range slices.Sorted(maps.Keys(cfg.Organisations())) {
 		fmt.Fprintf(out, "  issuer    %s\n", cfg.Issuer(t))
 	}
-	if d.role == roleGateway {
+	if d.role == config.RoleGateway {
 		fmt.Fprintf(out, "  egress    %s\n  ops       %s\n  data      %s\n  broker    %s: keys and credentials are there\n", cfg.Egress.Listen, d.opsAddress(cfg), cfg.DataDir, cfg.Domains.Address)
 		return
 	}
@@ -457,22 +460,4 @@ func (d *desk) announce(out io.Writer, cfg *config.Config) {
 	for _, line := range cfg.Summary() {
 		fmt.Fprintf(out, "  %s\n", line)
 	}
-}
-
-// makeDataDir makes the directory of the database and the keys, its owner's alone. One that is there and empty, as a fresh volume
-// of a container is, becomes so; what stands in others is whose they are.
-func makeDataDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data_dir %s cannot be made: %w", dir, err)
-	}
-	inside, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("data_dir %s cannot be read: %w", dir, err)
-	}
-	if len(inside) == 0 {
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return fmt.Errorf("data_dir %s is not this user's: %w", dir, err)
-		}
-	}
-	return nil
 }

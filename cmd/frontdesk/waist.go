@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -113,32 +114,32 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
 	d.connect.KeyPage = keyPage(cfg, d.role)
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
-	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
+	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.Log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.Credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
 		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Sites: d.door.Found(), Now: d.now,
 		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
 	if !cfg.Database.IsZero() { // others may be there
 		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}
 		d.traffic.Shared = d.db
 	}
-	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Tools: d.broker, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: d.role == roleAll}
+	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Tools: d.broker, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: d.role == config.RoleAll}
 	d.hosts.CA = d.ca.PEM
-	if d.role == roleAll {
+	if d.role == config.RoleAll {
 		d.broker.Hosts = d.hosts
 	}
 	var hosted admin.Hosted // beside the faces, wherever those are
-	if d.role == roleAll {
+	if d.role == config.RoleAll {
 		hosted = d.hosts
 	}
 	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
 		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
-	if d.role == roleBroker {
+	if d.role == config.RoleBroker {
 		d.far = &remote.Server{Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit}, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
 			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All, Told: d.metrics.release}, Version: version, Log: d.log, Now: d.now}
 		return behind{}, nil
 	}
-	door := d.tracer.door(d.broker)
+	door := d.tracer.Door(d.broker)
 	d.traffic.Door = door
 	return behind{door: door, api: &d.traffic, flows: d.visits, notary: d.visits, pages: d.visits, asks: d.connect, keys: d.signer, certs: d.ca}, nil
 }
@@ -159,7 +160,7 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	wrap, all, err := wrappers(ctx, cfg, d.door, fresh, d.now)
+	wrap, all, err := premises.Wrappers(ctx, cfg, d.door, fresh, d.now)
 	if err != nil {
 		return err
 	}
@@ -175,6 +176,19 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
 	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	return d.keepLog(ctx, cfg)
+}
+
+// rewrap moves every key under the current provider, where the config names the one before it.
+func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all vault.Wrapper, tenants []identity.Tenant) error {
+	if cfg.Keys.Previous == nil {
+		return nil
+	}
+	n, err := vault.Rewrap(ctx, d.db, all, current, tenants)
+	if err != nil {
+		return fmt.Errorf("keys.previous: %w", err)
+	}
+	d.log.Info("keys are wrapped by the current provider alone; keys.previous can leave the config once every replica runs with this one", "wrapped_anew", n)
+	return nil
 }
 
 // finds learns of vendors' own MCP servers what no catalogue says.
@@ -227,7 +241,7 @@ type known struct {
 // resolve reads the secrets that the config refers to.
 func (d *desk) resolve(cfg *config.Config) known {
 	k := known{secrets: map[vault.ClientKey]secret.Text{}}
-	read := noting(cfg, &k.problems)
+	read := cfg.Noting(&k.problems)
 	for t, org := range cfg.Organisations() {
 		for n, u := range org.Upstreams {
 			k.secrets[vault.ClientKey{Tenant: t, Upstream: catalog.UpstreamName(n)}] = secret.New(read(config.Place(t, "upstreams."+n+".client_secret"), u.ClientSecret))
@@ -255,20 +269,6 @@ func (d *desk) resolve(cfg *config.Config) known {
 	k.hear, wrong = d.receivers(cfg, k.idps)
 	k.problems = append(k.problems, wrong...)
 	return k
-}
-
-// noting reads secrets, and notes those that cannot be read.
-func noting(cfg *config.Config, problems *conf.Problems) func(at string, s conf.Secret) string {
-	return func(at string, s conf.Secret) string {
-		if s.IsZero() {
-			return ""
-		}
-		v, err := cfg.Secret(s)
-		if err != nil {
-			*problems = append(*problems, cfg.Problem(at, err.Error(), ""))
-		}
-		return v
-	}
 }
 
 // parts are a method's secrets in the vault's words.

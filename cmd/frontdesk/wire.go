@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/traces"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/broker/remote"
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -28,19 +30,10 @@ import (
 	"frontdesk.dev/frontdesk/internal/store"
 )
 
-// role is which part of the program a process is.
-type role string
-
-const (
-	roleAll     role = "all"
-	roleGateway role = "gateway" // the faces
-	roleBroker  role = "broker"  // the waist, and what lies under it
-)
-
 // desk is the whole program as a value: this file is its wiring diagram. The faces stand on what they get of the broker's side
 // (behind), which is the waist of the same process, or by mutual TLS that of another.
 type desk struct {
-	role     role
+	role     config.Role
 	path     string // of the config file
 	dataDir  string // of the command line; "" where the file says it
 	owner    string // names this start of the process
@@ -49,7 +42,7 @@ type desk struct {
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
-	tracer   *tracer // nil where the config names no traces
+	tracer   *traces.Tracer // nil where the config names no traces
 
 	db       *store.DB
 	door     *outbound.Door
@@ -101,9 +94,9 @@ type kept interface {
 }
 
 // newDesk opens what the config names and joins the rooms. Nothing runs yet.
-func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, as role, log *slog.Logger) (*desk, error) {
+func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, as config.Role, log *slog.Logger) (*desk, error) {
 	d := &desk{role: as, path: path, dataDir: dataDir, log: log, now: time.Now, metrics: newMetrics()}
-	if err := makeDataDir(cfg.DataDir); err != nil {
+	if err := premises.MakeDataDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
 	owner := make([]byte, 6)
@@ -115,7 +108,7 @@ func newDesk(ctx context.Context, path, dataDir string, cfg *config.Config, as r
 		return nil, err
 	}
 	var err error
-	if d.tracer, err = newTracer(ctx, cfg, d.door.Named().Library(), log); err != nil {
+	if d.tracer, err = traces.New(ctx, cfg, d.door.Named().Library(), version, log); err != nil {
 		return nil, err
 	}
 	if err := d.join(ctx, cfg); err != nil {
@@ -130,9 +123,9 @@ func (d *desk) open(ctx context.Context, cfg *config.Config) error {
 	if err := d.part(cfg); err != nil {
 		return err
 	}
-	s, err := databaseOf(cfg)
-	if d.role == roleGateway {
-		s, err = guestDatabaseOf(cfg)
+	s, err := premises.Database(cfg)
+	if d.role == config.RoleGateway {
+		s, err = premises.GuestDatabase(cfg)
 	}
 	if err != nil {
 		return err
@@ -144,7 +137,7 @@ func (d *desk) open(ctx context.Context, cfg *config.Config) error {
 	if d.door, err = outbound.New(outbound.Config{Named: cfg.Origins(), Proxy: cfg.File.Outbound.Proxy, CAFile: cfg.File.Outbound.CAFile}); err != nil {
 		return err
 	}
-	if d.role != roleGateway {
+	if d.role != config.RoleGateway {
 		return nil
 	}
 	return d.guestRights(ctx)
@@ -162,12 +155,12 @@ func (d *desk) join(ctx context.Context, cfg *config.Config) error {
 	d.hosts = &hosted.Hosts{Images: d.images, Catalog: &d.catalog, Bounds: hosted.Bounds{Max: cfg.Hosting.Max, Per: cfg.Hosting.PerUser}, Log: d.log, Now: d.now}
 	var b behind
 	var err error
-	if d.role == roleGateway {
+	if d.role == config.RoleGateway {
 		b = d.reach(cfg, at)
 	} else if b, err = d.joinWaist(ctx, cfg, at); err != nil {
 		return err
 	}
-	if d.role == roleBroker {
+	if d.role == config.RoleBroker {
 		return nil
 	}
 	return d.joinFaces(cfg, at, b)
@@ -211,7 +204,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 	var clients []issuer.Client
 	var images image.Settings
 	if d.faces != nil {
-		images = cfg.Images(noting(cfg, &problems))
+		images = cfg.Images(cfg.Noting(&problems))
 		var wrong conf.Problems
 		clients, wrong = registered(cfg, d.now())
 		problems = append(problems, wrong...)

@@ -397,3 +397,17 @@ func (c *Config) Origins() []string {
 	}
 	return l
 }
+
+// Noting reads secrets, and notes those that cannot be read.
+func (c *Config) Noting(problems *conf.Problems) func(at string, s conf.Secret) string {
+	return func(at string, s conf.Secret) string {
+		if s.IsZero() {
+			return ""
+		}
+		v, err := c.Secret(s)
+		if err != nil {
+			*problems = append(*problems, c.Problem(at, err.Error(), ""))
+		}
+		return v
+	}
+}

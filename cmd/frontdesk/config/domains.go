@@ -7,6 +7,15 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
+// Role is which part of the program a process is.
+type Role string
+
+const (
+	RoleAll     Role = "all"
+	RoleGateway Role = "gateway" // the faces
+	RoleBroker  Role = "broker"  // the waist, and what lies under it
+)
+
 // Domains are the two processes that gateway and broker can be.
 type Domains struct {
 	Address  string      `yaml:"address" required:"yes" doc:"where the gateway finds the broker, as broker.internal:8443"`

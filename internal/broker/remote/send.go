@@ -3,10 +3,11 @@ package remote
 import (
 	"context"
 	"errors"
-	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"io"
 	"net/http"
 	"sync"
+
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // carry sends the request that a gateway's body holds through its lease, and streams the answer back.

@@ -176,6 +176,21 @@ type State struct {
 	Files     int       `json:"files,omitempty"`
 }
 
+// String is the state in a line.
+func (i State) String() string {
+	words := string(i.Phase)
+	if i.Digest != "" {
+		words += " " + i.Digest
+	}
+	if i.Bytes > 0 {
+		words += fmt.Sprintf(" (%d MiB)", (i.Bytes+1<<19)>>20)
+	}
+	if i.Why != "" {
+		words += ": " + i.Why
+	}
+	return words
+}
+
 // Phase is how far an image is.
 type Phase string
 

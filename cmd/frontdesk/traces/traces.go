@@ -1,4 +1,5 @@
-package main
+// Package traces makes spans of the way of a call, at the interfaces where rooms meet: no room knows of it.
+package traces
 
 import (
 	"context"
@@ -27,11 +28,11 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// tracer makes spans of the path: around the faces' listeners, and around the broker and what it calls, at the interfaces
-// where they meet. So no room knows of it, and where traces are off nothing of it is there: a nil tracer wraps nothing.
+// Tracer makes spans of the path: around the faces' listeners, and around the broker and what it calls, at the interfaces
+// where they meet. So no room knows of it, and where traces are off nothing of it is there: a nil Tracer wraps nothing.
 //
 // A span says kind, server, upstream, result; never a person, an argument, a path, a query or a header.
-type tracer struct {
+type Tracer struct {
 	trace.Tracer
 	provider *sdk.TracerProvider
 	w3c      propagation.TraceContext
@@ -42,8 +43,8 @@ type tracer struct {
 
 const tracesPath = "/v1/traces"
 
-// newTracer exports over OTLP/HTTP to the endpoint that the config names, or is nil where it names none.
-func newTracer(ctx context.Context, cfg *config.Config, client *http.Client, log *slog.Logger) (*tracer, error) {
+// New exports over OTLP/HTTP to the endpoint that the config names, or is nil where it names none.
+func New(ctx context.Context, cfg *config.Config, client *http.Client, version string, log *slog.Logger) (*Tracer, error) {
 	u := cfg.Telemetry.Traces
 	if u == nil {
 		return nil, nil
@@ -63,18 +64,19 @@ func newTracer(ctx context.Context, cfg *config.Config, client *http.Client, log
 	}
 	p := sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(share))),
 		sdk.WithResource(resource.NewSchemaless(attribute.String("service.name", "frontdesk"), attribute.String("service.version", version))))
-	return &tracer{Tracer: p.Tracer("frontdesk"), provider: p, open: map[audit.CallID]trace.SpanContext{}}, nil
+	return &Tracer{Tracer: p.Tracer("frontdesk"), provider: p, open: map[audit.CallID]trace.SpanContext{}}, nil
 }
 
-func (t *tracer) stop(ctx context.Context) error {
+// Stop exports what is left.
+func (t *Tracer) Stop(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
 	return t.provider.Shutdown(ctx)
 }
 
-// handler begins a trace, or goes on with the caller's (W3C Trace Context).
-func (t *tracer) handler(next http.Handler) http.Handler {
+// Handler begins a trace, or goes on with the caller's (W3C Trace Context).
+func (t *Tracer) Handler(next http.Handler) http.Handler {
 	if t == nil {
 		return next
 	}
@@ -90,8 +92,8 @@ func (t *tracer) handler(next http.Handler) http.Handler {
 	})
 }
 
-// extract reads the trace that a server's API request carries.
-func (t *tracer) extract() func(*http.Request) context.Context {
+// Extract reads the trace that a server's API request carries.
+func (t *Tracer) Extract() func(*http.Request) context.Context {
 	if t == nil {
 		return nil
 	}
@@ -100,16 +102,16 @@ func (t *tracer) extract() func(*http.Request) context.Context {
 	}
 }
 
-// inject writes the trace that a context carries into headers, toward another process of ours.
-func (t *tracer) inject() func(context.Context, http.Header) {
+// Inject writes the trace that a context carries into headers, toward another process of ours.
+func (t *Tracer) Inject() func(context.Context, http.Header) {
 	if t == nil {
 		return nil
 	}
 	return func(ctx context.Context, h http.Header) { t.w3c.Inject(ctx, propagation.HeaderCarrier(h)) }
 }
 
-// continues goes on with the trace of another process of ours.
-func (t *tracer) continues(next http.Handler) http.Handler {
+// Continues goes on with the trace of another process of ours.
+func (t *Tracer) Continues(next http.Handler) http.Handler {
 	if t == nil {
 		return next
 	}
@@ -127,8 +129,8 @@ func method(m string) string {
 	return "_OTHER"
 }
 
-// door wraps the broker.
-func (t *tracer) door(d broker.Door) broker.Door {
+// Door wraps the broker.
+func (t *Tracer) Door(d broker.Door) broker.Door {
 	if t == nil {
 		return d
 	}
@@ -137,7 +139,7 @@ func (t *tracer) door(d broker.Door) broker.Door {
 
 type tracedDoor struct {
 	broker.Door
-	t *tracer
+	t *Tracer
 }
 
 func (d tracedDoor) Open(ctx context.Context, c *identity.Caller, a broker.Act) (broker.Lease, error) {
@@ -169,7 +171,7 @@ func (d tracedDoor) Open(ctx context.Context, c *identity.Caller, a broker.Act) 
 
 type tracedLease struct {
 	broker.Lease
-	t    *tracer
+	t    *Tracer
 	span trace.Span
 	id   audit.CallID
 }
@@ -198,26 +200,26 @@ func (l *tracedLease) Close(ctx context.Context, o broker.Outcome) {
 	l.Lease.Close(ctx, o)
 }
 
-func (t *tracer) begin(id audit.CallID, s trace.SpanContext) {
+func (t *Tracer) begin(id audit.CallID, s trace.SpanContext) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open[id] = s
 }
 
-func (t *tracer) end(id audit.CallID) {
+func (t *Tracer) end(id audit.CallID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, id)
 }
 
-func (t *tracer) of(id audit.CallID) trace.SpanContext {
+func (t *Tracer) of(id audit.CallID) trace.SpanContext {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.open[id]
 }
 
-// log wraps the audit log as the broker sees it.
-func (t *tracer) log(l broker.Log) broker.Log {
+// Log wraps the audit log as the broker sees it.
+func (t *Tracer) Log(l broker.Log) broker.Log {
 	if t == nil {
 		return l
 	}
@@ -226,7 +228,7 @@ func (t *tracer) log(l broker.Log) broker.Log {
 
 type tracedLog struct {
 	broker.Log
-	t *tracer
+	t *Tracer
 }
 
 func (l tracedLog) Begin(ctx context.Context, r audit.Record) (audit.CallID, error) {
@@ -235,8 +237,8 @@ func (l tracedLog) Begin(ctx context.Context, r audit.Record) (audit.CallID, err
 	return l.Log.Begin(ctx, r)
 }
 
-// credentials wraps what obtains.
-func (t *tracer) credentials(c broker.Credentials) broker.Credentials {
+// Credentials wraps what obtains.
+func (t *Tracer) Credentials(c broker.Credentials) broker.Credentials {
 	if t == nil {
 		return c
 	}
@@ -245,7 +247,7 @@ func (t *tracer) credentials(c broker.Credentials) broker.Credentials {
 
 type tracedCredentials struct {
 	broker.Credentials
-	t *tracer
+	t *Tracer
 }
 
 func (c tracedCredentials) Obtain(ctx context.Context, who *identity.Caller, up *catalog.Upstream, scopes []string, of vault.ConnectionID) (*exchange.Credential, error) {

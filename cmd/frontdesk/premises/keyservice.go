@@ -1,4 +1,4 @@
-package main
+package premises
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"golang.org/x/oauth2/google"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
-	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -22,8 +21,8 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
-// wrappers are what wraps the vault's keys, and what opens those that the one before it wrapped.
-func wrappers(ctx context.Context, c *config.Config, door *outbound.Door, fresh bool, now func() time.Time) (current, all vault.Wrapper, err error) {
+// Wrappers are what wraps the vault's keys, and what opens those that the one before it wrapped.
+func Wrappers(ctx context.Context, c *config.Config, door *outbound.Door, fresh bool, now func() time.Time) (current, all vault.Wrapper, err error) {
 	if fresh && c.Keys.Service == nil && c.Keys.Previous == nil {
 		if current, err = kms.OpenKeyFile(c.Keys.Vault, true); err != nil {
 			return nil, nil, err
@@ -109,17 +108,4 @@ func (e *entraTokens) Token() (*oauth2.Token, error) {
 		return nil, err
 	}
 	return &oauth2.Token{AccessToken: t.Access.Expose(), Expiry: t.Expires}, nil
-}
-
-// rewrap moves every key under the current provider, where the config names the one before it.
-func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all vault.Wrapper, tenants []identity.Tenant) error {
-	if cfg.Keys.Previous == nil {
-		return nil
-	}
-	n, err := vault.Rewrap(ctx, d.db, all, current, tenants)
-	if err != nil {
-		return fmt.Errorf("keys.previous: %w", err)
-	}
-	d.log.Info("keys are wrapped by the current provider alone; keys.previous can leave the config once every replica runs with this one", "wrapped_anew", n)
-	return nil
 }

@@ -1,4 +1,6 @@
-package main
+// Package doctor looks at a running server and its files, and says what is not as it should be. The server's words that it reads
+// are declared here too.
+package doctor
 
 import (
 	"errors"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
@@ -22,7 +26,8 @@ type finding struct {
 	Help    string `json:"help,omitempty"`
 }
 
-func doctorCommand() *cobra.Command {
+// Command is `frontdesk doctor`.
+func Command() *cobra.Command {
 	blast := false
 	cmd := &cobra.Command{Use: "doctor", Short: "look at the running server and its files, and say what is not as it should be",
 		Long: "Looks at the files in --data-dir, asks the running server how it is, and reads its config as `check` does.\nExits with 1 if anything is not as it should be.",
@@ -41,7 +46,7 @@ func doctorCommand() *cobra.Command {
 					bad++
 				}
 			}
-			if done, err := asJSON(c, found); err != nil {
+			if done, err := console.JSON(c, found); err != nil {
 				return err
 			} else if !done {
 				for _, f := range found {
@@ -52,7 +57,7 @@ func doctorCommand() *cobra.Command {
 				}
 			}
 			if bad > 0 {
-				return errors.New(plural(bad, "thing is", "things are") + " not as they should be")
+				return errors.New(console.Plural(bad, "thing is", "things are") + " not as they should be")
 			}
 			return nil
 		}}
@@ -66,12 +71,12 @@ func files(dir string) []finding {
 		return []finding{{"bad", "data_dir " + dir + " does not exist", "start `frontdesk serve`, or name its data_dir with --data-dir"}}
 	}
 	var l []finding
-	for _, name := range []string{".", "vault.key", "faces.key", "frontdesk.db", socketName} {
+	for _, name := range []string{".", "vault.key", "faces.key", "frontdesk.db", console.Socket} {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		switch {
-		case errors.Is(err, os.ErrNotExist) && name != socketName: // kept elsewhere: keys by the config, rows by PostgreSQL
-		case err != nil && name == socketName: // told with the server
+		case errors.Is(err, os.ErrNotExist) && name != console.Socket: // kept elsewhere: keys by the config, rows by PostgreSQL
+		case err != nil && name == console.Socket: // told with the server
 		case err != nil:
 			l = append(l, finding{"bad", path + " cannot be looked at", "run this as the user that runs the server"})
 		case info.Mode().Perm()&0o077 != 0:
@@ -86,7 +91,7 @@ func files(dir string) []finding {
 // running asks the server.
 func running(c *cobra.Command) []finding {
 	var s map[string]string
-	if err := ask(c, http.MethodGet, "/status", nil, &s); err != nil {
+	if err := console.Ask(c, http.MethodGet, "/status", nil, &s); err != nil {
 		return []finding{{"bad", err.Error(), ""}}
 	}
 	l := []finding{{"ok", "the server runs for " + s["public_url"] + " (" + s["version"] + ")", ""}}
@@ -113,7 +118,7 @@ func running(c *cobra.Command) []finding {
 	l = append(l, finding{"note", "exposure: " + s["exposure"], "docs/security.md says what an attacker gets of each part"})
 	cfg, err := configOf(s)
 	if problems, ok := errors.AsType[conf.Problems](err); ok {
-		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
+		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + console.Plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
 	} else if err != nil {
 		return append(l, finding{"bad", err.Error(), ""})
 	}
@@ -123,7 +128,7 @@ func running(c *cobra.Command) []finding {
 	if len(cfg.Audit.Checkpoints) == 0 {
 		l = append(l, finding{"note", "checkpoints of the audit log are in its database alone: who can put that back to an earlier state is not found out", "name a place for them: audit: {checkpoints: [{file: PATH}]}"})
 	}
-	if role(s["role"]) != roleBroker { // nothing foreign runs there
+	if config.Role(s["role"]) != config.RoleBroker { // nothing foreign runs there
 		l = append(append(l, walls(cfg, s)...), images(s)...)
 	}
 	if cfg.Digest != s["config_digest"] {

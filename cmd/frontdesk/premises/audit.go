@@ -1,4 +1,4 @@
-package main
+package premises
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -37,7 +38,7 @@ func auditCommand() *cobra.Command {
 				q.Set("since", since.Format(time.RFC3339Nano))
 			}
 			var l []json.RawMessage
-			if err := ask(c, http.MethodGet, "/audit?"+q.Encode(), nil, &l); err != nil {
+			if err := console.Ask(c, http.MethodGet, "/audit?"+q.Encode(), nil, &l); err != nil {
 				return err
 			}
 			newest := since
@@ -99,9 +100,9 @@ Whoever can write to the database can put all of it back to an earlier state. On
 			report, compared, err := f.verify(c, *database)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "error:", err)
-				return verdictError(audit.Unchecked)
+				return VerdictError(audit.Unchecked)
 			}
-			if done, err := asJSON(c, struct {
+			if done, err := console.JSON(c, struct {
 				audit.Report
 				Vault *vault.Comparison `json:"vault,omitempty"`
 			}{report, compared}); err != nil || done {
@@ -109,15 +110,15 @@ Whoever can write to the database can put all of it back to an earlier state. On
 			}
 			out := c.OutOrStdout()
 			if report.Verdict == audit.Whole {
-				fmt.Fprintf(out, "whole: %s in %s, %d still open, %s\n", plural(report.Rows, "record", "records"), plural(report.Writers, "chain", "chains"), report.Open, plural(int(report.Checkpoints), "checkpoint", "checkpoints"))
+				fmt.Fprintf(out, "whole: %s in %s, %d still open, %s\n", console.Plural(report.Rows, "record", "records"), console.Plural(report.Writers, "chain", "chains"), report.Open, console.Plural(int(report.Checkpoints), "checkpoint", "checkpoints"))
 			} else {
 				fmt.Fprintf(out, "NOT WHOLE at %s: %s\n", report.Where, report.What)
 			}
 			if report.Outside > 0 {
-				fmt.Fprintf(out, "kept elsewhere: %s, all of them here\n", plural(report.Outside, "checkpoint", "checkpoints"))
+				fmt.Fprintf(out, "kept elsewhere: %s, all of them here\n", console.Plural(report.Outside, "checkpoint", "checkpoints"))
 			}
 			if compared != nil {
-				fmt.Fprintf(out, "vault: %s, %d of which the log does not know yet, %d from before it did\n", plural(compared.Rows, "connection", "connections"), compared.Ahead, compared.Unrecorded)
+				fmt.Fprintf(out, "vault: %s, %d of which the log does not know yet, %d from before it did\n", console.Plural(compared.Rows, "connection", "connections"), compared.Ahead, compared.Unrecorded)
 			}
 			for _, r := range report.Reminders {
 				fmt.Fprintln(out, "note:", r)
@@ -157,7 +158,7 @@ func (f *verifyFlags) verify(c *cobra.Command, database string) (report audit.Re
 		return report, nil, err
 	}
 	if v.Wrong > 0 {
-		report.Add(audit.Altered, "connection "+string(v.Connection), fmt.Sprintf("%s (%s)", v.What, plural(v.Wrong, "connection", "connections")))
+		report.Add(audit.Altered, "connection "+string(v.Connection), fmt.Sprintf("%s (%s)", v.What, console.Plural(v.Wrong, "connection", "connections")))
 	}
 	return report, &v, nil
 }
@@ -216,16 +217,16 @@ func auditKeyCommand(database *string) *cobra.Command {
 		}}
 }
 
-// verdictError carries what verify found to the exit code; it was told already.
-type verdictError audit.Verdict
+// VerdictError carries what verify found to the exit code; it was told already.
+type VerdictError audit.Verdict
 
-func (verdictError) Error() string { return "the log is not whole" }
+func (VerdictError) Error() string { return "the log is not whole" }
 
 func verdict(r audit.Report) error {
 	if r.Verdict == audit.Whole {
 		return nil
 	}
-	return verdictError(r.Verdict)
+	return VerdictError(r.Verdict)
 }
 
 // reader opens the database for reading alone, beside a server that may run on it.
@@ -254,7 +255,7 @@ func logDSN(c *cobra.Command, ref string) (string, error) {
 		return sec.Resolve(".")
 	}
 	var status map[string]string
-	if err := ask(c, http.MethodGet, "/status", nil, &status); err != nil {
+	if err := console.Ask(c, http.MethodGet, "/status", nil, &status); err != nil {
 		return "", nil // no server runs: a SQLite file can be read all the same
 	}
 	cfg, err := config.Read(status["config"], "")

@@ -1,4 +1,4 @@
-package main
+package premises
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -21,10 +22,10 @@ func dataKeyCommands() []*cobra.Command {
 	at := func(path string) string { return path + "?tenant=" + url.QueryEscape(tenant) }
 	list := &cobra.Command{Use: "list", Short: "list data keys, and how many connections each has sealed", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		var l []vault.KeyState
-		if err := ask(c, http.MethodGet, at("/keys"), nil, &l); err != nil {
+		if err := console.Ask(c, http.MethodGet, at("/keys"), nil, &l); err != nil {
 			return err
 		}
-		if done, err := asJSON(c, l); done || err != nil {
+		if done, err := console.JSON(c, l); done || err != nil {
 			return err
 		}
 		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
@@ -55,7 +56,7 @@ func dataKeyCommands() []*cobra.Command {
 				return errors.New("this cannot be undone; add --yes")
 			}
 			var said map[string]any
-			if err := ask(c, http.MethodPost, at("/keys/"+verb), nil, &said); err != nil {
+			if err := console.Ask(c, http.MethodPost, at("/keys/"+verb), nil, &said); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), done+"\n", said["keys"])

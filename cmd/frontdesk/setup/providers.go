@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -78,7 +79,7 @@ func listProviders(c *cobra.Command, file string) error {
 		}
 		l = append(l, e)
 	}
-	if done, err := asJSON(c, l); done || err != nil {
+	if done, err := console.JSON(c, l); done || err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
@@ -126,7 +127,7 @@ func showProvider(c *cobra.Command, id string) error {
 	if p == nil {
 		return unknownProvider(id, all)
 	}
-	if done, err := asJSON(c, p); done || err != nil {
+	if done, err := console.JSON(c, p); done || err != nil {
 		return err
 	}
 	out := c.OutOrStdout()
@@ -197,19 +198,19 @@ func testProviders(c *cobra.Command, file string, ids []string) error {
 		}
 		l = append(l, one)
 	}
-	if done, err := asJSON(c, l); err != nil || !done {
+	if done, err := console.JSON(c, l); err != nil || !done {
 		if err != nil {
 			return err
 		}
 		for _, one := range l {
-			fmt.Fprintf(c.OutOrStdout(), "%-20s %s\n", one.ID, plural(one.Steps, "step", "steps"))
+			fmt.Fprintf(c.OutOrStdout(), "%-20s %s\n", one.ID, console.Plural(one.Steps, "step", "steps"))
 			for _, name := range slices.Sorted(maps.Keys(one.Wrong)) {
 				fmt.Fprintf(c.OutOrStdout(), "  %s: %s\n", name, strings.ReplaceAll(one.Wrong[name], "\n", "; "))
 			}
 		}
 	}
 	if bad > 0 {
-		return errors.New("the catalogue and the vendors' documentation disagree in " + plural(bad, "step", "steps"))
+		return errors.New("the catalogue and the vendors' documentation disagree in " + console.Plural(bad, "step", "steps"))
 	}
 	return nil
 }

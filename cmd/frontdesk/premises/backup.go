@@ -1,4 +1,4 @@
-package main
+package premises
 
 import (
 	"context"
@@ -13,74 +13,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
-	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/backup"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// premises are what backup and restore need of a deployment: its database and what wraps its keys.
-type premises struct {
-	cfg   *config.Config
-	store store.Config
-	wrap  vault.Wrapper
-}
-
-func openPremises(c *cobra.Command) (premises, error) {
-	path, err := c.Flags().GetString("config")
-	if err != nil {
-		return premises{}, err
-	}
-	dataDir := ""
-	if f := c.Flags().Lookup("data-dir"); f.Changed {
-		dataDir = f.Value.String()
-	}
-	p := premises{}
-	if p.cfg, err = config.Read(path, dataDir); err != nil {
-		return p, err
-	}
-	if err := harden(); err != nil {
-		return p, err
-	}
-	if p.store, err = databaseOf(p.cfg); err != nil {
-		return p, err
-	}
-	door, err := outbound.New(outbound.Config{Named: p.cfg.Origins(), Proxy: p.cfg.File.Outbound.Proxy, CAFile: p.cfg.File.Outbound.CAFile})
-	if err != nil {
-		return p, err
-	}
-	current, all, err := wrappers(c.Context(), p.cfg, door, false, time.Now)
-	p.wrap = both{current, all}
-	return p, err
-}
-
-// both wraps with one provider and opens what it, or the one before it, wrapped.
-type both struct{ current, all vault.Wrapper }
-
-func (b both) Wrap(ctx context.Context, plain, context []byte) ([]byte, error) {
-	return b.current.Wrap(ctx, plain, context)
-}
-
-func (b both) Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error) {
-	return b.all.Unwrap(ctx, wrapped, context)
-}
-
-// databaseOf is the database that the config names.
-func databaseOf(c *config.Config) (store.Config, error) {
-	s := store.Config{Path: filepath.Join(c.DataDir, "frontdesk.db"), Now: time.Now}
-	if c.Database.IsZero() {
-		return s, nil
-	}
-	dsn, err := c.Secret(c.Database)
-	if err != nil {
-		return s, fmt.Errorf("database: %w", err)
-	}
-	s.Path, s.DSN = "", dsn
-	return s, nil
-}
-
-func backupCommand() *cobra.Command {
+func backupCommand(version string) *cobra.Command {
 	c := &cobra.Command{Use: "backup FILE", Short: "write the whole database into one sealed file, while the server runs or not",
 		Long: `Writes the database as it is at one moment into FILE (- is standard output), sealed under a key that the deployment's key
 provider wraps. The file says nothing without that provider, and does not hold its key: keep vault.key, or the right to use the
@@ -109,8 +50,8 @@ key service, apart from it.`,
 			if err != nil || args[0] == "-" {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s of %s, %d bytes, as of %s\nIt opens only with %s, which is not in it.\n", args[0], plural(int(t.Total()), "row", "rows"),
-				plural(len(t.Rows), "table", "tables"), size, m.Made.Format(time.RFC3339), p.cfg.KeyPlace())
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s of %s, %d bytes, as of %s\nIt opens only with %s, which is not in it.\n", args[0], console.Plural(int(t.Total()), "row", "rows"),
+				console.Plural(len(t.Rows), "table", "tables"), size, m.Made.Format(time.RFC3339), p.cfg.KeyPlace())
 			return err
 		}}
 	c.Flags().String("config", "frontdesk.yaml", "config file of the deployment")
@@ -162,7 +103,7 @@ signs in again; and the audit log goes on with a record of the gap.`,
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s restored, as of %s (Frontdesk %s, %s)\n%s tried before they are trusted\n",
-				plural(int(done.Total()), "row", "rows"), done.Made.Format(time.RFC3339), done.By, done.Database, plural(int(done.Uncertain), "connection is", "connections are"))
+				console.Plural(int(done.Total()), "row", "rows"), done.Made.Format(time.RFC3339), done.By, done.Database, console.Plural(int(done.Uncertain), "connection is", "connections are"))
 			return err
 		}}
 	c.Flags().String("config", "frontdesk.yaml", "config file of the deployment")
@@ -182,7 +123,7 @@ func checkBackup(c *cobra.Command, p premises, from io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "whole: %s of %s, as of %s (Frontdesk %s, %s)\n", plural(int(t.Total()), "row", "rows"), plural(len(t.Rows), "table", "tables"),
+	_, err = fmt.Fprintf(c.OutOrStdout(), "whole: %s of %s, as of %s (Frontdesk %s, %s)\n", console.Plural(int(t.Total()), "row", "rows"), console.Plural(len(t.Rows), "table", "tables"),
 		b.Manifest.Made.Format(time.RFC3339), b.Manifest.By, b.Manifest.Database)
 	return err
 }
@@ -230,4 +171,19 @@ func intoFile(c *cobra.Command, path string, write func(io.Writer) error) (int64
 		return 0, err
 	}
 	return info.Size(), errors.Join(d.Sync(), d.Close())
+}
+
+// LogName is the origin of the checkpoints of a deployment that has no key for them yet.
+func LogName(cfg *config.Config) string { return cfg.PublicURL.Host + "/audit" }
+
+// signRestored signs that the log comes from a backup: what was signed after that is gone, and not cut off by anybody.
+func signRestored(ctx context.Context, p premises, db checkpointed) error {
+	signer := &vault.Signer{Keys: db, Wrap: p.wrap, Now: time.Now}
+	return audit.SignRestored(ctx, db, vault.CheckpointKeys{Signer: signer, Log: LogName(p.cfg)}, time.Now())
+}
+
+// checkpointed is a database, as signRestored needs it.
+type checkpointed interface {
+	audit.CheckpointStore
+	vault.KeyStore
 }

@@ -1,10 +1,12 @@
-package main
+package operate
 
 import (
 	"fmt"
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 )
 
 func caCommand() *cobra.Command {
@@ -13,7 +15,7 @@ func caCommand() *cobra.Command {
 		Example: "  frontdesk ca print > frontdesk-ca.pem   # then NODE_EXTRA_CA_CERTS=frontdesk-ca.pem, or SSL_CERT_FILE", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var said map[string]string
-			if err := ask(c, http.MethodGet, "/ca", nil, &said); err != nil {
+			if err := console.Ask(c, http.MethodGet, "/ca", nil, &said); err != nil {
 				return err
 			}
 			_, err := fmt.Fprint(c.OutOrStdout(), said["pem"])

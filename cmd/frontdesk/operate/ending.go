@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -37,7 +38,7 @@ func post(c *cobra.Command, path, tenant string, o admin.Order, into any) error 
 	if err != nil {
 		return err
 	}
-	return ask(c, http.MethodPost, path+"?tenant="+url.QueryEscape(tenant), bytes.NewReader(body), into)
+	return console.Ask(c, http.MethodPost, path+"?tenant="+url.QueryEscape(tenant), bytes.NewReader(body), into)
 }
 
 func revokeCommand(tenant *string) *cobra.Command {
@@ -56,10 +57,10 @@ func revokeCommand(tenant *string) *cobra.Command {
 			if err := post(c, "/connections/revoke", *tenant, o, &said); err != nil {
 				return err
 			}
-			if done, err := asJSON(c, said); done || err != nil {
+			if done, err := console.JSON(c, said); done || err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s ended here; vendors: %s\n", plural(said.Connections, "connection", "connections"), progress(said.Progress))
+			fmt.Fprintf(c.OutOrStdout(), "%s ended here; vendors: %s\n", console.Plural(said.Connections, "connection", "connections"), progress(said.Progress))
 			if !wait {
 				return nil
 			}
@@ -72,7 +73,7 @@ func revokeCommand(tenant *string) *cobra.Command {
 
 func revokeOne(c *cobra.Command, id, tenant string) error {
 	var said map[string]string
-	if err := ask(c, http.MethodPost, "/connections/"+url.PathEscape(id)+"/revoke?tenant="+url.QueryEscape(tenant), nil, &said); err != nil {
+	if err := console.Ask(c, http.MethodPost, "/connections/"+url.PathEscape(id)+"/revoke?tenant="+url.QueryEscape(tenant), nil, &said); err != nil {
 		return err
 	}
 	sentence := map[string]string{"confirmed": "ended here, and the vendor confirmed", "here": "ended here; the vendor offers no way, end it there by hand",
@@ -99,7 +100,7 @@ func follow(c *cobra.Command, tenant string, last ending.Progress) error {
 		case <-tick.C:
 		}
 		var now admin.Unconfirmed
-		if err := ask(c, http.MethodGet, "/endings?tenant="+url.QueryEscape(tenant), nil, &now); err != nil {
+		if err := console.Ask(c, http.MethodGet, "/endings?tenant="+url.QueryEscape(tenant), nil, &now); err != nil {
 			return err
 		}
 		if now.Progress != last {
@@ -113,10 +114,10 @@ func follow(c *cobra.Command, tenant string, last ending.Progress) error {
 func endingsCommand(tenant *string) *cobra.Command {
 	return &cobra.Command{Use: "endings", Short: "list what vendors have not confirmed to have ended", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		var l admin.Unconfirmed
-		if err := ask(c, http.MethodGet, "/endings?tenant="+url.QueryEscape(*tenant), nil, &l); err != nil {
+		if err := console.Ask(c, http.MethodGet, "/endings?tenant="+url.QueryEscape(*tenant), nil, &l); err != nil {
 			return err
 		}
-		if done, err := asJSON(c, l); done || err != nil {
+		if done, err := console.JSON(c, l); done || err != nil {
 			return err
 		}
 		fmt.Fprintf(c.OutOrStdout(), "vendors: %s\n", progress(l.Progress))
@@ -130,7 +131,7 @@ func endingsCommand(tenant *string) *cobra.Command {
 			if !e.GivenUp.IsZero() {
 				next = "given up"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", e.Connection, e.User, e.Upstream, e.Since.Format(time.RFC3339), e.Tries, next, printable(e.Why))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", e.Connection, e.User, e.Upstream, e.Since.Format(time.RFC3339), e.Tries, next, console.Printable(e.Why))
 		}
 		return w.Flush()
 	}}
@@ -149,7 +150,7 @@ func accessCommand() *cobra.Command {
 			if err := post(c, "/access/end", tenant, o, &said); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "access %s has ended; what runs ends within 5 seconds, on every replica\n", printable(said["ended"]))
+			_, err := fmt.Fprintf(c.OutOrStdout(), "access %s has ended; what runs ends within 5 seconds, on every replica\n", console.Printable(said["ended"]))
 			return err
 		}}
 	orderFlags(end, &o, false)

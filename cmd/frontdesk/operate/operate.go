@@ -1,4 +1,5 @@
-package main
+// Package operate has the commands by which operators speak with the running server.
+package operate
 
 import (
 	"bytes"
@@ -7,23 +8,26 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/identity"
 )
+
+// Commands are about what runs: its config, what it decides, people's connections and access, and the servers that it runs.
+func Commands() []*cobra.Command {
+	return []*cobra.Command{reloadCommand(), explainCommand(), connectionsCommand(), accessCommand(), caCommand(), serversCommand()}
+}
 
 func reloadCommand() *cobra.Command {
 	return &cobra.Command{Use: "reload", Short: "let the running server read its config again (as SIGHUP does)", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var said map[string]string
-			if err := ask(c, http.MethodPost, "/reload", nil, &said); err != nil {
+			if err := console.Ask(c, http.MethodPost, "/reload", nil, &said); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), said["reloaded"])
@@ -53,10 +57,10 @@ func explainCommand() *cobra.Command {
 				return err
 			}
 			var e admin.Explanation
-			if err := ask(c, http.MethodPost, "/explain", bytes.NewReader(body), &e); err != nil {
+			if err := console.Ask(c, http.MethodPost, "/explain", bytes.NewReader(body), &e); err != nil {
 				return err
 			}
-			if done, err := asJSON(c, e); done || err != nil {
+			if done, err := console.JSON(c, e); done || err != nil {
 				return err
 			}
 			_, err = fmt.Fprint(c.OutOrStdout(), explanation(&e, q))
@@ -133,45 +137,4 @@ func explanation(e *admin.Explanation, q admin.Question) string {
 		}
 	}
 	return b.String()
-}
-
-func connectionsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "connections", Short: "list, import and revoke people's connections"}
-	var user, tenant string
-	list := &cobra.Command{Use: "list --user USER", Short: "list a person's connections", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		var l []admin.Connection
-		if err := ask(c, http.MethodGet, "/connections?"+url.Values{"user": {user}, "tenant": {tenant}}.Encode(), nil, &l); err != nil {
-			return err
-		}
-		if done, err := asJSON(c, l); done || err != nil {
-			return err
-		}
-		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tUPSTREAM\tACCOUNT\tSTATUS\tSCOPES\tEXPIRES")
-		for _, k := range l {
-			expires := "-"
-			if !k.Expires.IsZero() {
-				expires = k.Expires.Format(time.RFC3339)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Upstream, printable(k.Account), strings.TrimSpace(string(k.Status)+" "+k.Reason), strings.Join(k.Scopes, " "), expires)
-		}
-		return w.Flush()
-	}}
-	list.Flags().StringVar(&user, "user", "", "id, subject, name or e-mail")
-	if err := list.MarkFlagRequired("user"); err != nil {
-		panic(err) // a flag that does not exist: a slip in the line above
-	}
-	c.PersistentFlags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
-	c.AddCommand(list, revokeCommand(&tenant), endingsCommand(&tenant), importCommand(&tenant))
-	return c
-}
-
-// printable keeps a foreign string from playing with the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package premises
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harden keeps what is in memory there: no core files, and no reading of /proc/<pid>/environ or mem by other processes of the
+// Harden keeps what is in memory there: no core files, and no reading of /proc/<pid>/environ or mem by other processes of the
 // same account (but for the milliseconds in which a hosted server is started: package sandbox).
-func harden() error {
+func Harden() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("core files could not be turned off: %w", err)
 	}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package premises
 
 import (
 	"os"
@@ -15,7 +15,7 @@ func TestA171_A173_harden(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1 << 20, Max: unix.RLIM_INFINITY}); err != nil {
 		t.Log("core files are off already: ", err)
 	}
-	if err := harden(); err != nil {
+	if err := Harden(); err != nil {
 		t.Fatal(err)
 	}
 	var limit unix.Rlimit
@@ -45,7 +45,7 @@ func TestDataDirIsItsOwnersAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := makeDataDir(dir); err != nil {
+		if err := MakeDataDir(dir); err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != c.want {

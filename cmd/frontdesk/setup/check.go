@@ -1,4 +1,5 @@
-package main
+// Package setup has the commands that come before a server runs: they read configs and the catalogue, and ask no server.
+package setup
 
 import (
 	"cmp"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/hosted/image"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -25,11 +27,16 @@ import (
 	"frontdesk.dev/frontdesk/internal/policy/pack"
 )
 
+// Commands write a config to start from, check one, and show what the catalogue knows.
+func Commands() []*cobra.Command {
+	return []*cobra.Command{checkCommand(), initCommand(), schemaCommand(), providersCommand()}
+}
+
 func checkCommand() *cobra.Command {
 	online := false
 	c := &cobra.Command{Use: "check [FILE]", Short: "say what is wrong with a config, and what to register where, without starting", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			cfg, err := config.Checked(fileOf(args))
+			cfg, err := config.Checked(console.File(args))
 			if err != nil {
 				return err
 			}
@@ -42,7 +49,7 @@ func checkCommand() *cobra.Command {
 					return err
 				}
 			}
-			fmt.Fprintf(out, "ok        %s, %s\n", plural(len(cfg.File.Servers), "server", "servers"), plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
+			fmt.Fprintf(out, "ok        %s, %s\n", console.Plural(len(cfg.File.Servers), "server", "servers"), console.Plural(len(cfg.File.Upstreams), "upstream", "upstreams"))
 			return nil
 		}}
 	c.Flags().BoolVar(&online, "online", false, "try the IdP's discovery, the clocks and the servers too")
@@ -88,7 +95,7 @@ func tryOnline(ctx context.Context, c *config.Config, out interface{ Write([]byt
 // lookAtImages asks registries where references lead; that is shown, so that it can be written into the config.
 func lookAtImages(ctx context.Context, c *config.Config, door *outbound.Door, say func(what string, err error)) {
 	var problems conf.Problems // of secrets: a config that is checked has none
-	set := c.Images(noting(c, &problems))
+	set := c.Images(c.Noting(&problems))
 	for _, ref := range slices.Compact(slices.Sorted(slices.Values(set.References))) {
 		d, size, err := image.Look(ctx, door.Found(), ref, set)
 		if err == nil {

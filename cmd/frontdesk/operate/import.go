@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/connect/intake"
 )
 
@@ -44,16 +45,16 @@ No agent may use an imported connection before its person has allowed it, or pol
 				q.Set(name, strconv.FormatBool(on))
 			}
 			var r intake.Report
-			if err := ask(c, http.MethodPost, "/connections/import?"+q.Encode(), file, &r); err != nil {
+			if err := console.Ask(c, http.MethodPost, "/connections/import?"+q.Encode(), file, &r); err != nil {
 				return err
 			}
-			if done, err := asJSON(c, r); err != nil {
+			if done, err := console.JSON(c, r); err != nil {
 				return err
 			} else if !done {
 				importReport(c.OutOrStdout(), args[0], r)
 			}
 			if len(r.Problems) > 0 {
-				return errors.New(plural(len(r.Problems), "line was", "lines were") + " not imported")
+				return errors.New(console.Plural(len(r.Problems), "line was", "lines were") + " not imported")
 			}
 			return nil
 		}}
@@ -86,13 +87,13 @@ func secretFile(c *cobra.Command, path string) (io.ReadCloser, error) {
 
 func importReport(w io.Writer, path string, r intake.Report) {
 	for _, p := range r.Problems {
-		fmt.Fprintf(w, "%s:%d: %s\n", path, p.Line, printable(p.Message))
+		fmt.Fprintf(w, "%s:%d: %s\n", path, p.Line, console.Printable(p.Message))
 	}
 	verb := "stored"
 	if r.Dry {
 		verb = "would be stored"
 	}
-	fmt.Fprintf(w, "%s: %d %s, %d there already", plural(r.Lines, "connection", "connections"), r.Stored, verb, r.There)
+	fmt.Fprintf(w, "%s: %d %s, %d there already", console.Plural(r.Lines, "connection", "connections"), r.Stored, verb, r.There)
 	if r.Uncertain > 0 {
 		fmt.Fprintf(w, "; %d to be renewed before they are used", r.Uncertain)
 	}
