@@ -16,6 +16,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/remote"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
@@ -104,8 +105,8 @@ var _ gateway.Asks = farAsks{}
 func (a farAsks) Link(r connect.Request) string { return a.at(r.Tenant, "/connect/"+string(r.ID)) }
 
 // reads learns what the broker's process has found of vendors' servers. It asks nobody itself.
-func (d *desk) reads(at func(identity.Tenant, string) string) *connect.Finder {
-	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
+func (d *desk) reads(at func(identity.Tenant, string) string) *discovery.Finder {
+	return &discovery.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
 		Foreign: func(t identity.Tenant, issuer string) bool { return issuer == at(t, "") },
 		Secret:  func(*catalog.Upstream) bool { return false }}
 }

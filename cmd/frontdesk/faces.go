@@ -16,7 +16,7 @@ import (
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
-	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -34,7 +34,7 @@ type faces struct {
 	egress   *egress.Proxy
 	keys     *web.Keys
 	public   atomic.Pointer[http.Handler]
-	found    *connect.Finder // where the broker is another process: reads what that has found
+	found    *discovery.Finder // where the broker is another process: reads what that has found
 }
 
 // joinFaces makes the faces, before what they get of the broker's side.

@@ -28,6 +28,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/connect/intake"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/ending"
@@ -36,6 +37,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/signals"
@@ -87,7 +89,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 		return behind{}, err
 	}
 	issuerURL := at(identity.DefaultTenant, "")
-	client := oauth.Client{HTTP: d.door.Found(), Now: d.now}
+	client := oauth.Client{HTTP: d.door.Found(), Now: d.now, Nonces: new(dpop.Nonces)}
 	d.clients.Signer, d.clients.Now = d.signer, d.now
 	d.verifier.Users = d.db
 	place, err := placeID(cfg.DataDir)
@@ -192,8 +194,8 @@ func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all vaul
 }
 
 // finds learns of vendors' own MCP servers what no catalogue says.
-func (d *desk) finds(at func(identity.Tenant, string) string) *connect.Finder {
-	return &connect.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
+func (d *desk) finds(at func(identity.Tenant, string) string) *discovery.Finder {
+	return &discovery.Finder{Catalog: &d.catalog, Store: d.db, HTTP: d.door.Found(), URL: at, Log: d.log, Now: d.now,
 		Foreign: func(t identity.Tenant, issuer string) bool {
 			return issuer == at(t, "") || slices.ContainsFunc(d.idps.Of(t), func(i *identity.IdP) bool { return i.Issuer == issuer })
 		},

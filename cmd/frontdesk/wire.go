@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/remote"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/hosted"
@@ -242,7 +243,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 }
 
 // finder is the one of this process.
-func (d *desk) finder() *connect.Finder {
+func (d *desk) finder() *discovery.Finder {
 	if d.waist != nil {
 		return d.connect.Finder
 	}

@@ -103,6 +103,9 @@ func (p *Provider) Check() error {
 		if err := p.OAuth.check(); err != nil {
 			return fmt.Errorf("oauth.%w", err)
 		}
+		if p.OAuth.DPoP == DPoPAlways && p.Injection != (Injection{}) {
+			return fmt.Errorf("oauth.dpop: a bound token goes into Authorization, as RFC 9449 says, so leave out injection")
+		}
 	}
 	if s := p.Egress.TicketShape; s != "" {
 		if _, err := ParseShape(s); err != nil {
@@ -164,6 +167,9 @@ func (o *ProviderOAuth) check() error {
 	case "", "basic", "post", "none", "private_key_jwt", "secret_user":
 	default:
 		return fmt.Errorf("token_auth is %q, want basic, post, none, private_key_jwt or secret_user", o.TokenAuth)
+	}
+	if o.DPoP != "" && o.DPoP != DPoPAlways && o.DPoP != DPoPNever {
+		return fmt.Errorf("dpop is %q, want always or never, or nothing: where the resource's metadata ask for it", o.DPoP)
 	}
 	if o.Device.Client != "" && o.Device.Client != "none" {
 		return fmt.Errorf("device.client is %q, want none, or nothing", o.Device.Client)

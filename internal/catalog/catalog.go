@@ -108,6 +108,16 @@ type Upstream struct {
 	Limits Limits // of all its requests
 }
 
+// Method is the one of a kind; where the config lists none, it has nothing but its kind.
+func (u *Upstream) Method(k MethodKind) Method {
+	for _, m := range u.Methods {
+		if m.Kind == k {
+			return m
+		}
+	}
+	return Method{Kind: k}
+}
+
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).
 // Nil is the vendor's own server, whose answers go on.
 func (u *Upstream) Leaked(err error) error {

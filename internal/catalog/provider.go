@@ -3,6 +3,7 @@ package catalog
 import (
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -127,6 +128,7 @@ type ProviderOAuth struct {
 	Resource      string            `yaml:"resource" doc:"resource that every request names (RFC 8707)"`
 	Offered       []string          `yaml:"default_scopes" doc:"asked for where neither upstream nor server name scopes; who gives fewer is not asked again"`
 	NoPKCE        bool              `yaml:"no_pkce" doc:"the vendor refuses code_challenge"`
+	DPoP          string            `yaml:"dpop" doc:"always: tokens are bound to a key of their connection, and each request proves it (RFC 9449); never; default: where the resource's own metadata ask for it, if any are read"`
 	Confirm       []Confirm         `yaml:"confirm" doc:"what must come back from a consent, so that an account of another site than the configured one is refused"`
 }
 
@@ -264,6 +266,9 @@ func (o *ProviderOAuth) Endpoint() oauth.Endpoint {
 		TokenTypes: o.Response.TokenTypes, RefreshURL: o.Refreshing, Headers: o.TokenHeaders,
 		Answer: oauth.Pointers{AccessToken: o.Response.Access, RefreshToken: o.Response.Refresh, ExpiresIn: o.Response.Expires, ExpiresAt: o.Response.ExpiresAt,
 			ExpiresFromJWT: o.Response.ExpiresFromJWT, Scope: o.Response.Scope, Error: o.Response.Error}}
+	if o.DPoP == DPoPAlways {
+		e.Key = dpop.NewKey
+	}
 	switch o.TokenAuth {
 	case "basic":
 		e.Auth = oauth.AuthBasic
@@ -285,6 +290,12 @@ func (o *ProviderOAuth) DeviceEndpoint(token oauth.Endpoint) oauth.Endpoint {
 	}
 	return token
 }
+
+// Values of DPoP.
+const (
+	DPoPAlways = "always"
+	DPoPNever  = "never"
+)
 
 // NoScopes as ScopeParam: the vendor takes no scopes in an authorization request.
 const NoScopes = "none"

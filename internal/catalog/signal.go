@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 )
 
@@ -82,7 +83,7 @@ func (p *Provider) Says(status int, header http.Header, body func() []byte, have
 	}
 	for _, c := range challenges {
 		switch code := c.Get("error"); {
-		case !strings.EqualFold(c.Scheme, "Bearer"):
+		case !strings.EqualFold(c.Scheme, "Bearer") && !(p.OAuth != nil && p.OAuth.DPoP == DPoPAlways && strings.EqualFold(c.Scheme, dpop.Scheme)):
 		case status == http.StatusUnauthorized && code == oauth.CodeInvalidToken:
 			return MeansDead, nil
 		case status == http.StatusForbidden && code == oauth.CodeInsufficientScope:

@@ -27,7 +27,7 @@ const (
 
 // account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
 // leaves it unknown.
-func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connection, s secret.Text) (id, label string, err error) {
+func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (id, label string, err error) {
 	a := up.Provider.Account
 	if a.URL == "" {
 		return "", "", nil
@@ -49,11 +49,7 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	if c.Method == catalog.APIKey && up.Provider.APIKey.Injection != nil {
 		in = *up.Provider.APIKey.Injection
 	}
-	put, _ := vault.Place(in, s)
-	if err := put(r); err != nil {
-		return "", "", err
-	}
-	resp, err := d.API.Do(r)
+	resp, err := d.call(r, in, s)
 	if err != nil {
 		return "", "", fault.Later(up.Title+" does not answer, so the new credential could not be tested; nothing was saved; try again", time.Minute, err)
 	}
@@ -74,8 +70,24 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	return lookup(body, a.ID), lookup(body, a.Label), nil
 }
 
+// call asks the vendor's API with a credential that need not be stored yet.
+func (d *Desk) call(r *http.Request, in catalog.Injection, s vault.Secrets) (*http.Response, error) {
+	bound, err := s.Bound(d.OAuth)
+	if err != nil {
+		return nil, err
+	}
+	if bound != nil {
+		return bound.Send(r, d.API.Do)
+	}
+	put, _ := vault.Place(in, s.Access)
+	if err := put(r); err != nil {
+		return nil, err
+	}
+	return d.API.Do(r)
+}
+
 // Refuses implements exchange.Witness.
-func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, s secret.Text) bool {
+func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) bool {
 	_, _, err := d.account(ctx, up, c, s)
 	return fault.KindOf(err) == fault.Invalid
 }

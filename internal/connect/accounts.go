@@ -106,7 +106,7 @@ func (d *Desk) Account(ctx context.Context, up *catalog.Upstream, kind catalog.M
 	if up.Sites != nil {
 		return "", "", fault.New(fault.Invalid, "at which site an account of "+up.Title+" is, only its person's consent says: it is connected by him", nil)
 	}
-	return d.account(ctx, up, vault.Connection{Method: kind}, s)
+	return d.account(ctx, up, vault.Connection{Method: kind}, vault.Secrets{Access: s})
 }
 
 // CheckKey refuses what cannot be a credential for this vendor, before it is sent anywhere.

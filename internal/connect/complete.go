@@ -185,7 +185,7 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
-	e, err := d.Clients.Endpoint(up, methodOf(up, f.Method))
+	e, err := d.Clients.Endpoint(up, up.Method(f.Method))
 	if err != nil {
 		return Result{}, err
 	}
@@ -217,7 +217,10 @@ func (d *Desk) living(ctx context.Context, f Flow) (*catalog.Upstream, error) {
 
 // obtained makes a connection of what the vendor gave after a consent.
 func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, token gained) (Result, error) {
-	secrets := vault.Secrets{Access: token.Access, Refresh: token.Refresh}
+	secrets, err := token.secrets()
+	if err != nil {
+		return Result{}, err
+	}
 	refuse := func(why error) (Result, error) {
 		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method}, secrets)
 		return Result{}, errors.Join(why, err)
@@ -235,9 +238,8 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		c.Account, _ = token.Lookup(at.ID)
 		c.Label, _ = token.Lookup(at.Label)
 	}
-	h := heldBack{Connection: c, Access: token.Access.Expose(), Refresh: token.Refresh.Expose()}
+	h := holding(c, secrets)
 	if up.Sites != nil {
-		var err error
 		if h.Sites, err = d.sites(ctx, up, token); err != nil {
 			return refuse(err)
 		}
@@ -309,7 +311,7 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 	account, label := c.Account, c.Label
 	if !up.Provider.Account.InToken || c.Method == catalog.APIKey {
 		var err error
-		if account, label, err = d.account(ctx, up, c, s.Access); err != nil {
+		if account, label, err = d.account(ctx, up, c, s); err != nil {
 			return Result{}, err
 		}
 	}
@@ -377,13 +379,12 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 	return Result{Kind: FlowConnect, Connection: c, Request: f.Request, Return: f.Return}, nil
 }
 
-func methodOf(up *catalog.Upstream, k catalog.MethodKind) catalog.Method {
-	for _, m := range up.Methods {
-		if m.Kind == k {
-			return m
-		}
+// found fills in what an upstream's authorization server is, where that is to be found; others stay as they are.
+func (d *Desk) found(ctx context.Context, up *catalog.Upstream) (*catalog.Upstream, error) {
+	if d.Finder == nil || up.Resource == "" || up.Provider.OAuth != nil {
+		return up, nil
 	}
-	return catalog.Method{}
+	return d.Finder.Find(ctx, up)
 }
 
 // swapLife is how long a person has to say which account he means.

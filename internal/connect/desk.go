@@ -14,6 +14,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -35,7 +36,7 @@ type Desk struct {
 	OAuth    oauth.Client
 	API      Sender // to vendors' APIs, for account labels and for testing pasted keys
 	Ready    Readiness
-	Finder   *Finder                                                               // of vendors' own MCP servers; nil finds none
+	Finder   *discovery.Finder                                                     // of vendors' own MCP servers; nil finds none
 	URL      func(t identity.Tenant, path string) string                           // public URL of a path of that tenant
 	KeyPage  func(t identity.Tenant, up catalog.UpstreamName, state string) string // where keys are pasted; nil: at the portal
 	Log      *slog.Logger

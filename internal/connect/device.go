@@ -185,7 +185,7 @@ func (d *Desk) tokenOfDevice(ctx context.Context, x Device) (oauth.Token, *catal
 	if err != nil {
 		return oauth.Token{}, nil, err
 	}
-	e, err := d.Clients.Endpoint(up, methodOf(up, x.Method))
+	e, err := d.Clients.Endpoint(up, up.Method(x.Method))
 	if err != nil {
 		return oauth.Token{}, nil, err
 	}

@@ -25,6 +25,17 @@ type gained struct {
 	params url.Values
 }
 
+// secrets are what is kept of it.
+func (g gained) secrets() (vault.Secrets, error) {
+	s := vault.Secrets{Access: g.Access, Refresh: g.Refresh}
+	if g.Key == nil {
+		return s, nil
+	}
+	var err error
+	s.Proof, err = g.Key.Secret()
+	return s, err
+}
+
 // errNoSite keeps a credential from going to a place that the vendor's entry does not allow, whoever says it.
 var errNoSite = fault.New(fault.Denied, "the account that you chose is at no site of this service to which its credential may go; nothing was saved; choose another account, or ask an operator", nil)
 
@@ -51,11 +62,11 @@ func (d *Desk) sites(ctx context.Context, up *catalog.Upstream, g gained) ([]cat
 		return nil, err
 	}
 	r.Header.Set("Accept", "application/json")
-	put, _ := vault.Place(up.Provider.Injection, g.Access)
-	if err := put(r); err != nil {
+	held, err := g.secrets()
+	if err != nil {
 		return nil, err
 	}
-	resp, err := d.API.Do(r)
+	resp, err := d.call(r, up.Provider.Injection, held)
 	if err != nil {
 		return nil, fault.Later(up.Title+" does not say which sites the account has; nothing was saved; try again", time.Minute, err)
 	}
@@ -84,11 +95,11 @@ func (d *Desk) placed(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 		}
 		return r, nil
 	}
-	c, s := h.Connection, vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh)}
+	c := h.Connection
 	if len(h.Sites) == 1 {
 		c.Site = h.Sites[0]
 	}
-	return d.finish(ctx, v, f, up, c, s)
+	return d.finish(ctx, v, f, up, c, h.secrets())
 }
 
 // completeSite goes on with the site that the person chose: one of those that the vendor named.
@@ -103,7 +114,7 @@ func (d *Desk) completeSite(ctx context.Context, v Visitor, f Flow, choice strin
 	}
 	i, err := strconv.Atoi(choice)
 	if err != nil || i < 0 || i >= len(h.Sites) {
-		_, err := d.Endings.End(ctx, up, h.Connection, vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh)})
+		_, err := d.Endings.End(ctx, up, h.Connection, h.secrets())
 		if err == nil {
 			err = d.event(ctx, v, "connect.refused", audit.Record{Upstream: string(up.Name), Result: audit.ResultDenied, Detail: "no site was chosen"})
 		}
@@ -122,7 +133,16 @@ type heldBack struct {
 	Connection vault.Connection
 	Access     string
 	Refresh    string
+	Proof      string         `json:",omitempty"`
 	Sites      []catalog.Site `json:",omitempty"` // FlowSite: from which he chooses
+}
+
+func holding(c vault.Connection, s vault.Secrets) heldBack {
+	return heldBack{Connection: c, Access: s.Access.Expose(), Refresh: s.Refresh.Expose(), Proof: s.Proof.Expose()}
+}
+
+func (h heldBack) secrets() vault.Secrets {
+	return vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh), Proof: secret.New(h.Proof)}
 }
 
 // holdBack seals a new credential into a flow of its own.

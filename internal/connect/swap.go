@@ -5,13 +5,12 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // hold seals the new credential into a flow of its own, and asks.
 func (d *Desk) hold(ctx context.Context, f Flow, prior, c vault.Connection, s vault.Secrets) (Result, error) {
-	state, err := d.holdBack(ctx, f, FlowSwap, heldBack{Connection: c, Access: s.Access.Expose(), Refresh: s.Refresh.Expose()})
+	state, err := d.holdBack(ctx, f, FlowSwap, holding(c, s))
 	if err != nil {
 		return Result{}, err
 	}
@@ -27,7 +26,7 @@ func (d *Desk) completeSwap(ctx context.Context, v Visitor, f Flow, useNew bool)
 	if err := d.takeBack(ctx, f, &h); err != nil {
 		return Result{}, err
 	}
-	s := vault.Secrets{Access: secret.New(h.Access), Refresh: secret.New(h.Refresh)}
+	s := h.secrets()
 	if useNew { // the other one stays beside it
 		return d.store(ctx, v, f, up, h.Connection, s)
 	}

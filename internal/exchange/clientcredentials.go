@@ -49,6 +49,9 @@ func (s *ServiceAccount) Obtain(ctx context.Context, r Request) (*Credential, er
 	}
 	cred.Place, cred.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
 	cred.Fill = vault.Fill(t.Access)
+	if t.Key != nil {
+		cred.Bind(s.OAuth.Bound(t.Key, t.Access))
+	}
 	return cred, nil
 }
 

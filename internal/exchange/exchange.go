@@ -15,6 +15,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -46,11 +47,19 @@ type Credential struct {
 	Site       string             // the connection's own, to which requests go in the place of the upstream's first origin
 	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
-	again *again      // nil where another credential would be no better
-	says  secret.Text // sent as the first message of a WebSocket, if any
+	onto  func(*http.Request) // makes the request one to Site; nil where there is none
+	proof *dpop.Token         // nil: to show it is all the proof there is
+	again *again              // nil where another credential would be no better
+	says  secret.Text         // sent as the first message of a WebSocket, if any
 
 	// reads is what an answer means for whoever connected the credential; nil where nobody did.
 	reads func(*http.Response) *catalog.Needed
+}
+
+// Bind makes it a token that is good only with proofs of its key (RFC 9449): it goes to the place that the standard gives it, and no
+// other place would do.
+func (c *Credential) Bind(t *dpop.Token) {
+	c.proof, c.Place, c.Fill, c.Marks = t, t.Place, nil, [][]byte{[]byte(t.Access.Expose())}
 }
 
 // Method is one way to obtain a credential. Implementations are safe for concurrent use and keep no secret beyond a call,

@@ -33,7 +33,7 @@ type second struct {
 	asked   int
 }
 
-func (w *second) Refuses(context.Context, *catalog.Upstream, vault.Connection, secret.Text) bool {
+func (w *second) Refuses(context.Context, *catalog.Upstream, vault.Connection, vault.Secrets) bool {
 	w.asked++
 	return w.refuses
 }
@@ -82,7 +82,7 @@ func TestAnswersThatAsk(t *testing.T) {
 			up := &catalog.Upstream{Tenant: identity.DefaultTenant, Name: "slack", Title: "Slack", Provider: all["slack"]}
 			conn := vault.Connection{ID: "c", Upstream: "slack", Scopes: strings.Fields(c.have), Refreshes: c.refreshes, Status: vault.Active}
 			cred := placing("token")
-			cred.reads = s.reader(Request{Upstream: up, Scopes: []string{"users:read"}}, conn, secret.New("token"))
+			cred.reads = s.reader(Request{Upstream: up, Scopes: []string{"users:read"}}, conn, vault.Secrets{Access: secret.New("token")})
 			h := http.Header{"Content-Type": {"application/json"}}
 			if c.stream {
 				h.Set("Content-Type", "text/event-stream")

@@ -48,10 +48,7 @@ func (c *Credential) Send(out Sender, r *http.Request) (*http.Response, [][]byte
 // are what must never be seen in the answer.
 func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte, error) {
 	if c.again == nil {
-		if err := c.Place(r); err != nil {
-			return nil, nil, err
-		}
-		resp, err := out.RoundTrip(r)
+		resp, err := c.once(out, r)
 		if err == nil {
 			err = c.speak(r, resp)
 		}
@@ -61,10 +58,7 @@ func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte
 		return next.send(out, r)
 	}
 	second := repeatable(r) // before the first one changes it
-	if err := c.Place(r); err != nil {
-		return nil, nil, err
-	}
-	resp, err := out.RoundTrip(r)
+	resp, err := c.once(out, r)
 	if err != nil || !c.again.says(resp) {
 		return resp, c.Marks, err
 	}
@@ -76,12 +70,23 @@ func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte
 		return resp, c.Marks, nil // the vendor's own answer: what can be done about it is shown at the next call
 	}
 	c.again.next.Store(next)
-	if err := next.Place(second); err != nil {
-		return nil, nil, errors.Join(err, resp.Body.Close())
-	}
 	_ = resp.Body.Close() // it was read as far as it matters
-	resp, err = out.RoundTrip(second)
+	resp, err = next.once(out, second)
 	return resp, slices.Concat(c.Marks, next.Marks), err
+}
+
+// once places the credential and sends the request.
+func (c *Credential) once(out Sender, r *http.Request) (*http.Response, error) {
+	if c.onto != nil {
+		c.onto(r)
+	}
+	if c.proof != nil {
+		return c.proof.Send(r, out.RoundTrip)
+	}
+	if err := c.Place(r); err != nil {
+		return nil, err
+	}
+	return out.RoundTrip(r)
 }
 
 // says reports whether the answer calls the token expired, by the vendor's rules, else by RFC 6750 section 3.1. The body stays

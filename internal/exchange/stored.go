@@ -12,7 +12,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
-	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -31,7 +30,7 @@ type Stored struct {
 type Witness interface {
 	// Refuses reports that the vendor said no to the credential itself. False is not that it is good: the vendor may be away, or
 	// have no call that tells.
-	Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, credential secret.Text) bool
+	Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, credential vault.Secrets) bool
 }
 
 // By is the same for one kind of method.
@@ -83,10 +82,16 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	}
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
 	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
+	cred.Fill = vault.Fill(secrets.Access)
 	if err := onSite(cred, r.Upstream, c); err != nil {
 		return nil, err
 	}
-	cred.Fill = vault.Fill(secrets.Access)
+	switch bound, err := secrets.Bound(s.Refresh.OAuth); {
+	case err != nil:
+		return nil, s.broken(ctx, c)
+	case bound != nil:
+		cred.Bind(bound)
+	}
 	if !c.Expires.IsZero() {
 		cred.Expires = c.Expires.Add(-refresh.Margin(c))
 	}
@@ -99,7 +104,7 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 			return s.credential(ctx, r, next)
 		}}
 	}
-	cred.reads = s.reader(r, c, secrets.Access)
+	cred.reads = s.reader(r, c, secrets)
 	return cred, nil
 }
 
@@ -113,19 +118,18 @@ func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
 	if err != nil {
 		return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: "it is not known at which site the account is", Connection: string(c.ID)}}}
 	}
-	place, first := cred.Place, up.Origins[0]
-	cred.Site, cred.Place = c.Site.Value, func(r *http.Request) error {
+	first := up.Origins[0]
+	cred.Site, cred.onto = c.Site.Value, func(r *http.Request) {
 		if r.URL.Scheme == first.Scheme && r.URL.Host == first.Host {
 			up.Sites.Onto(r, at, c.Site.Value)
 		}
-		return place(r)
 	}
 	return nil
 }
 
 // reader reads answers for the person whose connection c is. That a scope is missing becomes the question for it. That the token
 // is dead is believed where there is none to renew it with and the vendor says it a second time, asked whose it is.
-func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*http.Response) *catalog.Needed {
+func (s *Stored) reader(r Request, c vault.Connection, held vault.Secrets) func(*http.Response) *catalog.Needed {
 	return func(resp *http.Response) *catalog.Needed {
 		means, scopes := meaning(r.Upstream.Provider, resp, c.Scopes)
 		switch {
@@ -133,7 +137,7 @@ func (s *Stored) reader(r Request, c vault.Connection, token secret.Text) func(*
 			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope, Connection: string(c.ID)}}}
 		case means == catalog.MeansDead && !c.Refreshes && resp.Request != nil:
 			ctx := resp.Request.Context()
-			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, c, token) {
+			if s.Witness == nil || !s.Witness.Refuses(ctx, r.Upstream, c, held) {
 				return nil
 			}
 			c := c

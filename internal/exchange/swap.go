@@ -29,9 +29,9 @@ func (c *Credential) At(s *Swap) *Credential {
 			c = next
 		}
 	}
-	at := &Credential{Marks: c.Marks, Expires: c.Expires, Method: c.Method, Connection: c.Connection, reads: c.reads}
+	at := &Credential{Marks: c.Marks, Expires: c.Expires, Method: c.Method, Connection: c.Connection, Site: c.Site, onto: c.onto, reads: c.reads}
 	var text string
-	err := errors.New("a request is signed with it")
+	err := errors.New("a request is signed with it, or with the key that it is bound to")
 	if c.Fill != nil {
 		text, err = c.Fill(s.Before, s.After, s.Message)
 	}

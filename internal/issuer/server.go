@@ -13,6 +13,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -108,8 +109,8 @@ func (s *Server) Mount(mux *http.ServeMux, t identity.Tenant, prefix string) {
 		mux.HandleFunc("GET "+prefix+"/.well-known/openid-configuration", s.at(t, s.metadata))
 	}
 	mux.HandleFunc("GET "+prefix+"/jwks", s.at(t, s.jwks))
-	mux.HandleFunc("GET "+prefix+connect.DocumentPath+"{upstream}", s.at(t, s.document))
-	mux.HandleFunc("GET "+prefix+connect.DocumentPath+"{upstream}"+connect.DocumentWithKey, s.at(t, s.document))
+	mux.HandleFunc("GET "+prefix+discovery.DocumentPath+"{upstream}", s.at(t, s.document))
+	mux.HandleFunc("GET "+prefix+discovery.DocumentPath+"{upstream}"+discovery.DocumentWithKey, s.at(t, s.document))
 	mux.HandleFunc("POST "+prefix+"/register", s.at(t, s.register))
 	mux.HandleFunc("GET "+prefix+"/authorize", s.at(t, s.authorize))
 	mux.Handle("POST "+prefix+"/authorize", s.Pages.Forms(s.at(t, s.decide)))
@@ -254,12 +255,12 @@ func (s *Server) document(w http.ResponseWriter, r *http.Request, t identity.Ten
 		http.NotFound(w, r)
 		return nil
 	}
-	at := connect.DocumentPath + name
-	key := strings.HasSuffix(r.URL.Path, at+connect.DocumentWithKey)
+	at := discovery.DocumentPath + name
+	key := strings.HasSuffix(r.URL.Path, at+discovery.DocumentWithKey)
 	if key {
-		at += connect.DocumentWithKey
+		at += discovery.DocumentWithKey
 	}
-	writeJSON(w, http.StatusOK, connect.Document(s.URL(t, at), s.URL(t, "/callback/"+name), s.URL(t, "/jwks"), key))
+	writeJSON(w, http.StatusOK, discovery.Document(s.URL(t, at), s.URL(t, "/callback/"+name), s.URL(t, "/jwks"), key))
 	return nil
 }
 

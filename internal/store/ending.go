@@ -71,7 +71,7 @@ func (db *DB) Retire(ctx context.Context, l []ending.Retired) ([]ending.Retired,
 	var ours []ending.Retired
 	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, r := range l {
-			n, err := exec(ctx, tx, `UPDATE connections SET status = 'revoked', refreshes = $4, access = $5, refresh = $5, previous = $5, identity = $5
+			n, err := exec(ctx, tx, `UPDATE connections SET status = 'revoked', refreshes = $4, access = $5, refresh = $5, previous = $5, identity = $5, proof = $5
 				WHERE tenant = $1 AND id = $2 AND generation = $3 AND status = 'revoking'`, r.Tenant, r.ID, r.Generation, false, []byte{})
 			if err != nil {
 				return err

@@ -79,10 +79,10 @@ func (db *DB) Sent(ctx context.Context, c vault.Connection) (bool, error) {
 // Settle implements refresh.Steps.
 func (db *DB) Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error) {
 	n, err := exec(ctx, db.write, `UPDATE connections SET version = version + 1, `+noLease+`, status = $5, reason = $6, scopes = $7, expires = $8, renewed = $9, refreshes = $10,
-			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17
+			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17, proof = $18
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living,
 		c.Tenant, c.ID, c.Generation, fromVersion, c.Status, c.Reason, (*texts)(&c.Scopes), (*when)(&c.Expires), (*when)(&c.Renewed), c.Refreshes,
-		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity))
+		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof))
 	return n == 1, err
 }
 

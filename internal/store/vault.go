@@ -24,12 +24,12 @@ var (
 var connectionTable = table[vault.Connection]{
 	name: "connections", none: "there is no such connection",
 	columns: "tenant, id, user_id, upstream, method, account, label, site, scopes, status, reason, created, last_used, expires, refreshes, renewed, preferred, " +
-		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous, identity",
+		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous, identity, proof",
 	fields: func(c *vault.Connection) []any {
 		return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, &record{&c.Site}, (*texts)(&c.Scopes), &c.Status, &c.Reason,
 			(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed), (*when)(&c.Preferred),
 			&c.Generation, &c.Version, &c.Phase, &c.Attempt, &c.LeaseOwner, (*when)(&c.LeaseUntil), &c.LeaseEpoch, (*when)(&c.NotBefore), &c.Failures, &c.Recoveries,
-			(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity)}
+			(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof)}
 	},
 }
 
@@ -257,9 +257,9 @@ func (db *DB) SealedElse(ctx context.Context, t identity.Tenant, prefix string, 
 
 // Reseal implements vault.Resealing.
 func (db *DB) Reseal(ctx context.Context, c vault.Connection, was vault.Sealed) (bool, error) {
-	n, err := exec(ctx, db.write, `UPDATE connections SET access = $6, refresh = $7, previous = $8, identity = $9
+	n, err := exec(ctx, db.write, `UPDATE connections SET access = $6, refresh = $7, previous = $8, identity = $9, proof = $10
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND access = $5`,
-		c.Tenant, c.ID, c.Generation, c.Version, was.Access, (*blob)(&c.Access), (*blob)(&c.Sealed.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity))
+		c.Tenant, c.ID, c.Generation, c.Version, was.Access, (*blob)(&c.Access), (*blob)(&c.Sealed.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof))
 	return n == 1, err
 }
 

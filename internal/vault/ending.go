@@ -162,7 +162,7 @@ func (e Ending) flow() string { return "ending/" + e.ID }
 func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, t toEnd) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	at, err := e.Clients.Endpoint(up, methodOf(up, kind))
+	at, err := e.Clients.Endpoint(up, up.Method(kind))
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (e *Endings) alone(ctx context.Context, up *catalog.Upstream, c Connection)
 	if up.Provider.OAuth.Revoke.Shared != catalog.SharedGrant {
 		return true, nil
 	}
-	for _, name := range e.Catalog.Through(up, methodOf(up, c.Method)) {
+	for _, name := range e.Catalog.Through(up, up.Method(c.Method)) {
 		l, err := e.Vault.Connections(ctx, c.Tenant, c.User, name)
 		if err != nil {
 			return false, err
@@ -198,15 +198,6 @@ func (e *Endings) alone(ctx context.Context, up *catalog.Upstream, c Connection)
 		}
 	}
 	return true, nil
-}
-
-func methodOf(up *catalog.Upstream, kind catalog.MethodKind) catalog.Method {
-	for _, m := range up.Methods {
-		if m.Kind == kind {
-			return m
-		}
-	}
-	return catalog.Method{Kind: kind}
 }
 
 // Run asks vendors again until they confirm, or it is given up, with a line in the log either way.

@@ -29,7 +29,11 @@ func place(c Connection) string { return fmt.Sprintf("%d.%d ", c.Generation, c.V
 
 func digest(c Connection) [32]byte {
 	h := sha256.New()
-	for _, field := range [][]byte{c.Access, c.Sealed.Refresh, c.Identity} {
+	fields := [][]byte{c.Access, c.Sealed.Refresh, c.Identity}
+	if len(c.Proof) > 0 {
+		fields = append(fields, c.Proof)
+	}
+	for _, field := range fields {
 		sum := sha256.Sum256(field)
 		h.Write(sum[:]) // a hash has no errors
 	}

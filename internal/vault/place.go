@@ -10,6 +10,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
+	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
@@ -29,6 +31,18 @@ func Fill(s secret.Text) func(before, after string, quoted bool) (string, error)
 		}
 		return before + value + after, nil
 	}
+}
+
+// Bound is the access token with the key that it is bound to; nil where it is bound to none.
+func (s Secrets) Bound(c oauth.Client) (*dpop.Token, error) {
+	if s.Proof.IsZero() {
+		return nil, nil
+	}
+	key, err := dpop.ParseKey(s.Proof)
+	if err != nil {
+		return nil, err
+	}
+	return c.Bound(key, s.Access), nil
 }
 
 // Place returns what puts a credential in the vendor's place, and the byte strings that must never come back. An unknown

@@ -61,6 +61,7 @@ const (
 	fieldRefresh  = 2
 	fieldPrevious = 3
 	fieldIdentity = 4
+	fieldProof    = 5
 
 	maxNames = 200_000
 )
@@ -123,7 +124,7 @@ func (v *Vault) unsealed(ctx context.Context, c Connection) (Secrets, error) {
 		field  byte
 		sealed []byte
 		into   *secret.Text
-	}{{fieldAccess, c.Access, &s.Access}, {fieldRefresh, c.Sealed.Refresh, &s.Refresh}, {fieldPrevious, c.Previous, &s.Previous}, {fieldIdentity, c.Identity, &s.Identity}} {
+	}{{fieldAccess, c.Access, &s.Access}, {fieldRefresh, c.Sealed.Refresh, &s.Refresh}, {fieldPrevious, c.Previous, &s.Previous}, {fieldIdentity, c.Identity, &s.Identity}, {fieldProof, c.Proof, &s.Proof}} {
 		if len(f.sealed) == 0 {
 			continue
 		}
@@ -152,7 +153,7 @@ func (v *Vault) Seal(ctx context.Context, c *Connection, s Secrets) error {
 		field byte
 		value secret.Text
 		into  *[]byte
-	}{{fieldAccess, s.Access, &c.Access}, {fieldRefresh, s.Refresh, &c.Sealed.Refresh}, {fieldPrevious, s.Previous, &c.Previous}, {fieldIdentity, s.Identity, &c.Identity}} {
+	}{{fieldAccess, s.Access, &c.Access}, {fieldRefresh, s.Refresh, &c.Sealed.Refresh}, {fieldPrevious, s.Previous, &c.Previous}, {fieldIdentity, s.Identity, &c.Identity}, {fieldProof, s.Proof, &c.Proof}} {
 		if f.value.IsZero() {
 			continue
 		}

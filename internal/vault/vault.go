@@ -81,6 +81,7 @@ type Sealed struct {
 	Refresh  []byte
 	Previous []byte // the refresh token before, until the new one has proved itself
 	Identity []byte // the ID token, of home credentials alone
+	Proof    []byte // the key that the tokens are bound to (RFC 9449), if any
 }
 
 // Secrets is the plaintext of a connection.
@@ -89,6 +90,7 @@ type Secrets struct {
 	Refresh  secret.Text
 	Previous secret.Text
 	Identity secret.Text
+	Proof    secret.Text // dpop.Key's
 }
 
 // Store keeps connections. Every statement names its tenant; another tenant's row is fault.NotFound.

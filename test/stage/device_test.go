@@ -65,8 +65,8 @@ func goesOn(t *testing.T, p *world.Person, page string) string {
 // TestDeviceCode: a person without a browser beside the agent enters a code at npm's oidc-provider, elsewhere, while the desk is started
 // anew; the page goes on by itself, the connection renews like any other, and nobody but the one who asked sees the code.
 func TestDeviceCode(t *testing.T) {
-	s, o := stern(t, ", client_secret: file:tracker.secret, methods: [device_code]", "", func(*stage.Stage, *world.OIDCProviderConfig) {})
-	rewrite(t, s.Desk(), "http://127.0.0.1:1/mcp", s.Modern.MCP()) // a server that is there, so that its agent can ask
+	s, o, server := stern(t, ", client_secret: file:tracker.secret, methods: [device_code]", "", func(*stage.Stage, *world.OIDCProviderConfig) {})
+	rewrite(t, s.Desk(), "http://"+server+"/mcp", s.Modern.MCP()) // a server that is there, so that its agent can ask
 	if out, err := s.Desk().Run("reload"); err != nil {
 		t.Fatal(out)
 	}

@@ -27,8 +27,9 @@ import (
 	"testing"
 	"time"
 
-	"frontdesk.dev/frontdesk/test/pg"
 	_ "modernc.org/sqlite"
+
+	"frontdesk.dev/frontdesk/test/pg"
 
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"

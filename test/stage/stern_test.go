@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -11,15 +12,13 @@ import (
 )
 
 // stern is a stage with npm's oidc-provider as the vendor of an upstream of that name. facts are added to its OAuth, indented by six.
-func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDCProviderConfig)) (*stage.Stage, *world.OIDCProvider) {
+// server is where its MCP server may be started.
+func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDCProviderConfig)) (s *stage.Stage, o *world.OIDCProvider, server string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String() // held until its party starts, so that nobody else gets it
+	l, at := held(t)
+	m, server := held(t)
 	issuer := "http://" + at
-	s := start(t, stage.Options{
+	s = start(t, stage.Options{
 		Providers: func(string) string {
 			return fmt.Sprintf(`  stern:
     name: Stern
@@ -39,25 +38,35 @@ func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDC
 `, issuer, strings.ReplaceAll(facts, "ISSUER", issuer))
 		},
 		Upstream: fmt.Sprintf("  stern: {provider: stern, url: %s/api, client_id: frontdesk, scopes: [\"issues:read\"]%s}\n", issuer, entry),
-		Servers:  "  stern: {url: \"http://127.0.0.1:1/mcp\", upstreams: [stern], allow: [group:engineering]}\n", // it is never reached: the door is
+		Servers:  fmt.Sprintf("  stern: {url: \"http://%s/mcp\", upstreams: [stern], allow: [group:engineering]}\n", server),
 	})
-	if err := l.Close(); err != nil {
+	if err := errors.Join(l.Close(), m.Close()); err != nil {
 		t.Fatal(err)
 	}
 	c := world.OIDCProviderConfig{RedirectURIs: []string{s.Desk().Public + "/callback/stern"}, Port: port(t, at)}
 	cfg(s, &c)
-	o, err := world.NewOIDCProvider(within(t), c)
-	if err != nil {
+	var err error
+	if o, err = world.NewOIDCProvider(within(t), c); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.Close() })
-	return s, o
+	return s, o, server
+}
+
+// held is a port that nobody else gets until its party starts.
+func held(t *testing.T) (net.Listener, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, l.Addr().String()
 }
 
 // TestSternVendor is authorization_code at an authorization server that takes the specifications at their word: requests are pushed, the
 // client proves itself by a key that our JWKS publishes and has no secret, and every answer names its issuer.
 func TestSternVendor(t *testing.T) {
-	s, o := stern(t, "", "      par_endpoint: ISSUER/request\n      token_auth: private_key_jwt", func(s *stage.Stage, c *world.OIDCProviderConfig) {
+	s, o, _ := stern(t, "", "      par_endpoint: ISSUER/request\n      token_auth: private_key_jwt", func(s *stage.Stage, c *world.OIDCProviderConfig) {
 		c.RequirePAR, c.JWKSURI = true, s.Desk().Public+"/jwks"
 	})
 	alice := s.Person("alice", "Connect Stern", "Done")

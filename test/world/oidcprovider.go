@@ -28,6 +28,7 @@ type OIDCProviderConfig struct {
 	AccessSeconds int      `json:"accessSeconds,omitempty"`
 	RequirePAR    bool     `json:"requirePAR,omitempty"` // no authorization request that was not pushed (RFC 9126)
 	JWKSURI       string   `json:"jwksURI,omitempty"`    // of the client: it then proves itself by private_key_jwt and has no secret
+	Bound         bool     `json:"bound,omitempty"`      // it gives tokens that are bound to a key alone, and wants nonces in proofs, the API its own (RFC 9449)
 	Port          int      `json:"port,omitempty"`       // any free one where 0
 }
 

@@ -71,11 +71,14 @@ func settings[S catalog.Settings](r exchange.Request) (S, error) {
 	return s, nil
 }
 
-// bearer is a credential of one access token, placed as the provider says.
-func bearer(r exchange.Request, t oauth.Token) *exchange.Credential {
+// bearer is a credential of one access token, placed as the provider says, or with proofs of the key that it is bound to.
+func (f *Federation) bearer(r exchange.Request, t oauth.Token) *exchange.Credential {
 	c := &exchange.Credential{Method: r.Method.Kind, Expires: t.Expires}
 	c.Place, c.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
 	c.Fill = vault.Fill(t.Access)
+	if t.Key != nil {
+		c.Bind(f.OAuth.Bound(t.Key, t.Access))
+	}
 	return c
 }
 

@@ -62,7 +62,7 @@ func (m *google) Obtain(ctx context.Context, r exchange.Request) (*exchange.Cred
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }
 
 // googleScopes are those that the call needs and those that the person's groups bring, sorted.

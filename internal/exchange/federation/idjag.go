@@ -9,6 +9,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 )
@@ -45,12 +46,12 @@ func (m *idJAG) Obtain(ctx context.Context, r exchange.Request) (*exchange.Crede
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }
 
 // redeem takes both steps.
 func (m *idJAG) redeem(ctx context.Context, r exchange.Request, s *catalog.IDJAG, sub subject) (oauth.Token, error) {
-	meta, err := m.server(ctx, r, s)
+	meta, binds, err := m.server(ctx, r, s)
 	if err != nil {
 		return oauth.Token{}, err
 	}
@@ -80,6 +81,9 @@ func (m *idJAG) redeem(ctx context.Context, r exchange.Request, s *catalog.IDJAG
 	if err != nil {
 		return oauth.Token{}, err
 	}
+	if o := r.Upstream.Provider.OAuth; binds && (o == nil || o.DPoP != catalog.DPoPNever) {
+		e.Key = dpop.NewKey
+	}
 	t, err := m.OAuth.Assertion(ctx, e, oauth.AssertionGrant{Assertion: jag.Access, Scopes: r.Scopes, Resources: resources})
 	if err != nil {
 		return oauth.Token{}, refused(r, r.Upstream.Title+"'s authorization server", err)
@@ -87,27 +91,26 @@ func (m *idJAG) redeem(ctx context.Context, r exchange.Request, s *catalog.IDJAG
 	return t, nil
 }
 
-// server is the upstream's authorization server: the configured one, or the one that the resource's own metadata names.
-func (m *idJAG) server(ctx context.Context, r exchange.Request, s *catalog.IDJAG) (oauth.Metadata, error) {
-	issuer := s.Issuer
+// server is the upstream's authorization server: the configured one, or the one that the resource's own metadata names; they may ask
+// for tokens that are bound to a key.
+func (m *idJAG) server(ctx context.Context, r exchange.Request, s *catalog.IDJAG) (meta oauth.Metadata, binds bool, err error) {
+	issuer, res := s.Issuer, oauth.ResourceMetadata{}
 	if issuer == "" {
-		res, err := m.found.resource(ctx, m.Federation, s.Resource)
-		if err != nil {
-			return oauth.Metadata{}, away(r, err)
+		if res, err = m.found.resource(ctx, m.Federation, s.Resource); err != nil {
+			return oauth.Metadata{}, false, away(r, err)
 		}
 		if len(res.AuthorizationServers) == 0 {
-			return oauth.Metadata{}, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its resource names no authorization server; ask an operator", nil)
+			return oauth.Metadata{}, false, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its resource names no authorization server; ask an operator", nil)
 		}
 		issuer = res.AuthorizationServers[0]
 	}
-	meta, err := m.found.server(ctx, m.Federation, issuer)
-	if err != nil {
-		return oauth.Metadata{}, away(r, err)
+	if meta, err = m.found.server(ctx, m.Federation, issuer); err != nil {
+		return oauth.Metadata{}, false, away(r, err)
 	}
 	if meta.TokenEndpoint == "" {
-		return oauth.Metadata{}, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its authorization server names no token endpoint; ask an operator", nil)
+		return oauth.Metadata{}, false, fault.New(fault.Unavailable, r.Upstream.Title+" could not be opened: its authorization server names no token endpoint; ask an operator", nil)
 	}
-	return meta, nil
+	return meta, meta.Binds(res), nil
 }
 
 func away(r exchange.Request, err error) error {

@@ -62,7 +62,7 @@ func (m *githubApp) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }
 
 func (m *githubApp) installation(ctx context.Context, r exchange.Request, s *catalog.GitHub, narrowed []byte) (oauth.Token, error) {
@@ -136,5 +136,5 @@ func (m *passthrough) Obtain(ctx context.Context, r exchange.Request) (*exchange
 	if err := m.Ready(ctx, r); err != nil {
 		return nil, err
 	}
-	return bearer(r, oauth.Token{Access: r.Caller.Raw(), Expires: r.Caller.Expires}), nil
+	return m.bearer(r, oauth.Token{Access: r.Caller.Raw(), Expires: r.Caller.Expires}), nil
 }

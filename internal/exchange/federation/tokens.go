@@ -70,7 +70,7 @@ func (m *tokenExchange) Obtain(ctx context.Context, r exchange.Request) (*exchan
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }
 
 // actor states which agent acts for the person (RFC 8693 section 4.1 gives it the claim act).
@@ -109,7 +109,7 @@ func (m *jwtBearer) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 			return nil, err
 		}
 		t.Expires = until
-		return bearer(r, t), nil
+		return m.bearer(r, t), nil
 	}
 	e, err := m.endpoint(r, s.Endpoint, "")
 	if err != nil {
@@ -141,7 +141,7 @@ func (m *jwtBearer) Obtain(ctx context.Context, r exchange.Request) (*exchange.C
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }
 
 func life(s *catalog.Assertion) time.Duration { return cmp.Or(s.Life, assertionLife) }
@@ -204,5 +204,5 @@ func (m *entra) Obtain(ctx context.Context, r exchange.Request) (*exchange.Crede
 		return nil, err
 	}
 	t.Expires = until
-	return bearer(r, t), nil
+	return m.bearer(r, t), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -138,19 +139,40 @@ func (w *walk) redeem(ctx context.Context, held vault.Connection, claimed time.T
 		w.finish(ctx, id, held, audit.ResultFailed, "the lease was lost before anything was sent")
 		return err
 	}
+	endpoint, err := w.at(secrets)
+	if err != nil {
+		w.finish(ctx, id, held, audit.ResultFailed, "the key that the token is bound to cannot be read")
+		held.Status, held.Reason = vault.NeedsReconnect, reasonSealed
+		return w.giveBack(ctx, held)
+	}
 	left := w.lease() - w.Now().Sub(claimed)
 	if left < w.lease()/2 { // we were stopped: what is left of the lease may not do for the request
 		w.finish(ctx, id, held, audit.ResultFailed, "given up before anything was sent: the lease was nearly over")
 		return w.giveBack(ctx, held)
 	}
-	send, cancel := context.WithTimeout(ctx, left*2/3)                                                                      // over before the lease is, even if we are stopped just here
-	token, err := w.OAuth.Refresh(send, w.endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh, Resources: w.resources()}) // steps 3 and 4
+	send, cancel := context.WithTimeout(ctx, left*2/3)                                                                    // over before the lease is, even if we are stopped just here
+	token, err := w.OAuth.Refresh(send, endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh, Resources: w.resources()}) // steps 3 and 4
 	cancel()
 	if err != nil {
 		return w.refused(ctx, id, held, err)
 	}
 	w.health.served(w.up, held, w.Now())
 	return w.settle(ctx, id, held, secrets, token)
+}
+
+// at is the token endpoint for this credential: what was bound to a key stays bound to it, and what was not stays so until its user
+// connects again.
+func (w *walk) at(s vault.Secrets) (oauth.Endpoint, error) {
+	e := w.endpoint
+	e.Key = nil
+	if s.Proof.IsZero() {
+		return e, nil
+	}
+	key, err := dpop.ParseKey(s.Proof)
+	if err == nil {
+		e.Key = key.Itself
+	}
+	return e, err
 }
 
 // settle stores the new pair before anybody gets it (step 5).
@@ -161,7 +183,7 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 	if t.ScopesKnown {
 		c.Scopes = t.Scopes
 	}
-	next := vault.Secrets{Access: t.Access, Refresh: t.Refresh, Previous: old.Refresh, Identity: old.Identity}
+	next := vault.Secrets{Access: t.Access, Refresh: t.Refresh, Previous: old.Refresh, Identity: old.Identity, Proof: old.Proof}
 	if !old.Identity.IsZero() && !t.IDToken.IsZero() {
 		next.Identity = t.IDToken
 	}

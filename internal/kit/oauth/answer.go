@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
 
@@ -33,6 +34,8 @@ type Token struct {
 
 	Scopes      []string // what the vendor says was granted, in its order
 	ScopesKnown bool     // false: it said nothing readable; that 'as asked' was granted is then not proven
+
+	Key *dpop.Key // to which Access is bound; nil: to none
 
 	rest any // the answer without its secrets
 }
@@ -71,8 +74,8 @@ const (
 	maxLife      = 10 * 365 * 24 * time.Hour
 )
 
-// read makes a Token of an answer, or says why not. asked is when the request was made.
-func (e Endpoint) read(r reply, asked time.Time) (Token, *TokenError) {
+// read makes a Token of an answer, or says why not. asked is when the request was made, key what the token was to be bound to.
+func (e Endpoint) read(r reply, asked time.Time, key *dpop.Key) (Token, *TokenError) {
 	doc, err := parseAnswer(r)
 	if r.status != 200 && r.status != 201 || !r.whole {
 		return Token{}, e.refusal(r, doc)
@@ -86,7 +89,7 @@ func (e Endpoint) read(r reply, asked time.Time) (Token, *TokenError) {
 		return Token{}, e.refusal(r, doc)
 	}
 	p := e.Answer.in(doc)
-	t := Token{rest: doc}
+	t := Token{Key: key, rest: doc}
 	if !e.readSecrets(p, doc, &t) {
 		return Token{}, malformed
 	}
@@ -124,13 +127,24 @@ func (e Endpoint) readSecrets(p Pointers, doc any, t *Token) bool {
 	}
 	switch kind := at(doc, beside+"/token_type").(type) {
 	case nil:
-		return true
+		return t.Key == nil
 	case string:
-		// A token of another type (MAC, DPoP) is worthless or dangerous in a Bearer header (RFC 6749 s7.1).
+		// A token of another type (MAC, DPoP) is worthless or dangerous in a Bearer header (RFC 6749 s7.1). And one that was to be
+		// bound to a key, and is not, would be good for whoever finds it.
 		t.Type = ErrorCode(kind)
+		if t.Key != nil {
+			return strings.EqualFold(kind, dpop.Scheme) && boundTo(access, t.Key)
+		}
 		return strings.EqualFold(kind, "Bearer") || t.Type != "" && slices.ContainsFunc(e.TokenTypes, func(v string) bool { return strings.EqualFold(v, kind) })
 	}
 	return false
+}
+
+// boundTo reports that a token does not name another key than ours (RFC 9449 section 6.1). Of one that is no JWT nobody but its
+// issuer can tell.
+func boundTo(access string, k *dpop.Key) bool {
+	named, ok := at(unverifiedClaims(access), "/cnf/jkt").(string)
+	return !ok || named == k.Thumbprint()
 }
 
 func (e Endpoint) expiry(p Pointers, doc any, access secret.Text, asked time.Time) time.Time {

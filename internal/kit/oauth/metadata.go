@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -32,11 +33,18 @@ type Metadata struct {
 	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"`         // RFC 9126
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitzero"` // RFC 9207 s3
 	ClientIDMetadata      bool     `json:"client_id_metadata_document_supported,omitzero"`
+	ProofAlgorithms       []string `json:"dpop_signing_alg_values_supported,omitempty"` // RFC 9449 section 5.1
 }
 
 // SupportsS256 reports whether the server promises PKCE with S256. An MCP client must not go on without
 // (MCP authorization, "Authorization Code Protection").
 func (m Metadata) SupportsS256() bool { return slices.Contains(m.ChallengeMethods, ChallengeMethod) }
+
+// Binds reports whether tokens of this server for that resource are to be bound to keys: where the resource demands it, or both speak
+// of it in an algorithm of ours. A server that alone does is no ground: an API that knows Bearer tokens only would refuse them.
+func (m Metadata) Binds(r ResourceMetadata) bool {
+	return r.BoundTokens || slices.Contains(r.ProofAlgorithms, dpop.Algorithm) && slices.Contains(m.ProofAlgorithms, dpop.Algorithm)
+}
 
 // ResourceMetadata is what Frontdesk reads and writes of a protected resource's metadata (RFC 9728 s2).
 type ResourceMetadata struct {
@@ -46,6 +54,8 @@ type ResourceMetadata struct {
 	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
 	ResourceName         string   `json:"resource_name,omitempty"`
 	ResourceDocs         string   `json:"resource_documentation,omitempty"`
+	ProofAlgorithms      []string `json:"dpop_signing_alg_values_supported,omitempty"` // RFC 9449 section 5.1's, of the resource
+	BoundTokens          bool     `json:"dpop_bound_access_tokens_required,omitzero"`
 }
 
 // Well-known names, inserted between host and path.

@@ -3,6 +3,7 @@ package oauth
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 )
@@ -48,11 +50,12 @@ type Endpoint struct {
 	Headers                map[string]string // beside, never instead of, our own
 	ExtraParams            map[string]string // sent with every call; may not repeat ours
 	Answer                 Pointers
-	TokenTypes             []string          // token_type values besides Bearer that are to be used as Bearer
-	ScopeSeparator         string            // in requests; " " if empty
-	ScopeResponseSeparator string            // in answers; as in requests if empty
-	ZeroIsNever            bool              // expires_in 0 means that the token does not expire
-	ErrorCodes             map[string]string // the vendor's error codes in RFC 6749's words
+	TokenTypes             []string                  // token_type values besides Bearer that are to be used as Bearer
+	ScopeSeparator         string                    // in requests; " " if empty
+	ScopeResponseSeparator string                    // in answers; as in requests if empty
+	ZeroIsNever            bool                      // expires_in 0 means that the token does not expire
+	ErrorCodes             map[string]string         // the vendor's error codes in RFC 6749's words
+	Key                    func() (*dpop.Key, error) // to which the token is bound (RFC 9449 section 5): dpop.NewKey, or the one that it has; nil: to none
 }
 
 // CodeGrant redeems an authorization code.
@@ -76,10 +79,16 @@ const TokenTimeout = 20 * time.Second
 
 const maxAnswer = 1 << 20
 
-// Client makes the calls of an OAuth client. Both fields are required; it is safe for concurrent use.
+// Client makes the calls of an OAuth client. HTTP and Now are required; it is safe for concurrent use.
 type Client struct {
-	HTTP Doer
-	Now  func() time.Time
+	HTTP   Doer
+	Now    func() time.Time
+	Nonces *dpop.Nonces // nil: what servers want in proofs is asked of them each time
+}
+
+// Bound is a token that came bound to a key, to be sent with its proofs.
+func (c Client) Bound(k *dpop.Key, access secret.Text) *dpop.Token {
+	return &dpop.Token{Key: k, Access: access, Nonces: c.Nonces, Now: c.Now}
 }
 
 // Exchange redeems an authorization code (RFC 6749 s4.1.3). All errors of a call that was tried hold a *TokenError.
@@ -149,16 +158,56 @@ func (c Client) token(ctx context.Context, e Endpoint, params url.Values, resour
 		}
 		params.Add("resource", resource)
 	}
+	var key *dpop.Key
+	if e.Key != nil {
+		var err error
+		if key, err = e.Key(); err != nil {
+			return Token{}, err
+		}
+	}
 	asked := c.Now() // life is counted from before the request: a slow answer must not lengthen it
-	r, err := c.post(ctx, e, params)
+	r, err := c.proved(ctx, e, params, key)
 	if err != nil {
 		return Token{}, err
 	}
-	token, failed := e.read(r, asked)
+	token, failed := e.read(r, asked, key)
 	if failed != nil {
 		return Token{}, failed.fault(e.URL)
 	}
 	return token, nil
+}
+
+// proved is post with a proof of the key, where there is one. A server that wants its nonce in the proof (RFC 9449 section 8) has done
+// nothing yet, and is asked once more, with a client assertion of its own.
+func (c Client) proved(ctx context.Context, e Endpoint, params url.Values, key *dpop.Key) (reply, error) {
+	if key == nil {
+		return c.post(ctx, e, params)
+	}
+	at, err := url.Parse(e.URL)
+	if err != nil {
+		return reply{}, fault.New(fault.Invalid, "the endpoint is not a usable https URL", nil)
+	}
+	nonce := c.Nonces.Of(at)
+	for second := false; ; second = true {
+		proof, err := key.Proof(http.MethodPost, at, secret.Text{}, nonce, c.Now())
+		if err != nil {
+			return reply{}, err
+		}
+		r, err := c.send(ctx, e, maps.Clone(params), func(q *http.Request) { q.Header.Set(dpop.Header, proof) })
+		if err != nil {
+			return r, err
+		}
+		next := c.Nonces.Learn(at, r.header)
+		if second || next == "" || next == nonce || !e.wantsNonce(r) {
+			return r, nil
+		}
+		nonce = next
+	}
+}
+
+func (e Endpoint) wantsNonce(r reply) bool {
+	doc, err := parseAnswer(r)
+	return (r.status == http.StatusBadRequest || r.status == http.StatusUnauthorized) && err == nil && e.Answer.errorIn(doc) == dpop.CodeUseNonce
 }
 
 // reply is an answer as it came. now is for reading dates in it.

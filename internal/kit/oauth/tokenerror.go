@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -120,6 +121,8 @@ func (e Endpoint) refusal(r reply, doc any) *TokenError {
 	case code == CodeInvalidRequest, code == CodeInvalidScope, code == CodeInvalidTarget, code == CodeAccessDenied,
 		code == CodeUnsupportedGrantType, code == CodeUnsupportedTokenType:
 		t.Failure, t.Definitive = RequestRefused, true
+	case code == dpop.CodeUseNonce: // of a nonce that was new a moment ago
+		t.Failure = Temporary
 	default:
 		t.Failure = RequestRefused
 	}

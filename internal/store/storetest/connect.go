@@ -7,6 +7,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 )
@@ -230,7 +231,7 @@ func grants(t *testing.T, a, b *store.DB) {
 // foundServers: what was found of an upstream is one a (tenant, upstream, issuer), and the first stays.
 func foundServers(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	f := filled[connect.Found]()
+	f := filled[discovery.Found]()
 	ok(t, a.PutFound(ctx, f))
 	late := f
 	late.Created, late.Facts = f.Created.Add(time.Hour), []byte("of another replica")
@@ -238,6 +239,6 @@ func foundServers(t *testing.T, a, b *store.DB) {
 	other := late
 	other.Issuer = "https://other.example"
 	ok(t, b.PutFound(ctx, other))
-	same(t, must(a.Found(ctx, f.Tenant, f.Upstream))(t), []connect.Found{other, f})
+	same(t, must(a.Found(ctx, f.Tenant, f.Upstream))(t), []discovery.Found{other, f})
 	same(t, len(must(a.Found(ctx, f.Tenant, "else"))(t)), 0)
 }

@@ -162,7 +162,7 @@ func retiredRaced(t *testing.T, a, b *store.DB) {
 	})
 	for _, r := range l {
 		c := must(b.Connection(ctx, ours, r.ID))(t)
-		if n.n[r.ID] != 1 || c.Status != vault.Revoked || c.Refreshes || len(c.Access)+len(c.Refresh)+len(c.Previous)+len(c.Identity) != 0 {
+		if n.n[r.ID] != 1 || c.Status != vault.Revoked || c.Refreshes || len(c.Access)+len(c.Refresh)+len(c.Previous)+len(c.Identity)+len(c.Proof) != 0 {
 			t.Errorf("%s was retired %d times, and is %+v", r.ID, n.n[r.ID], c)
 		}
 	}

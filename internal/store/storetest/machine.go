@@ -79,7 +79,7 @@ func machine(t *testing.T, a, b *store.DB) {
 
 	held = claim(t, b, failed, "second", leaseTime)
 	next := held
-	next.Sealed = vault.Sealed{Access: []byte("a2"), Refresh: []byte("r2"), Previous: []byte("r1")}
+	next.Sealed = vault.Sealed{Access: []byte("a2"), Refresh: []byte("r2"), Previous: []byte("r1"), Proof: []byte("k2")}
 	next.Expires, next.Renewed, next.NotBefore, next.Scopes, next.Status, next.Reason = day.Add(time.Hour), day, time.Time{}, []string{"new"}, vault.Active, ""
 	next.Failures, next.Recoveries, next.Refreshes = 0, 0, false
 	if won, err := b.Settle(ctx, next, 1); !step(t, won, err) {

@@ -53,7 +53,7 @@ const rows = 250 // more than two batches
 func fillVault(t *testing.T, v *vault.Vault) {
 	for i := range rows {
 		c := vault.Connection{Tenant: ours, User: identity.UserID(fmt.Sprintf("u%d", i)), Upstream: "tracker", Status: vault.Active, Created: day}
-		must(v.Connect(t.Context(), c, vault.Secrets{Access: secret.New(fmt.Sprint("a", i)), Refresh: secret.New(fmt.Sprint("r", i)), Identity: secret.New(fmt.Sprint("i", i))}))(t)
+		must(v.Connect(t.Context(), c, vault.Secrets{Access: secret.New(fmt.Sprint("a", i)), Refresh: secret.New(fmt.Sprint("r", i)), Identity: secret.New(fmt.Sprint("i", i)), Proof: secret.New(fmt.Sprint("k", i))}))(t)
 	}
 }
 
@@ -67,7 +67,7 @@ func vaultOpens(t *testing.T, v *vault.Vault, want int) {
 			if !errors.Is(err, vault.ErrSealed) {
 				t.Fatalf("row %d opens with a key that is gone: %v", i, err)
 			}
-		} else if err != nil || s.Access.Expose() != fmt.Sprint("a", i) || s.Refresh.Expose() != fmt.Sprint("r", i) || s.Identity.Expose() != fmt.Sprint("i", i) {
+		} else if err != nil || s.Access.Expose() != fmt.Sprint("a", i) || s.Refresh.Expose() != fmt.Sprint("r", i) || s.Identity.Expose() != fmt.Sprint("i", i) || s.Proof.Expose() != fmt.Sprint("k", i) {
 			t.Fatalf("row %d: %v", i, err)
 		}
 	}
@@ -101,7 +101,7 @@ func dataKeysRotated(t *testing.T, a, b *store.DB) {
 	before := must(r[0].Vault.Connections(ctx, ours, "u7", "tracker"))(t)[0]
 	after := before
 	after.Version++
-	ok(t, r[1].Vault.Seal(ctx, &after, vault.Secrets{Access: secret.New("a7"), Refresh: secret.New("r7"), Identity: secret.New("i7")}))
+	ok(t, r[1].Vault.Seal(ctx, &after, vault.Secrets{Access: secret.New("a7"), Refresh: secret.New("r7"), Identity: secret.New("i7"), Proof: secret.New("k7")}))
 	if !must(a.Settle(ctx, after, before.Version))(t) {
 		t.Fatal("the refresh could not be stored")
 	}

@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
@@ -33,7 +34,7 @@ type things struct {
 	intent  audit.Row
 	ending  vault.Ending
 	consent issuer.Consented
-	found   connect.Found
+	found   discovery.Found
 	task    gateway.Task
 }
 
@@ -47,7 +48,7 @@ func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[connect.Found](), task: filled[gateway.Task]()}
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[discovery.Found](), task: filled[gateway.Task]()}
 	s.device.Status = connect.Open
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error

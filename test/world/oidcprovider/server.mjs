@@ -1,7 +1,9 @@
 // The stricter upstream: oidc-provider with PKCE, PAR, resource indicators (RFC 8707), `iss` (RFC 9207), rotation that
 // ends a grant on reuse, and revocation; with a form login that needs no JavaScript and a small API of its own.
 // It takes one argument, its settings as JSON, prints one line of JSON when it answers, and ends on SIGTERM.
+import { createHash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
+import { calculateJwkThumbprint, EmbeddedJWK, jwtVerify } from 'jose';
 import { errors, Provider } from 'oidc-provider';
 
 const settings = {
@@ -13,6 +15,7 @@ const settings = {
   accessSeconds: 300,
   refreshSeconds: 12 * 3600,
   requirePAR: false,
+  bound: false,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const scopes = { 'issues:read': 'Read your issues', 'issues:write': 'Create and delete your issues' };
@@ -39,6 +42,7 @@ const provider = new Provider(issuer, {
     grant_types: ['authorization_code', 'refresh_token', deviceGrant],
     response_types: ['code'],
     require_pushed_authorization_requests: settings.requirePAR,
+    dpop_bound_access_tokens: settings.bound,
     ...(settings.jwksURI
       ? { token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks: keys, client_secret: undefined }
       : { token_endpoint_auth_method: 'client_secret_basic' }),
@@ -73,6 +77,8 @@ const provider = new Provider(issuer, {
       successSource: (ctx) => { ctx.body = html('Done', '<p>Go back to your device.</p>'); },
     },
     revocation: { enabled: true },
+    // Proofs carry nonces that its token endpoint, and another one that its API gave out (RFC 9449 sections 8 and 9).
+    dPoP: { enabled: settings.bound, nonceSecret: randomBytes(32), requireNonce: () => true },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => api,
@@ -101,6 +107,7 @@ const redeemed = (ctx, outcome) => {
 };
 provider.on('grant.success', (ctx) => redeemed(ctx, 'renewed'));
 provider.on('grant.error', (ctx, err) => {
+  if (err.error === 'use_dpop_nonce') return; // nothing was redeemed
   const known = tokens.some((t) => t.value === ctx.oidc.params?.refresh_token);
   redeemed(ctx, err.error_detail === 'refresh token already used' ? 'reused' : known ? 'ended' : 'unknown');
 });
@@ -171,13 +178,41 @@ const interaction = async (req, res) => {
   return provider.interactionFinished(req, res, { consent: { grantId: await grantOf(details) } }, { mergeWithLastSubmission: true });
 };
 
+// proofOf checks the proof of a bound token (RFC 9449 section 4.3), and returns what is wrong with it. The API's nonce is good for three.
+const proofs = new Set();
+let nonce = randomBytes(8).toString('hex');
+let left = 3;
+const proofOf = async (req, scheme, value, jkt) => {
+  if (scheme.toLowerCase() !== 'dpop') return 'invalid_token';
+  try {
+    if (req.headersDistinct.dpop?.length !== 1) return 'invalid_dpop_proof';
+    const { protectedHeader: head, payload } = await jwtVerify(req.headers.dpop, EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'] });
+    const ath = createHash('sha256').update(value).digest('base64url');
+    const fits = payload.htm === req.method && payload.htu === issuer + new URL(req.url, issuer).pathname && payload.ath === ath
+      && Math.abs(Date.now() / 1000 - payload.iat) < 60 && payload.jti && !proofs.has(payload.jti) && await calculateJwkThumbprint(head.jwk) === jkt;
+    if (!fits) return 'invalid_dpop_proof';
+    if (payload.nonce !== nonce) return 'use_dpop_nonce';
+    proofs.add(payload.jti);
+    left -= 1;
+    if (left === 0) [nonce, left] = [randomBytes(8).toString('hex'), 3];
+    return '';
+  } catch {
+    return 'invalid_dpop_proof';
+  }
+};
+
 // apiCall serves GET /api/user and GET /api/issues to a token that was issued for this API.
 const apiCall = async (req, res, path) => {
-  const [, value] = /^Bearer (.+)$/i.exec(req.headers.authorization ?? '') ?? [];
+  const [, scheme, value] = /^(Bearer|DPoP) (.+)$/i.exec(req.headers.authorization ?? '') ?? [];
   const token = value && await provider.AccessToken.find(value);
-  const good = token?.isValid && [token.aud].flat().includes(api);
-  const call = { method: req.method, path, user: good ? token.accountId : '', status: 200 };
+  const wrong = token?.jkt && await proofOf(req, scheme, value, token.jkt);
+  const good = token?.isValid && [token.aud].flat().includes(api) && !wrong;
+  const call = { method: req.method, path, user: good ? token.accountId : '', status: 200, wrong: wrong || '' };
   calls.push(call);
+  if (wrong) {
+    call.status = 401;
+    return json(res, 401, { message: wrong }, { 'www-authenticate': `DPoP error="${wrong}", algs="ES256"`, ...(wrong === 'use_dpop_nonce' && { 'dpop-nonce': nonce }) });
+  }
   if (!good) {
     call.status = 401;
     return json(res, 401, { message: 'bad credentials' }, { 'www-authenticate': `Bearer realm="stern"${value ? ', error="invalid_token"' : ''}` });

@@ -1,4 +1,5 @@
-package connect
+// Package discovery answers: who is the authorization server of a vendor's own MCP server, and which client are we there?
+package discovery
 
 import (
 	"bytes"
@@ -14,6 +15,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 )
@@ -25,7 +27,7 @@ import (
 // to name endpoints on another site. All fields are required.
 type Finder struct {
 	Catalog *catalog.Catalog
-	Store   FoundStore
+	Store   Store
 	HTTP    oauth.Doer // with the guard for found addresses
 	URL     func(t identity.Tenant, path string) string
 	Foreign func(t identity.Tenant, issuer string) bool // an issuer that no upstream may have: the company's IdP, and ourselves
@@ -46,8 +48,8 @@ type Found struct {
 	Facts    []byte // JSON of facts
 }
 
-// FoundStore keeps what was found.
-type FoundStore interface {
+// Store keeps what was found.
+type Store interface {
 	// Found lists what is known of an upstream, the newest first.
 	Found(ctx context.Context, t identity.Tenant, up catalog.UpstreamName) ([]Found, error)
 	// PutFound keeps one a (tenant, upstream, issuer): of two replicas that register at once, the first stays.
@@ -67,14 +69,7 @@ type facts struct {
 	Offline       bool     `json:"offline,omitempty"`
 	Client        string   `json:"client_id"`
 	Auth          string   `json:"token_auth"`
-}
-
-// found fills in what an upstream's authorization server is, where that is to be found; others stay as they are.
-func (d *Desk) found(ctx context.Context, up *catalog.Upstream) (*catalog.Upstream, error) {
-	if d.Finder == nil || up.Resource == "" || up.Provider.OAuth != nil {
-		return up, nil
-	}
-	return d.Finder.Find(ctx, up)
+	Bound         bool     `json:"bound,omitempty"`
 }
 
 // Find returns the upstream with its OAuth, from the store, or by asking its server.
@@ -130,6 +125,9 @@ func (x facts) fill(up *catalog.Upstream) *catalog.Upstream {
 		TokenAuth: x.Auth, Resource: x.Resource, Offered: x.Scopes}
 	if x.Offline {
 		p.OAuth.Refresh.ScopeNeeded = "offline_access"
+	}
+	if x.Bound {
+		p.OAuth.DPoP = catalog.DPoPAlways
 	}
 	with := *up
 	with.Provider, with.Methods = &p, slices.Clone(up.Methods)
@@ -200,7 +198,7 @@ func (f *Finder) discover(ctx context.Context, up *catalog.Upstream) (facts, err
 	}
 	var first error
 	for _, issuer := range resource.AuthorizationServers {
-		x, err := f.server(ctx, up, issuer)
+		x, err := f.server(ctx, up, resource, issuer)
 		if err == nil {
 			x.Scopes = slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return s == "offline_access" })
 			return x, nil
@@ -247,7 +245,7 @@ func (f *Finder) challenged(ctx context.Context, up *catalog.Upstream) (metadata
 		return "", "", nil
 	}
 	for _, c := range challenges {
-		if strings.EqualFold(c.Scheme, "Bearer") && metadata == "" {
+		if (strings.EqualFold(c.Scheme, "Bearer") || strings.EqualFold(c.Scheme, dpop.Scheme)) && metadata == "" {
 			metadata, scope = c.Get("resource_metadata"), c.Get("scope")
 		}
 	}
@@ -263,7 +261,7 @@ func (f *Finder) allows(up *catalog.Upstream, issuer string) bool {
 }
 
 // server is one authorization server that the MCP server named, with our registration there.
-func (f *Finder) server(ctx context.Context, up *catalog.Upstream, issuer string) (facts, error) {
+func (f *Finder) server(ctx context.Context, up *catalog.Upstream, resource oauth.ResourceMetadata, issuer string) (facts, error) {
 	if !f.allows(up, issuer) {
 		return facts{}, f.cannot(up, "it names an authorization server that is not among its issuers in the config, or is the company's own", nil)
 	}
@@ -276,6 +274,8 @@ func (f *Finder) server(ctx context.Context, up *catalog.Upstream, issuer string
 		return facts{}, f.cannot(up, "its authorization server names no endpoints", nil)
 	case !m.SupportsS256():
 		return facts{}, f.cannot(up, "its authorization server does not promise PKCE with S256", nil)
+	case resource.BoundTokens && !slices.Contains(m.ProofAlgorithms, dpop.Algorithm):
+		return facts{}, f.cannot(up, "it takes bound tokens alone, and its authorization server no proofs (DPoP) by "+dpop.Algorithm, nil)
 	}
 	for _, e := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RegistrationEndpoint, m.RevocationEndpoint, m.PushedEndpoint} {
 		if e != "" && !oauth.SameSite(issuer, e) {
@@ -283,14 +283,14 @@ func (f *Finder) server(ctx context.Context, up *catalog.Upstream, issuer string
 		}
 	}
 	x := facts{Resource: up.Resource, Issuer: m.Issuer, IssPromised: m.IssParameter, Authorization: m.AuthorizationEndpoint, Token: m.TokenEndpoint, Revocation: m.RevocationEndpoint,
-		Pushed: m.PushedEndpoint, Offline: slices.Contains(m.ScopesSupported, "offline_access")}
+		Pushed: m.PushedEndpoint, Offline: slices.Contains(m.ScopesSupported, "offline_access"), Bound: m.Binds(resource)}
 	x.Client, x.Auth, err = f.register(ctx, up, m)
 	return x, err
 }
 
 // configured is the client that the config names, and how it proves itself.
 func (f *Finder) configured(up *catalog.Upstream) (client string, secret bool) {
-	return methodOf(up, catalog.AuthorizationCode).Client, f.Secret(up)
+	return up.Method(catalog.AuthorizationCode).Client, f.Secret(up)
 }
 
 // register gets us a client at the server, in the order of MCP authorization ("Client Registration Approaches").

@@ -1,4 +1,4 @@
-package connect_test
+package discovery_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
-	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
@@ -81,7 +81,7 @@ func newVendor(t *testing.T) *vendor {
 }
 
 type finding struct {
-	*connect.Finder
+	*discovery.Finder
 	up  *catalog.Upstream
 	cat *catalog.Catalog
 }
@@ -101,7 +101,7 @@ func newFinding(t *testing.T, v *vendor) *finding {
 		Methods: []catalog.Method{{Kind: catalog.AuthorizationCode}}}
 	cat := &catalog.Catalog{}
 	cat.Set(&catalog.Snapshot{Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{identity.DefaultTenant: {"own": up}}})
-	return &finding{&connect.Finder{Catalog: cat, Store: db, HTTP: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	return &finding{&discovery.Finder{Catalog: cat, Store: db, HTTP: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		URL:     func(_ identity.Tenant, path string) string { return "http://127.0.0.1:1" + path },
 		Foreign: func(_ identity.Tenant, issuer string) bool { return issuer == "http://127.0.0.1:1/idp" },
 		Secret:  func(*catalog.Upstream) bool { return false }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now}, up, cat}
@@ -115,6 +115,7 @@ func TestFound(t *testing.T) {
 		client, auth string
 		scopes       string
 		registered   int
+		dpop         string
 	}{
 		"registered by itself":      {client: "dynamic-1", auth: "none", scopes: "read write", registered: 1},
 		"scopes of the challenge":   {change: func(v *vendor, _ *finding) { v.challenge = `Bearer scope="read"` }, client: "dynamic-1", auth: "none", scopes: "read", registered: 1},
@@ -126,7 +127,7 @@ func TestFound(t *testing.T) {
 		}, client: "dynamic-1", auth: "private_key_jwt", scopes: "read write", registered: 1},
 		"by our document, before dynamic": {change: func(v *vendor, _ *finding) {
 			v.server = func(m map[string]any) { m["client_id_metadata_document_supported"] = true }
-		}, client: "http://127.0.0.1:1" + connect.DocumentPath + "own", auth: "none", scopes: "read write"},
+		}, client: "http://127.0.0.1:1" + discovery.DocumentPath + "own", auth: "none", scopes: "read write"},
 		"by the config, before all": {change: func(v *vendor, f *finding) {
 			f.up.Methods[0].Client = "by-hand"
 			v.server = func(m map[string]any) { m["client_id_metadata_document_supported"] = true }
@@ -137,6 +138,18 @@ func TestFound(t *testing.T) {
 		}, client: "by-hand", auth: "basic", scopes: "read write"},
 		"the second server that it names": {change: func(v *vendor, _ *finding) {
 			v.resource = func(m map[string]any) { m["authorization_servers"] = []string{"http://127.0.0.1:1/idp", v.URL} }
+		}, client: "dynamic-1", auth: "none", scopes: "read write", registered: 1},
+		"tokens that are bound to keys": {change: func(v *vendor, _ *finding) {
+			v.challenge = `DPoP algs="ES256", resource_metadata="` + v.URL + `/elsewhere"`
+			v.resource = func(m map[string]any) { m["dpop_bound_access_tokens_required"] = true }
+			v.server = func(m map[string]any) { m["dpop_signing_alg_values_supported"] = []string{"EdDSA", "ES256"} }
+		}, client: "dynamic-1", auth: "none", scopes: "read write", registered: 1, dpop: catalog.DPoPAlways},
+		"an API that takes such tokens": {change: func(v *vendor, _ *finding) {
+			v.resource = func(m map[string]any) { m["dpop_signing_alg_values_supported"] = []string{"ES256"} }
+			v.server = func(m map[string]any) { m["dpop_signing_alg_values_supported"] = []string{"ES256"} }
+		}, client: "dynamic-1", auth: "none", scopes: "read write", registered: 1, dpop: catalog.DPoPAlways},
+		"its server alone would bind": {change: func(v *vendor, _ *finding) {
+			v.server = func(m map[string]any) { m["dpop_signing_alg_values_supported"] = []string{"ES256"} }
 		}, client: "dynamic-1", auth: "none", scopes: "read write", registered: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +163,7 @@ func TestFound(t *testing.T) {
 				t.Fatal(err)
 			}
 			o := got.Provider.OAuth
-			if o.Issuer != v.URL || o.Token != v.URL+"/token" || !o.IssPromised || o.Resource != v.URL+"/mcp" || o.TokenAuth != c.auth || got.Methods[0].Client != c.client ||
+			if o.Issuer != v.URL || o.Token != v.URL+"/token" || !o.IssPromised || o.Resource != v.URL+"/mcp" || o.TokenAuth != c.auth || o.DPoP != c.dpop || got.Methods[0].Client != c.client ||
 				strings.Join(o.Asked(nil), " ") != c.scopes+" offline_access" || len(v.registered) != c.registered {
 				t.Errorf("found %+v, client %q, registered %v", o, got.Methods[0].Client, v.registered)
 			}
@@ -199,6 +212,11 @@ func TestFoundHostile(t *testing.T) {
 		"A-043 an issuer that is not allowed": func(_ *vendor, f *finding) { f.up.Issuers = []string{"https://auth.example.com"} },
 		"no sign-in":                          func(v *vendor, _ *finding) { v.open = true },
 		"no registration":                     set("registration_endpoint", nil),
+		"bound tokens, and nobody binds":      about("dpop_bound_access_tokens_required", true),
+		"bound tokens, by no algorithm of ours": func(v *vendor, _ *finding) {
+			v.resource = func(m map[string]any) { m["dpop_bound_access_tokens_required"] = true }
+			v.server = func(m map[string]any) { m["dpop_signing_alg_values_supported"] = []string{"none", "HS256"} }
+		},
 		"a secret that nobody asked for": func(v *vendor, _ *finding) {
 			v.registers = func(map[string]any) (int, map[string]any) {
 				return 201, map[string]any{"client_id": "x", "client_secret": "s", "token_endpoint_auth_method": "client_secret_post"}
