@@ -380,17 +380,3 @@ func underAEAD(token, what string) (cipher.AEAD, error) {
 	}
 	return cipher.NewGCM(block)
 }
-
-// Revoke ends all sign-ins of a user, of one client or of all (""), for portal and admin.
-func (s *Server) Revoke(ctx context.Context, t identity.Tenant, u identity.UserID, c identity.ClientID) error {
-	ids, err := s.Grants.DropFamilies(ctx, t, u, c, "")
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := s.Epochs.End(ctx, t, identity.EpochFamily, id); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -364,19 +364,25 @@ func TestTakenOver(t *testing.T) {
 	r.again(t).works(t, c)
 }
 
-// TestEndedMeanwhile: the user ends the connection while it is renewed. What the vendor gave is ended there.
-func TestEndedMeanwhile(t *testing.T) {
+// renewing is a connection whose renewal is due, to which its user does something as soon as the vendor has answered.
+func renewing(t *testing.T, meanwhile func(*replica, context.Context, vault.Connection) (vault.Connection, error)) (*vendor, *replica, vault.Connection) {
 	v := newVendor(catalog.RotationStrict)
 	r := alone(t, v)
 	c := r.person(t, "alice", "tracker")
 	v.pass(2 * time.Hour)
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.afterAnswer = func() {
-		if _, err := r.end(t.Context(), r.row(t, c)); err != nil {
+		if _, err := meanwhile(r, t.Context(), r.row(t, c)); err != nil {
 			t.Error(err)
 		}
 	}
-	r.mu.Unlock()
+	return v, r, c
+}
+
+// TestEndedMeanwhile: the user ends the connection while it is renewed. What the vendor gave is ended there.
+func TestEndedMeanwhile(t *testing.T) {
+	v, r, c := renewing(t, (*replica).end)
 	if _, err := r.fresh(t, c); !needs(err) {
 		t.Errorf("it has ended, and the answer is %v", err)
 	}
@@ -390,17 +396,7 @@ func TestEndedMeanwhile(t *testing.T) {
 
 // TestReconnectedMeanwhile: the user connects anew while the old one is renewed. The new one is left alone, also at the vendor.
 func TestReconnectedMeanwhile(t *testing.T) {
-	v := newVendor(catalog.RotationStrict)
-	r := alone(t, v)
-	c := r.person(t, "alice", "tracker")
-	v.pass(2 * time.Hour)
-	r.mu.Lock()
-	r.afterAnswer = func() {
-		if _, err := r.connect(t.Context(), r.row(t, c)); err != nil {
-			t.Error(err)
-		}
-	}
-	r.mu.Unlock()
+	_, r, c := renewing(t, (*replica).connect)
 	r.works(t, c)
 	if now := r.row(t, c); now.Generation != c.Generation+1 || now.Version != 1 {
 		t.Errorf("the new connection was overwritten: %d.%d", now.Generation, now.Version)
