@@ -137,7 +137,10 @@ func (p *Proxy) open(r *http.Request, rt route, k keycard, bound func(time.Time)
 		return nil, err
 	}
 	act.Swap = k.swap
-	r.Body = guarded(r, k.text)
+	if err := guarded(r, k.text); err != nil {
+		cancel()
+		return nil, err
+	}
 	lease, err := p.Door.Open(ctx, holding.Caller, act)
 	if err != nil {
 		cancel()

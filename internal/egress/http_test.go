@@ -306,8 +306,8 @@ func TestWebSockets(t *testing.T) {
 		if got := converse(t, tc.conn, string(frame(0x81, "hello", 0x12345678)), func(got string) bool { return len(got) == len(want) }); got != want {
 			t.Errorf("%s: %q", tc.name, got)
 		}
-		// The keycard does not leave, even in two frames; the connection ends.
-		if got := converse(t, tc.conn, string(frame(0x01, keycard[:30], 0x12345678))+string(frame(0x80, keycard[30:], 0x9abcdef0)), nil); strings.Contains(got, keycard[30:]) {
+		// The keycard does not leave, even in two frames; the connection ends, and says why.
+		if got := converse(t, tc.conn, string(frame(0x01, keycard[:30], 0x12345678))+string(frame(0x80, keycard[30:], 0x9abcdef0)), func(got string) bool { return strings.Contains(got, "later message") }); strings.Contains(got, keycard[30:]) || !strings.Contains(got, "\x03\xf0invalid_token: ") {
 			t.Errorf("%s: %q", tc.name, got)
 		}
 	}

@@ -100,7 +100,7 @@ func drain(w http.ResponseWriter, r *http.Request) {
 var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings"}
 
 // removed beside these: what says where the request came from, what names another target to some servers, and what would make the answer unreadable for cleaning.
-var removed = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Range", "If-Range", "Accept-Encoding", "Max-Forwards",
+var removed = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Range", "If-Range", "Accept-Encoding", "Connect-Accept-Encoding", "Max-Forwards",
 	"Proxy", "Baggage", "X-Original-Url", "X-Rewrite-Url", "X-Host", "X-Forwarded-Prefix", "X-Forwarded-Port", "X-Client-Ip", "True-Client-Ip"}
 
 func (p *Proxy) outgoing(r *http.Request, up *catalog.Upstream, target *url.URL) *http.Request {

@@ -3,6 +3,7 @@ package egress
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -52,6 +53,9 @@ func takeTicket(r *http.Request, rt *route) (k keycard, err error) {
 	}
 	if len(found) == 0 && isUpgrade(r) && len(places.Messages) > 0 {
 		return k, checkNoCredential(rt.query)
+	}
+	if len(found) == 0 && len(places.Form) > 0 && r.Header.Get("Content-Encoding") != "" {
+		return k, fault.New(fault.Unauthenticated, "a compressed form is not looked into for a keycard; send the form plain, or the keycard in a header", nil)
 	}
 	if len(found) != 1 || len(found[0]) < minTicket || leaksTicket(r, rt, found[0]) {
 		return k, errTicket
@@ -252,13 +256,20 @@ func guard(ticket string) *redact.Redactor {
 	return redact.New([][]byte{[]byte(ticket)}).Telling(func(int) error { return errTicket })
 }
 
-// guarded lets the request's body pass as long as it is without the keycard.
-func guarded(r *http.Request, ticket string) io.ReadCloser {
+// guarded lets the request's body pass as long as it is without the keycard, compressed or not.
+func guarded(r *http.Request, ticket string) error {
 	if r.Body == nil || r.Body == http.NoBody {
-		return r.Body
+		return nil
 	}
-	return &guardedBody{guard(ticket).Reader(r.Body), r.Body, r, ticket}
+	searched, err := guard(ticket).Searched(r.Body, r.Header, &r.ContentLength)
+	if err != nil {
+		return errCoding
+	}
+	r.Body = &guardedBody{searched, r.Body, r, ticket}
+	return nil
 }
+
+var errCoding = &statusError{http.StatusUnsupportedMediaType, "coded_request", "the request's body is compressed in a way that Frontdesk cannot look into; send it plain, or as gzip, deflate, br or zstd"}
 
 type guardedBody struct {
 	io.Reader
@@ -269,7 +280,10 @@ type guardedBody struct {
 
 func (b *guardedBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF && fault.KindOf(err) == fault.Internal {
+	switch {
+	case errors.Is(err, redact.ErrBomb):
+		err = fault.New(fault.Invalid, "the request's body grows more than a thousandfold when it is decoded", err)
+	case err != nil && err != io.EOF && fault.KindOf(err) == fault.Internal:
 		err = fault.New(fault.Invalid, "the request's body broke off, or is not well formed", err)
 	}
 	if err == io.EOF { // now the trailer is there

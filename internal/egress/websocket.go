@@ -89,12 +89,20 @@ func (p *Proxy) converse(ctx context.Context, near *socket, far io.ReadWriteClos
 	ways.Go(func() { _, err := io.Copy(far, guard(ticket).Frames(near)); ended <- err })
 	ways.Go(func() { _, err := io.Copy(near.Conn, far); ended <- err })
 	err := <-ended
-	_, _ = near.Close(), far.Close()
+	sent := err != nil && fault.KindOf(err) == fault.Unauthenticated
+	_ = far.Close()
+	if sent { // it is told why; nothing else is written to it by now
+		_ = near.SetDeadline(time.Now().Add(drainTime))
+		ways.Wait()
+		near.hangUp(refusal{status: http.StatusUnauthorized, code: "invalid_token", msg: "the keycard may stand in no later message"})
+		p.refused("invalid_token")
+	}
+	_ = near.Close()
 	ways.Wait()
 	if ctx.Err() != nil {
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "access ended, and the connection with it"}
 	}
-	if err != nil && fault.KindOf(err) == fault.Unauthenticated {
+	if sent {
 		return broker.Outcome{Result: audit.ResultDenied, Detail: "the server sent its keycard along"}
 	}
 	return broker.Outcome{Result: audit.ResultOK}

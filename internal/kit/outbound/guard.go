@@ -95,7 +95,7 @@ func parseAuthority(scheme, hostport string) (authority, error) {
 		return a, nil
 	}
 	a.host = strings.ToLower(host)
-	if !isName(a.host) {
+	if len(a.host) != len(host) || !isName(a.host) { // some letters of other scripts are small in ASCII
 		return authority{}, fault.New(fault.Invalid, "outbound: the host of a URL is not written as a plain name (letters, digits, '-', no dot at its end; other scripts as xn--)", nil)
 	}
 	if isNumber(a.host[strings.LastIndexByte(a.host, '.')+1:]) {

@@ -227,6 +227,7 @@ func FuzzAuthority(f *testing.F) {
 		}
 	}
 	f.Add("up.test:443")
+	f.Add("\u0130.test") // a capital of Turkish, whose small letter is i for some
 	f.Add("[2606:4700::1111]:443")
 	f.Fuzz(func(t *testing.T, hostport string) {
 		host, port, addr, err := outbound.ReadAuthority("https", hostport)

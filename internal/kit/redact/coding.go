@@ -22,13 +22,16 @@ const (
 	freeGrowth = 16 << 20 // bytes to which an answer may grow in any case
 )
 
-// ErrBomb is an answer that grows beyond reason when it is decoded.
-var ErrBomb = errors.New("the answer grows more than a thousandfold when it is decoded")
+// ErrBomb is an answer, or a request's body, that grows beyond reason when it is decoded.
+var ErrBomb = errors.New("it grows more than a thousandfold when it is decoded")
+
+var errBehind = errors.New("something follows the end of what is coded")
 
 // codings lists how a body was compressed, the last first (RFC 9110 section 8.4). Not known: a coding that is not undone
-// here, too many, or one by frame (RFC 7692).
+// here, too many, or one by frame (RFC 7692) or by message (the Connect protocol's streams).
 func codings(h http.Header) (list []string, known bool) {
-	if strings.TrimSpace(strings.Join(h["Sec-Websocket-Extensions"], "")) != "" {
+	messages := strings.ToLower(strings.TrimSpace(strings.Join(h["Connect-Content-Encoding"], "")))
+	if strings.TrimSpace(strings.Join(h["Sec-Websocket-Extensions"], "")) != "" || messages != "" && messages != "identity" {
 		return nil, false
 	}
 	for _, v := range h["Content-Encoding"] {

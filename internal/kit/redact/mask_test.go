@@ -77,7 +77,7 @@ func FuzzMasking(f *testing.F) {
 			return
 		}
 		var in, out any
-		if json.Unmarshal(body, &in) != nil || json.Unmarshal(got, &out) != nil {
+		if asWritten(body, &in) != nil || asWritten(got, &out) != nil {
 			t.Fatalf("%q became %q", body, got)
 		}
 		switch v := in.(type) {
@@ -101,6 +101,13 @@ func FuzzMasking(f *testing.F) {
 			t.Fatalf("%q became %q", body, got)
 		}
 	})
+}
+
+// asWritten reads JSON with its numbers as they are: some are too large for encoding/json.
+func asWritten(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return d.Decode(v)
 }
 
 func has(m map[string]any, k string) bool { _, ok := m[k]; return ok }
