@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"maps"
@@ -231,8 +232,8 @@ func (p *Provider) checkEndpoints() error {
 		return nil
 	}
 	fill := []string{"{client_id}", "x"}
-	for name := range p.Inputs {
-		fill = append(fill, "{"+name+"}", "x")
+	for name, in := range p.Inputs {
+		fill = append(fill, "{"+name+"}", cmp.Or(in.Default, "x"))
 	}
 	for name, v := range map[string]string{"authorization_endpoint": p.OAuth.Authorization, "token_endpoint": p.OAuth.Token, "revocation_endpoint": p.OAuth.Revocation,
 		"refresh_endpoint": p.OAuth.Refreshing, "par_endpoint": p.OAuth.Pushed, "device.authorization_endpoint": p.OAuth.Device.Authorization} {

@@ -33,6 +33,16 @@ type Sites struct {
 	Account  string            `yaml:"account" doc:"account.url then; may hold {site}"`
 	Instead  []string          `yaml:"instead" doc:"inputs that are not given then"`
 	Endpoint SiteEndpoints     `yaml:"endpoints" doc:"endpoints that are not the same then"`
+
+	asked *asked // site: person: its person says it before the consent; nil: the vendor after it
+}
+
+// asked are sites that people name themselves, because without its name there is no page of the vendor to go to.
+type asked struct {
+	facts  *Provider         // of the vendor, with nothing filled in
+	given  map[string]string // the inputs of the config
+	input  string            // the one that is asked for
+	listed []string          // all that may be said; none: what the pattern allows
 }
 
 // SiteEndpoints are those of the vendor that serve every site.
@@ -98,6 +108,9 @@ func (s *Sites) entry(doc oauth.Document, at string) []Site {
 
 // At is where the requests of a connection at this site go.
 func (s *Sites) At(value string) (*url.URL, error) {
+	if s.asked != nil && len(s.asked.listed) > 0 && !slices.Contains(s.asked.listed, value) {
+		return nil, fmt.Errorf("%q is none of the sites that are set up here", value)
+	}
 	if ok, err := regexp.MatchString(s.Pattern, value); err != nil || !ok {
 		return nil, fmt.Errorf("%q is no site: it does not match %s", value, s.Pattern)
 	}
@@ -216,4 +229,125 @@ func (p *Provider) PerConnection() (*Provider, error) {
 		delete(q.Inputs, n)
 	}
 	return &q, nil
+}
+
+// PerPerson is the provider where each person names the site of his account before he connects it: the value of the one input of its
+// host that given leaves out. Listed are all that he may name; where the pattern would let any host through, there has to be a list.
+func (p *Provider) PerPerson(given map[string]string, listed []string) (*Provider, error) {
+	template := p.Hosts[0]
+	open := slices.DeleteFunc(slices.Collect(maps.Keys(p.Inputs)), func(n string) bool { return given[n] != "" || !strings.Contains(template, "{"+n+"}") })
+	if len(open) != 1 {
+		return nil, fmt.Errorf("%s does not leave one input of its host to be asked for: its API has one host, or inputs say which", p.Name)
+	}
+	name := open[0]
+	if !strings.Contains(template, "://") {
+		template = "https://" + template
+	}
+	in := p.Inputs[name]
+	s := &Sites{Host: p.ID + ".invalid", Base: strings.ReplaceAll(template, "{"+name+"}", "{site}"), Pattern: in.Pattern, asked: &asked{p, given, name, listed}}
+	if s.anywhere() && len(listed) == 0 {
+		return nil, fmt.Errorf("any host could be named: sites has to list those that may be")
+	}
+	for _, v := range hostile {
+		if len(listed) == 0 && matches(in.Pattern, v) {
+			return nil, fmt.Errorf("the pattern of the input %q lets %q through, with which a credential could leave the vendor", name, v)
+		}
+	}
+	for i, v := range listed {
+		if _, err := s.At(v); err != nil {
+			return nil, err
+		}
+		if slices.Contains(listed[:i], v) {
+			return nil, fmt.Errorf("%q stands twice", v)
+		}
+	}
+	q := *p
+	q.Inputs = maps.Clone(p.Inputs)
+	delete(q.Inputs, name)
+	q.Hosts = append([]string{s.Host}, slices.DeleteFunc(slices.Clone(p.Hosts[1:]), func(h string) bool { return strings.Contains(h, "{"+name+"}") })...)
+	q.Sites = s
+	return &q, nil
+}
+
+// anywhere reports whether the pattern alone does not keep a site with the vendor.
+func (s *Sites) anywhere() bool {
+	_, host, _ := strings.Cut(s.Base, "://")
+	host, _, _ = strings.Cut(host, "/")
+	if _, domain, _ := strings.Cut(host, "{site}"); strings.HasPrefix(domain, ".") && strings.Count(domain, ".") > 1 || strings.HasPrefix(host, "127.0.0.1:") {
+		return false
+	}
+	return slices.ContainsFunc([]string{"evil.test", "localhost", "127.0.0.1", "10.0.0.1", "169.254.169.254", "2130706433", "metadata.google.internal"}, func(v string) bool {
+		return matches(s.Pattern, v)
+	})
+}
+
+// Asked reports whether people name the site of their account themselves.
+func (s *Sites) Asked() bool { return s != nil && s.asked != nil }
+
+// Listed are the sites that people may name, none where the vendor's pattern says it.
+func (s *Sites) Listed() []string {
+	if !s.Asked() {
+		return nil
+	}
+	return s.asked.listed
+}
+
+// SiteQuestion is what the page that asks a person for a site needs.
+type SiteQuestion struct {
+	Before, After string   // what stands around it in its address
+	Listed        []string // all that may be said; none: he writes it
+	Written       string   // what he wrote, which is none
+}
+
+// Question asks for a site, again where something was written.
+func (s *Sites) Question(written string) *SiteQuestion {
+	q := &SiteQuestion{Listed: s.Listed(), Written: written}
+	q.Before, q.After, _ = strings.Cut(s.Base, "{site}")
+	return q
+}
+
+// Named reads what a person wrote as the name of a site: the name alone, or an address within it. False: it is none that a
+// credential may go to.
+func (s *Sites) Named(text string) (string, bool) {
+	name := strings.ToLower(strings.TrimSpace(text))
+	before, after, _ := strings.Cut(s.Base, "{site}")
+	scheme, before, _ := strings.Cut(before, "://")
+	after, _, _ = strings.Cut(after, "/")
+	address := name
+	if !strings.Contains(address, "://") {
+		address = scheme + "://" + address
+	}
+	if u, err := url.Parse(address); err == nil && (address == name || before+after != "") && strings.HasPrefix(u.Host, before) && strings.HasSuffix(u.Host, after) && len(u.Host) > len(before)+len(after) {
+		if u.Scheme != scheme || u.User != nil {
+			return "", false
+		}
+		name = u.Host[len(before) : len(u.Host)-len(after)]
+	}
+	_, err := s.At(name)
+	return name, err == nil
+}
+
+// At is the upstream for an account at this site: where people name it, with it filled in everywhere. It is an error where nothing may
+// be sent to such a site, any more.
+func (u *Upstream) At(site string) (*Upstream, error) {
+	if !u.Sites.Asked() {
+		return u, nil
+	}
+	if _, err := u.Sites.At(site); err != nil {
+		return nil, err
+	}
+	a := u.Sites.asked
+	values := maps.Clone(a.given)
+	if values == nil {
+		values = map[string]string{}
+	}
+	values[a.input] = site
+	p, err := a.facts.With(values)
+	if err != nil {
+		return nil, err
+	}
+	there, q := *u, *u.Provider
+	q.OAuth, q.APIKey, q.Account, q.Injection = p.OAuth, p.APIKey, p.Account, p.Injection
+	there.Provider = &q
+	return &there, nil
 }

@@ -102,3 +102,79 @@ func TestOntoASite(t *testing.T) {
 		t.Error("the name of all sites was dialled")
 	}
 }
+
+// TestNamedSites: where people name the site of their account, nothing that they can write becomes an address outside of the vendor's,
+// of any entry of the catalogue; and entries that any host would fit need a list.
+func TestNamedSites(t *testing.T) {
+	all, err := Providers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := map[string]map[string]string{"github-enterprise": {"subdomain": "acme"}}
+	bounded := map[string]string{"zendesk": "acme.zendesk.com", "shopify": "acme.myshopify.com", "freshdesk": "acme.freshdesk.com", "servicenow": "acme.service-now.com", "salesforce": "acme.my.salesforce.com",
+		"snowflake": "acme.snowflakecomputing.com", "databricks": "acme.cloud.databricks.com"}
+	open := []string{"gitlab", "okta", "auth0", "grafana", "github-enterprise", "sentry"}
+	for _, id := range open {
+		if _, err := all[id].PerPerson(given[id], nil); err == nil || !strings.Contains(err.Error(), "any host") {
+			t.Errorf("%s: any host may be named: %v", id, err)
+		}
+		if _, err := all[id].PerPerson(given[id], []string{"acme.example", "evil.test/"}); err == nil {
+			t.Errorf("%s: a list holds what is no host", id)
+		}
+	}
+	for id, host := range bounded {
+		p, err := all[id].PerPerson(nil, nil)
+		if err != nil {
+			t.Errorf("%s: %v", id, err)
+			continue
+		}
+		if p, err = p.With(nil); err != nil {
+			t.Errorf("%s: %v", id, err)
+			continue
+		}
+		name := host
+		if id != "databricks" {
+			name = "acme"
+		}
+		for _, written := range []string{name, " " + strings.ToUpper(name), host, "https://" + host, "https://" + host + "/agent?x=1#y"} {
+			if got, ok := p.Sites.Named(written); !ok || got != name {
+				t.Errorf("%s: %q is %q, %v", id, written, got, ok)
+			}
+		}
+		for _, written := range append([]string{"evil.test", "http://" + host, host + ".evil.test", "https://" + host + "@evil.test", "https://evil.test/" + host, "https://evil.test#." + host, "evil.test?" + host, "https://x:y@" + host,
+			"https://" + host + ":8443", "127.0.0.1", "localhost", "169.254.169.254", "acme\x00", "acme%2eevil.test", "аcme", "{site}"}, hostile...) {
+			if site, ok := p.Sites.Named(written); ok {
+				if at, err := p.Sites.At(site); err != nil || !strings.HasSuffix(at.Host, host[strings.Index(host, "."):]) || at.Port() != "" || at.User != nil {
+					t.Errorf("%s: %q leads to %v, %v", id, written, at, err)
+				}
+			}
+		}
+		up := &Upstream{Provider: p, Sites: p.Sites}
+		there, err := up.At(name)
+		if err != nil {
+			t.Errorf("%s: %v", id, err)
+			continue
+		}
+		if o := there.Provider.OAuth; o != nil && (!strings.Contains(o.Authorization, "//"+host+"/") || !strings.Contains(o.Token, "//"+host+"/") || strings.ContainsAny(o.Revocation, " \\")) {
+			t.Errorf("%s: %s, %s, %s", id, o.Authorization, o.Token, o.Revocation)
+		}
+		if _, err := up.At("evil.test/"); err == nil {
+			t.Errorf("%s: an upstream at no site", id)
+		}
+		if up.Provider.OAuth != nil && strings.Contains(up.Provider.OAuth.Token, host) {
+			t.Errorf("%s: one person's site became everybody's", id)
+		}
+	}
+	if _, err := all["github"].PerPerson(nil, nil); err == nil {
+		t.Error("github has one host, and asks")
+	}
+	listed, err := all["gitlab"].PerPerson(nil, []string{"gitlab.acme.example", "git.globex.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for written, want := range map[string]bool{"gitlab.acme.example": true, "https://gitlab.acme.example/x": true, "gitlab.com": false, "gitlab.acme.example.evil.test": false, "": false} {
+		if _, ok := listed.Sites.Named(written); ok != want {
+			t.Errorf("of a list, %q: %v", written, ok)
+		}
+	}
+}

@@ -88,7 +88,11 @@ func (d *Desk) call(r *http.Request, in catalog.Injection, s vault.Secrets) (*ht
 
 // Refuses implements exchange.Witness.
 func (d *Desk) Refuses(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) bool {
-	_, _, err := d.account(ctx, up, c, s)
+	up, err := up.At(c.Site.Value)
+	if err != nil {
+		return false // it is not asked there any more
+	}
+	_, _, err = d.account(ctx, up, c, s)
 	return fault.KindOf(err) == fault.Invalid
 }
 

@@ -91,12 +91,19 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 	if wanting := m.Why != catalog.WhyGrant && m.Connection == string(use.ID); s.Request != "" && use.ID != "" && !wanting && Suits(use, scopes) {
 		return Next{Done: true, Connection: use.ID}, d.answer(ctx, v, s.Request, up, Grant{Scopes: scopes, Connection: use.ID})
 	}
+	site, ask := siteOf(up, use, s)
+	if ask != nil {
+		return Next{Site: ask}, nil
+	}
+	if up, err = up.At(site); err != nil {
+		return Next{}, errNoSite
+	}
 	f, verifier, err := d.flow(ctx, v, s)
 	if err != nil {
 		return Next{}, err
 	}
 	// What the account has already is asked for again with it, so that a wider consent takes nothing away.
-	f.Upstream, f.Scopes, f.Connection = up.Name, oauth.UnionScopes(use.Scopes, scopes), use.ID
+	f.Upstream, f.Scopes, f.Meant = up.Name, oauth.UnionScopes(use.Scopes, scopes), Meant{use.ID, site}
 	for _, m := range up.Methods {
 		if s.Method != "" && m.Kind != s.Method {
 			continue

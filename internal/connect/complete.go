@@ -212,7 +212,13 @@ func (d *Desk) living(ctx context.Context, f Flow) (*catalog.Upstream, error) {
 	if err == nil && up.Provider.OAuth == nil {
 		err = gone
 	}
-	return up, err
+	if err != nil {
+		return nil, err
+	}
+	if up, err = up.At(f.Site); err != nil {
+		return nil, errNoSite
+	}
+	return up, nil
 }
 
 // obtained makes a connection of what the vendor gave after a consent.
@@ -222,7 +228,7 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		return Result{}, err
 	}
 	refuse := func(why error) (Result, error) {
-		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method}, secrets)
+		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method, Site: catalog.Site{Value: f.Site}}, secrets)
 		return Result{}, errors.Join(why, err)
 	}
 	for _, c := range up.Provider.OAuth.Confirm {
@@ -239,7 +245,9 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		c.Label, _ = token.Lookup(at.Label)
 	}
 	h := holding(c, secrets)
-	if up.Sites != nil {
+	if up.Sites.Asked() {
+		h.Sites = []catalog.Site{{Value: f.Site, Label: f.Site}}
+	} else if up.Sites != nil {
 		if h.Sites, err = d.sites(ctx, up, token); err != nil {
 			return refuse(err)
 		}
@@ -294,7 +302,14 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 	if err := checkKey(d.Catalog, up, key); err != nil {
 		return Result{}, err
 	}
+	up, err := up.At(f.Site)
+	if err != nil {
+		return Result{}, errNoSite
+	}
 	c := vault.Connection{Method: catalog.APIKey, Scopes: f.Scopes}
+	if up.Sites.Asked() {
+		c.Site = catalog.Site{Value: f.Site, Label: f.Site}
+	}
 	if lastDay != "" {
 		day, err := time.Parse(time.DateOnly, lastDay)
 		if c.Expires = day.Add(24 * time.Hour); err != nil || !c.Expires.After(d.Now()) {

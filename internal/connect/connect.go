@@ -85,14 +85,19 @@ type Flow struct {
 	Request  RequestID          // "" where the person began in the portal
 	Scopes   []string
 
-	// Connection is the account that is meant, of those that are connected already. "": a new one.
-	Connection vault.ConnectionID
+	Meant
 
 	Issuer   string // expected `iss`, "" where the vendor sends none
 	Nonce    string
 	Verifier []byte // sealed: the PKCE verifier; of FlowSwap the credential that waits
 	Return   string // local path to go to afterwards
 	Expires  time.Time
+}
+
+// Meant is the account for which a browser leaves.
+type Meant struct {
+	Connection vault.ConnectionID // one of those that are connected already. "": a new one
+	Site       string             // at which it is, where its person says so before (catalog.Sites.Asked)
 }
 
 // Visitor is the browser in front of us: who is signed in there, and the digest of its binding cookie.
@@ -117,14 +122,17 @@ type Start struct {
 	Another    bool
 
 	Method catalog.MethodKind // which of the ways that ask a person; "" is the first
+	Site   string             // as the person wrote it, where he is asked (Next.Site)
 }
 
-// Next is where the browser goes: to URL, or stays with us and pastes a key (Form; with a URL at the page there), or waits here until he has entered
-// a code at the vendor (Device: its id), or nowhere (Done: the person was connected already, as Connection, and his yes was all that
+// Next is where the browser goes: to URL, or stays with us and pastes a key (Form; with a URL at the page there), or says first at which
+// site of the vendor his account is (Site), and begins again, or waits here until he has entered a code at the vendor (Device: its
+// id), or nowhere (Done: the person was connected already, as Connection, and his yes was all that
 // was missing).
 type Next struct {
 	URL        string
 	Form       *KeyForm
+	Site       *catalog.SiteQuestion
 	Device     string
 	Done       bool
 	Connection vault.ConnectionID

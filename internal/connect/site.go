@@ -39,6 +39,21 @@ func (g gained) secrets() (vault.Secrets, error) {
 // errNoSite keeps a credential from going to a place that the vendor's entry does not allow, whoever says it.
 var errNoSite = fault.New(fault.Denied, "the account that you chose is at no site of this service to which its credential may go; nothing was saved; choose another account, or ask an operator", nil)
 
+// siteOf is the site that a person means, where he is asked for it: that of the account which he has already, or what he wrote. Where
+// it is neither, it is what the page that asks needs.
+func siteOf(up *catalog.Upstream, use vault.Connection, s Start) (string, *catalog.SiteQuestion) {
+	if !up.Sites.Asked() {
+		return "", nil
+	}
+	if _, err := up.Sites.At(use.Site.Value); use.ID != "" && err == nil {
+		return use.Site.Value, nil
+	}
+	if site, ok := up.Sites.Named(s.Site); ok {
+		return site, nil
+	}
+	return "", up.Sites.Question(s.Site)
+}
+
 // sites are those of the account, as the vendor says, without those that no credential may go to.
 func (d *Desk) sites(ctx context.Context, up *catalog.Upstream, g gained) ([]catalog.Site, error) {
 	s := up.Sites

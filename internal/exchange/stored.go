@@ -56,6 +56,9 @@ func (s *Stored) Obtain(ctx context.Context, r Request) (*Credential, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Upstream, err = r.Upstream.At(c.Site.Value); err != nil {
+		return nil, siteless(c)
+	}
 	if c, err = s.Refresh.Fresh(ctx, c, r.Upstream, r.Method); err != nil {
 		return nil, err
 	}
@@ -116,7 +119,7 @@ func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
 	}
 	at, err := up.Sites.At(c.Site.Value)
 	if err != nil {
-		return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: "it is not known at which site the account is", Connection: string(c.ID)}}}
+		return siteless(c)
 	}
 	first := up.Origins[0]
 	cred.Site, cred.onto = c.Site.Value, func(r *http.Request) {
@@ -125,6 +128,11 @@ func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
 		}
 	}
 	return nil
+}
+
+// siteless asks for a connection of an account whose site nothing may be sent to, or is not known.
+func siteless(c vault.Connection) error {
+	return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: c.Scopes, Why: catalog.WhyReconnect, Reason: "it is not known at which site the account is", Connection: string(c.ID)}}}
 }
 
 // reader reads answers for the person whose connection c is. That a scope is missing becomes the question for it. That the token

@@ -44,6 +44,7 @@ type row struct {
 	Connection                        vault.ConnectionID // that Account is of
 	Accounts                          []account          // of which one is to be chosen; none where there is no choice
 	Others                            []otherWay
+	Where                             bool // he is asked for his site first
 }
 
 // account is one of several that a person has connected at an upstream.
@@ -83,7 +84,11 @@ type otherWay struct {
 var otherWays = map[catalog.MethodKind]string{catalog.AuthorizationCode: "Go there in this browser instead", catalog.DeviceCode: "Use a code on another device instead", catalog.APIKey: "Paste a key instead"}
 
 // vendorHost is where the browser goes next; "" where it stays with us.
-func vendorHost(up *catalog.Upstream) string {
+func vendorHost(up *catalog.Upstream, site string) string {
+	up, err := up.At(site)
+	if err != nil { // he is asked first
+		return ""
+	}
 	if l := ways(up); len(l) > 0 && l[0] == catalog.AuthorizationCode && up.Provider.OAuth != nil {
 		return hostOf(up.Provider.OAuth.Authorization)
 	}
@@ -141,7 +146,8 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 			now = current(l, vault.ConnectionID(m.Connection))
 			had = append([]string{}, now.Scopes...)
 		}
-		k := row{Title: up.Title, Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, asked(up, m.Scopes), had), Host: vendorHost(up), Return: back, Account: now.Label, Connection: now.ID}
+		host := vendorHost(up, now.Site.Value)
+		k := row{Title: up.Title, Where: up.Sites.Asked() && now.ID == "", Note: notes[m.Why], Action: s.Prefix + "/connect/" + string(q.ID) + "/" + string(m.Upstream), Scopes: inWords(up, asked(up, m.Scopes), had), Host: host, Return: back, Account: now.Label, Connection: now.ID}
 		if len(l) > 1 {
 			k.Accounts = accounts(l, oauth.UnionScopes(up.Scopes, m.Scopes), now.ID)
 		}
@@ -153,7 +159,7 @@ func (s *Site) showRequest(w http.ResponseWriter, r *http.Request, v visit, q co
 			k.Button, k.Host = "Allow", ""
 		case len(ways(up)) > 0 && ways(up)[0] == catalog.DeviceCode:
 			k.Button = "Get a code for " + up.Title
-		case k.Host == "":
+		case k.Host == "" && !(k.Where && ways(up)[0].Consents()):
 			k.Button = "Paste a key"
 		default:
 			k.Button = "Continue to " + up.Title
@@ -200,7 +206,7 @@ func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 		if err != nil {
 			return err
 		}
-		k := row{Title: up.Title, Host: cmpOr(vendorHost(up), "a page here"), Scopes: inWords(up, asked(up, n.Wants(up)), nil), Action: s.Prefix + "/portal/connect/" + string(up.Name), Return: r.URL.RequestURI()}
+		k := row{Title: up.Title, Where: up.Sites.Asked(), Host: cmpOr(vendorHost(up, ""), "a page here"), Scopes: inWords(up, asked(up, n.Wants(up)), nil), Action: s.Prefix + "/portal/connect/" + string(up.Name), Return: r.URL.RequestURI()}
 		switch {
 		case len(l) > 0 && l[0].Status == vault.Active:
 			k.Connected, k.Account = true, l[0].Label
@@ -240,6 +246,27 @@ type keyView struct {
 func (s *Site) keyPage(w http.ResponseWriter, v visit, up *catalog.Upstream, f *connect.KeyForm, cancel string) {
 	s.render(w, v, "key", "Paste a key for "+up.Title, keyView{up.Title, f.Where, f.Link, f.State, s.Prefix + "/portal/key", cmpOr(cancel, s.Prefix+"/portal/"),
 		s.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), inWords(up, up.Scopes, nil)})
+}
+
+// siteView is the page that asks at which site of a vendor an account is, before anybody goes there.
+type siteView struct {
+	catalog.SiteQuestion
+	Upstream, Action, Cancel string
+	Hidden                   map[string]string // what the form was begun with
+}
+
+func (s *Site) sitePage(w http.ResponseWriter, v visit, up *catalog.Upstream, start connect.Start, view siteView) {
+	view.Cancel, view.Hidden = cmpOr(start.Return, s.Prefix+"/portal/"), map[string]string{}
+	for name, value := range map[string]string{"return": start.Return, "connection": string(start.Connection), "method": string(start.Method), "another": map[bool]string{true: "1"}[start.Another]} {
+		if value != "" {
+			view.Hidden[name] = value
+		}
+	}
+	status := http.StatusOK
+	if view.Written != "" {
+		status = http.StatusBadRequest
+	}
+	s.Pages.Render(w, status, web.Page{Template: "where", Title: "Where is your " + up.Title + "?", Person: v.Name, View: view})
 }
 
 // doneView is the page after an account was connected.

@@ -368,7 +368,7 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 	}
 	id := connect.RequestID(r.PathValue("id"))
 	start := connect.Start{Kind: connect.FlowConnect, Request: id, Upstream: up.Name, Return: s.local(r.PostForm.Get("return"), ""),
-		Connection: vault.ConnectionID(r.PostForm.Get("connection")), Another: r.PostForm.Get("another") != "", Method: catalog.MethodKind(r.PostForm.Get("method"))}
+		Connection: vault.ConnectionID(r.PostForm.Get("connection")), Another: r.PostForm.Get("another") != "", Method: catalog.MethodKind(r.PostForm.Get("method")), Site: r.PostForm.Get("site")}
 	next, err := s.Flows.Begin(r.Context(), v.Visitor, start)
 	switch {
 	case err != nil:
@@ -376,6 +376,8 @@ func (s *Site) connect(w http.ResponseWriter, r *http.Request, v visit) error {
 	case next.Done:
 		q := url.Values{"at": {string(up.Name)}, "as": {string(next.Connection)}, "request": {string(id)}, "return": {start.Return}}
 		http.Redirect(w, r, s.Prefix+"/portal/done?"+q.Encode(), http.StatusSeeOther)
+	case next.Site != nil:
+		s.sitePage(w, v, up, start, siteView{SiteQuestion: *next.Site, Upstream: up.Title, Action: r.URL.Path})
 	case next.Device != "":
 		http.Redirect(w, r, s.Prefix+"/portal/device/"+url.PathEscape(next.Device), http.StatusSeeOther)
 	case next.Form != nil && next.URL != "":

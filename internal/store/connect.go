@@ -92,9 +92,9 @@ func (db *DB) Requests(ctx context.Context, t identity.Tenant, u identity.UserID
 
 var flowTable = table[connect.Flow]{
 	name: "flows", none: "there is no such flow",
-	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, connection, issuer, nonce, verifier, return_to, expires",
+	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, connection, site, issuer, nonce, verifier, return_to, expires",
 	fields: func(f *connect.Flow) []any {
-		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Connection, &f.Issuer, &f.Nonce,
+		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Connection, &f.Site, &f.Issuer, &f.Nonce,
 			(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
 	},
 }

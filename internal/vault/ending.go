@@ -82,7 +82,10 @@ const (
 )
 
 // toEnd is what is sealed.
-type toEnd struct{ Token, Hint string }
+type toEnd struct {
+	Token, Hint string
+	Site        string `json:",omitempty"` // at which it is ended
+}
 
 // End asks the vendor to end a credential, and promises to go on asking. The refresh token comes first: with it the grant ends.
 func (e *Endings) End(ctx context.Context, up *catalog.Upstream, c Connection, s Secrets) (Ended, error) {
@@ -135,7 +138,9 @@ func tokenOf(up *catalog.Upstream, c Connection, s Secrets) toEnd {
 	if !up.Provider.OAuth.Ends() || c.Method == catalog.APIKey {
 		return toEnd{}
 	}
-	return chosen(up.Provider.OAuth.Revoke, s)
+	t := chosen(up.Provider.OAuth.Revoke, s)
+	t.Site = c.Site.Value
+	return t
 }
 
 func newEnding(c Connection, now time.Time) (Ending, error) {
@@ -162,6 +167,10 @@ func (e Ending) flow() string { return "ending/" + e.ID }
 func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.MethodKind, t toEnd) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
+	up, err := up.At(t.Site)
+	if err != nil {
+		return err
+	}
 	at, err := e.Clients.Endpoint(up, up.Method(kind))
 	if err != nil {
 		return err
@@ -174,9 +183,9 @@ func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.Me
 // chosen is the token that the vendor's call wants: the refresh token where it takes one, since with it the grant ends.
 func chosen(r catalog.Revoke, s Secrets) toEnd {
 	if r.Token == "access" || s.Refresh.IsZero() && r.Token != "refresh" {
-		return toEnd{s.Access.Expose(), "access_token"}
+		return toEnd{Token: s.Access.Expose(), Hint: "access_token"}
 	}
-	return toEnd{s.Refresh.Expose(), "refresh_token"}
+	return toEnd{Token: s.Refresh.Expose(), Hint: "refresh_token"}
 }
 
 // alone reports whether nothing else of the person's would end with c. Where the vendor ends a whole grant, his other

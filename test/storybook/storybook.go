@@ -73,6 +73,10 @@ var Stories = []Story{
 	{Name: "done-door", First: "GitHub is connected as octo-alice", path: "/portal/done?at=github&return=%2Fdoor%3Fserver%3Dissues"},
 	{Name: "swap", First: "This is another account than you meant", path: "/portal/key", form: url.Values{"key": {"other"}}},
 	{Name: "site", First: "Which site of GitHub is it to be?", path: "/portal/key", form: url.Values{"key": {"sites"}}},
+	{Name: "connect-where", First: "asks to use your Zendesk", path: "/connect/where"},
+	{Name: "where", First: "Where is your Zendesk?", path: "/connect/where/zendesk", form: url.Values{"return": {"/connect/where"}}},
+	{Name: "where-wrong", First: "Where is your Zendesk?", path: "/connect/where/zendesk", form: url.Values{"site": {"acme.example.com"}, "another": {"1"}}},
+	{Name: "where-listed", First: "Where is your GitLab?", path: "/portal/connect/gitlab", form: url.Values{}},
 	{Name: "wrong", First: "That did not work", path: "/callback/github?error=access_denied&state=x"},
 	{Name: "wrong-later", First: "That did not work", path: "/callback/github?error=temporarily_unavailable&state=x"},
 	{Name: "connections", First: "What is connected for you", path: "/portal/"},
@@ -235,22 +239,30 @@ func agents(_ context.Context, _ identity.Tenant, id identity.ClientID) portal.A
 	return portal.Agent{}
 }
 
-// shelf has three vendors of the built-in catalogue, and two servers.
+// shelf has some vendors of the built-in catalogue, and two servers.
 func shelf() (*catalog.Catalog, error) {
 	all, err := catalog.Providers()
 	if err != nil {
 		return nil, err
 	}
-	up := func(id string, scopes []string, methods ...catalog.MethodKind) (*catalog.Upstream, error) {
+	up := func(id string, scopes, sites []string, methods ...catalog.MethodKind) (*catalog.Upstream, error) {
 		p, ok := all[id]
 		if !ok {
 			return nil, fmt.Errorf("the catalogue has no %s", id)
+		}
+		if sites != nil {
+			if p, err = p.PerPerson(nil, sites); err != nil {
+				return nil, err
+			}
 		}
 		p, err := p.With(nil)
 		if err != nil {
 			return nil, err
 		}
 		u := &catalog.Upstream{Tenant: identity.DefaultTenant, Name: catalog.UpstreamName(id), Title: p.Name, Provider: p, Scopes: scopes}
+		if sites != nil {
+			u.Sites = p.Sites
+		}
 		for _, m := range methods {
 			u.Methods = append(u.Methods, catalog.Method{Kind: m, Client: "x"})
 		}
@@ -258,10 +270,11 @@ func shelf() (*catalog.Catalog, error) {
 	}
 	ups := map[catalog.UpstreamName]*catalog.Upstream{}
 	for id, k := range map[string]struct {
-		scopes []string
-		method catalog.MethodKind
-	}{"github": {[]string{"repo", "read:user"}, catalog.AuthorizationCode}, "slack": {[]string{"chat:write"}, catalog.AuthorizationCode}, "datadog": {nil, catalog.APIKey}} {
-		u, err := up(id, k.scopes, k.method)
+		scopes, sites []string // sites: that people name; none of them: any
+		method        catalog.MethodKind
+	}{"github": {[]string{"repo", "read:user"}, nil, catalog.AuthorizationCode}, "slack": {[]string{"chat:write"}, nil, catalog.AuthorizationCode}, "datadog": {nil, nil, catalog.APIKey},
+		"zendesk": {[]string{"read"}, []string{}, catalog.AuthorizationCode}, "gitlab": {[]string{"read_api"}, []string{"gitlab.acme.example", "gitlab.acme-labs.example"}, catalog.AuthorizationCode}} {
+		u, err := up(id, k.scopes, k.sites, k.method)
 		if err != nil {
 			return nil, err
 		}
@@ -333,6 +346,8 @@ func request(id string) connect.Request {
 		q.Server, q.Tool = "board", "post_summary"
 		missing("github", catalog.WhyNotConnected, "repo")
 		missing("datadog", catalog.WhyNotConnected)
+	case "where":
+		missing("zendesk", catalog.WhyNotConnected, "read")
 	case "answered":
 		q.State = connect.Done
 	case "expired":
@@ -394,6 +409,12 @@ func (*desk) Consent(context.Context, connect.Visitor, identity.ClientID, *catal
 func (*desk) Begin(_ context.Context, _ connect.Visitor, s connect.Start) (connect.Next, error) {
 	if s.Upstream == "datadog" {
 		return connect.Next{Form: &connect.KeyForm{State: "state", Where: "Organization settings, Application keys", Link: "https://app.datadoghq.com/organization-settings/application-keys"}}, nil
+	}
+	switch s.Upstream {
+	case "zendesk":
+		return connect.Next{Site: &catalog.SiteQuestion{Before: "https://", After: ".zendesk.com", Written: s.Site}}, nil
+	case "gitlab":
+		return connect.Next{Site: &catalog.SiteQuestion{Before: "https://", Listed: []string{"gitlab.acme.example", "gitlab.acme-labs.example"}}}, nil
 	}
 	return connect.Next{URL: "https://github.com/login/oauth/authorize"}, nil
 }

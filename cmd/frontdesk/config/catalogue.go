@@ -90,10 +90,10 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), help)
 		return nil
 	}
-	p, err := k.sited(at, u, p)
-	if err == nil {
-		p, err = p.With(u.Inputs)
+	if p = k.sited(at, u, p); p == nil {
+		return nil
 	}
+	p, err := p.With(u.Inputs)
 	if err != nil {
 		k.wrong(at+".inputs", err.Error(), "write it under inputs, as inputs: {host: acme.example.com}")
 		return nil
@@ -146,29 +146,41 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	return up
 }
 
-// sited is the provider where the site is each connection's own, if the upstream says so.
-func (k *checker) sited(at string, u Upstream, p *catalog.Provider) (*catalog.Provider, error) {
+// sited is the provider where the site is each connection's own, if the upstream says so; nil where it cannot be.
+func (k *checker) sited(at string, u Upstream, p *catalog.Provider) *catalog.Provider {
+	if len(u.Sites) > 0 && u.Site != "person" {
+		k.wrong(at+".sites", "sites are those that a person may name", "add  site: person")
+	}
+	var q *catalog.Provider
+	var err error
 	switch {
 	case u.Site == "":
-		return p, nil
-	case u.Site != "connection":
-		k.wrong(at+".site", "site is connection, or left out", "")
-		return p, nil
+		return p
 	case u.URL != nil:
 		k.wrong(at+".site", "the url says already where the API is", "leave one of the two out")
-		return p, nil
+		return nil
+	case u.Site == "connection":
+		q, err = p.PerConnection()
+	case u.Site == "person":
+		q, err = p.PerPerson(u.Inputs, u.Sites)
+	default:
+		k.wrong(at+".site", "site is connection or person, or left out", "")
+		return nil
 	}
-	q, err := p.PerConnection()
 	if err != nil {
-		k.wrong(at+".site", err.Error(), "leave site out, and write the site under inputs")
-		return p, nil
+		help := "leave site out, and write the site under inputs"
+		if u.Site == "person" {
+			help = "list them under sites, as [acme], or leave site out, and write the site under inputs"
+		}
+		k.wrong(at+".site", err.Error(), help)
+		return nil
 	}
 	for _, m := range u.Methods {
-		if !m.Kind.Consents() {
+		if says := m.Kind.Consents() || u.Site == "person" && m.Kind == catalog.APIKey; !says {
 			k.wrong(at+".methods", string(m.Kind)+" does not say at which site an account is", "leave it out, or make another upstream with the site under inputs")
 		}
 	}
-	return q, nil
+	return q
 }
 
 // priorKnowledge checks that HTTP/2 without TLS can be had.

@@ -381,13 +381,14 @@ func (c *Config) Origins() []string {
 					set["h2c://"+o.Host] = true
 				}
 			}
-			add(up.Provider.Account.URL)
-			if o := up.Provider.OAuth; o != nil {
-				add(o.Token)
-				add(o.Refreshing)
-				add(o.Pushed)
-				add(o.Device.Authorization)
-				add(strings.ReplaceAll(o.Revocation, "{client_id}", ""))
+			vendorOrigins(up, add)
+			for _, site := range up.Sites.Listed() {
+				if there, err := up.At(site); err == nil {
+					vendorOrigins(there, add)
+				}
+				if u, err := up.Sites.At(site); err == nil {
+					add(u.String())
+				}
 			}
 		}
 	}
@@ -409,5 +410,17 @@ func (c *Config) Noting(problems *conf.Problems) func(at string, s conf.Secret) 
 			*problems = append(*problems, c.Problem(at, err.Error(), ""))
 		}
 		return v
+	}
+}
+
+// vendorOrigins are those of a vendor's own endpoints.
+func vendorOrigins(up *catalog.Upstream, add func(raw string)) {
+	add(up.Provider.Account.URL)
+	if o := up.Provider.OAuth; o != nil {
+		add(o.Token)
+		add(o.Refreshing)
+		add(o.Pushed)
+		add(o.Device.Authorization)
+		add(strings.ReplaceAll(o.Revocation, "{client_id}", ""))
 	}
 }

@@ -151,7 +151,8 @@ type Upstream struct {
 	Scopes       []string          `yaml:"scopes" doc:"asked for by default"`
 	Methods      []Method          `yaml:"methods" doc:"ways to obtain a credential, in order: the first that can serve a caller is used"`
 	Inputs       map[string]string `yaml:"inputs" doc:"what the vendor's entry asks for, as a host or a tenant"`
-	Site         string            `yaml:"site" doc:"connection: at which site of the vendor an account is, each person's consent says, and who has several chooses; default: what inputs say, for everybody"`
+	Site         string            `yaml:"site" doc:"connection: at which site of the vendor an account is, each person's consent says, and who has several chooses; person: each person says it before; default: what inputs say, for everybody"`
+	Sites        []string          `yaml:"sites" doc:"with site: person, those that may be said: values of the input that is left out; default: what its pattern allows, where that keeps them with the vendor"`
 	WebSocket    bool              `yaml:"websocket" doc:"let connections to it be upgraded to WebSockets, where the vendor's entry does not say so"`
 	H2C          bool              `yaml:"h2c" doc:"its http hosts speak HTTP/2 without TLS, from the first byte, as gRPC does, where the vendor's entry does not say so"`
 	OnLeak       string            `yaml:"on_leak" doc:"what happens to an answer that holds the credential: clean (default: it is taken out), or cut (the answer ends there)"`

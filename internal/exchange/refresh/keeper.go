@@ -103,9 +103,10 @@ func (m *Machine) renewDue(ctx context.Context, up *catalog.Upstream, method cat
 		if ctx.Err() != nil || m.Now().Before(c.NotBefore) || c.Method != method.Kind {
 			continue
 		}
-		w, err := m.walk(up, method)
+		w, err := m.walk(c, up, method)
 		if err != nil {
-			return err
+			m.Slog.Info("a connection that nobody uses just now could not be renewed", "connection", c.ID, "upstream", up.Name, "error", err)
+			continue
 		}
 		if c.Status == vault.Active && c.Phase == vault.Idle {
 			w.from = c.Version // its access token may be good yet

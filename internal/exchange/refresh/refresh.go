@@ -143,7 +143,7 @@ func (m *Machine) Fresh(ctx context.Context, c vault.Connection, up *catalog.Ups
 	case !c.Refreshes:
 		return c, m.end(ctx, c, "the vendor's token has expired and there is none to renew it with")
 	}
-	w, err := m.walk(up, method)
+	w, err := m.walk(c, up, method)
 	if err != nil {
 		return c, err
 	}
@@ -157,7 +157,7 @@ func (m *Machine) Fresh(ctx context.Context, c vault.Connection, up *catalog.Ups
 // Replace gets another token in the place of one that its vendor refuses before its time. It does nothing where somebody
 // has done so since c was read.
 func (m *Machine) Replace(ctx context.Context, c vault.Connection, up *catalog.Upstream, method catalog.Method) (vault.Connection, error) {
-	w, err := m.walk(up, method)
+	w, err := m.walk(c, up, method)
 	if err != nil {
 		return c, err
 	}
@@ -209,10 +209,14 @@ func land(ctx context.Context, f *flight, c vault.Connection, up *catalog.Upstre
 	}
 }
 
-// walk begins a way through the machine.
-func (m *Machine) walk(up *catalog.Upstream, method catalog.Method) (*walk, error) {
-	e, err := m.Clients.Endpoint(up, method)
-	return &walk{Machine: m, up: up, endpoint: e, from: -1, siblings: m.Catalog.Siblings(up, method)}, err
+// walk begins a way through the machine, for a connection at its own site of the vendor.
+func (m *Machine) walk(c vault.Connection, up *catalog.Upstream, method catalog.Method) (*walk, error) {
+	there, err := up.At(c.Site.Value)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "nothing may be sent any more to the site of "+up.Title+" that this account is at", err)
+	}
+	e, err := m.Clients.Endpoint(there, method)
+	return &walk{Machine: m, up: there, endpoint: e, from: -1, siblings: m.Catalog.Siblings(up, method)}, err
 }
 
 // end marks a connection that only its user can mend.
