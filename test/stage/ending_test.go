@@ -19,16 +19,36 @@ import (
 const senderToken = "0123456789abcdef0123456789abcdef"
 
 // hearing is two replicas whose IdP may push events and whose directory may remove people.
-func hearing(t *testing.T) *stage.Stage {
+func hearing(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	s := start(t, stage.Options{Replicas: 2, Database: pg.Start(t), Files: map[string]string{"sender.token": senderToken + "\n"}})
-	for _, d := range s.Desks {
+	o.Replicas, o.Files = 2, map[string]string{"sender.token": senderToken + "\n"}
+	s := start(t, o)
+	for _, d := range processes(s) {
 		rewrite(t, d, `audiences: ["api://frontdesk"]}`, `audiences: ["api://frontdesk"], events: {audience: "urn:desk", token: file:sender.token}, scim: {token: file:sender.token}}`)
 		if said, err := d.Run("reload"); err != nil {
 			t.Fatal(err, said)
 		}
 	}
 	return s
+}
+
+// processes are all of Frontdesk's: with two roles, both of each replica.
+func processes(s *stage.Stage) (l []*stage.Desk) {
+	for _, d := range s.Desks {
+		l = append(l, d)
+		if d.Broker != nil {
+			l = append(l, d.Broker)
+		}
+	}
+	return l
+}
+
+// operator is where an operator asks of a replica what gateways do not know.
+func operator(d *stage.Desk) *stage.Desk {
+	if d.Broker != nil {
+		return d.Broker
+	}
+	return d
 }
 
 func do(t *testing.T, method, url string, body string, headers ...string) (int, string) {
@@ -96,9 +116,17 @@ func works(t *testing.T, s *stage.Stage, replica int, token string) bool {
 }
 
 // TestEndsEverywhere: whoever says that a person's access has ended, and at whichever replica, within five seconds nothing of
-// it runs at any: tokens, streams, calls. What begins afterwards works, unless the person is gone.
+// it runs at any: tokens, streams, calls. What begins afterwards works, unless the person is gone. With two roles it is at two gateways
+// before two brokers.
 func TestEndsEverywhere(t *testing.T) {
-	s := hearing(t)
+	t.Run("one process", func(t *testing.T) { endsEverywhere(t, hearing(t, stage.Options{Database: pg.Start(t)})) })
+	t.Run("two", func(t *testing.T) {
+		a := twoAccounts(t)
+		endsEverywhere(t, hearing(t, stage.Options{Database: a.broker, Domains: a.domains(t)}))
+	})
+}
+
+func endsEverywhere(t *testing.T, s *stage.Stage) {
 	event := func(kind string) string {
 		token, err := s.IdP.Sign("secevent+jwt", map[string]any{"iss": s.IdP.URL(), "aud": "urn:desk", "iat": time.Now().Unix(), "jti": kind,
 			"sub_id": map[string]any{"format": "iss_sub", "iss": s.IdP.URL(), "sub": "emp-alice"}, "events": map[string]any{"https://schemas.openid.net/secevent/" + kind: map[string]any{"change_type": "revoke"}}})
@@ -126,7 +154,7 @@ func TestEndsEverywhere(t *testing.T) {
 		gone bool
 	}{
 		{"operator", func() {
-			if said, err := s.Desks[1].Run("access", "end", "--user", "emp-alice"); err != nil {
+			if said, err := operator(s.Desks[1]).Run("access", "end", "--user", "emp-alice"); err != nil {
 				t.Fatal(err, said)
 			}
 		}, false},

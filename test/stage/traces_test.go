@@ -59,12 +59,22 @@ func (s *spans) path(of *otlp.Span) string {
 	return names
 }
 
-// TestTraces: one trace holds the whole path of a call, through a server that knows nothing of traces; and names nobody.
+// TestTraces: one trace holds the whole path of a call, through a server that knows nothing of traces, and through both processes where
+// there are two; and names nobody.
 func TestTraces(t *testing.T) {
+	t.Run("one process", func(t *testing.T) { traces(t, stage.Options{}) })
+	t.Run("two", func(t *testing.T) {
+		a := twoAccounts(t)
+		traces(t, stage.Options{Database: a.broker, Domains: a.domains(t)})
+	})
+}
+
+func traces(t *testing.T, o stage.Options) {
 	got := &spans{}
 	srv := httptest.NewServer(got)
 	t.Cleanup(srv.Close)
-	s := start(t, stage.Options{Config: "telemetry: {traces: " + srv.URL + "}\n"})
+	o.Config = "telemetry: {traces: " + srv.URL + "}\n"
+	s := start(t, o)
 	ctx := within(t)
 	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("issues"), Name: "agent-with-a-name", Era: world.Era2025November, Browser: s.Person("alice", "Connect Tracker", "Done")})
 	if r, err := a.Call(ctx, "whoami", nil); err != nil || r.IsError {
@@ -82,8 +92,13 @@ func TestTraces(t *testing.T) {
 		t.Fatal(resp, err)
 	}
 	_ = resp.Body.Close()
-	if err := s.Desk().Stop(); err != nil { // a stop exports what is left
-		t.Fatal(err)
+	for _, d := range []*stage.Desk{s.Desk(), s.Desk().Broker} {
+		if d == nil {
+			continue
+		}
+		if err := d.Stop(); err != nil { // a stop exports what is left
+			t.Fatal(err)
+		}
 	}
 	got.mu.Lock()
 	defer got.mu.Unlock()
