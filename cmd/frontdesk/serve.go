@@ -233,6 +233,11 @@ func (d *desk) serve(ctx context.Context, out io.Writer) error {
 	if d.faces != nil {
 		d.gateway.Drain()
 	}
+	if d.waist != nil && d.far != nil {
+		running, enough := context.WithTimeout(drain, drainTime-5*time.Second)
+		d.far.Drain(running)
+		enough()
+	}
 	for _, l := range doors {
 		if serr := l.Shutdown(drain); serr != nil {
 			err = errors.Join(err, serr, l.server.Close())

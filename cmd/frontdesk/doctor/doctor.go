@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -121,6 +122,9 @@ func running(c *cobra.Command) []finding {
 		return append(l, finding{"bad", "the config on disk would be refused at the next start: " + console.Plural(len(problems), "problem", "problems"), "frontdesk check " + s["config"]})
 	} else if err != nil {
 		return append(l, finding{"bad", err.Error(), ""})
+	}
+	if config.Role(s["role"]) != config.RoleAll {
+		l = append(l, pairing(cfg, time.Now())...)
 	}
 	for _, w := range cfg.Warnings {
 		l = append(l, finding{"note", w, ""})

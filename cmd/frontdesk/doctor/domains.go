@@ -7,12 +7,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
+	"frontdesk.dev/frontdesk/internal/kit/conf"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/store"
 )
 
@@ -94,6 +97,32 @@ func brokers(status map[string]string) (l []finding) {
 			l = append(l, finding{"note", "the broker at " + address + " " + status[key], "upgrade brokers first, then gateways (docs/domains.md)"})
 		default:
 			l = append(l, finding{"bad", "the broker at " + address + " " + status[key], "is it running, can it be reached, and has each side the other's certificate? Its log and this one's say more"})
+		}
+	}
+	return l
+}
+
+// soonOver is when the end of a pinned certificate is near enough to be told.
+const soonOver = 60 * 24 * time.Hour
+
+// pairing is doctor's word on the certificates by which the two sides know each other.
+func pairing(cfg *config.Config, now time.Time) (l []finding) {
+	if cfg.Domains == nil {
+		return nil
+	}
+	for _, s := range []conf.Secret{cfg.Domains.Gateway.Cert, cfg.Domains.Broker.Cert} {
+		path := cfg.Path(s)
+		ends, err := outbound.Ends(path)
+		help := "docs/domains.md says in which order certificates are changed"
+		switch day := ends.Format(time.DateOnly); {
+		case err != nil || ends.IsZero():
+			l = append(l, finding{"bad", "the certificate " + path + " cannot be read", help})
+		case now.After(ends):
+			l = append(l, finding{"bad", path + " holds a certificate that ended on " + day, help})
+		case now.Add(soonOver).After(ends):
+			l = append(l, finding{"note", path + " holds a certificate that ends on " + day, help})
+		default:
+			l = append(l, finding{"ok", path + " lasts until " + day, ""})
 		}
 	}
 	return l

@@ -112,6 +112,9 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, p peer) {
 }
 
 func (s *Server) opened(ctx context.Context, p peer, b beginning, t conversation) (*held, error) {
+	if !s.table.begins(b.Act.Kind) {
+		return nil, errStopping
+	}
 	a, err := s.act(ctx, p, b, t)
 	if err != nil {
 		return nil, err

@@ -74,6 +74,7 @@ func (c *Client) reach(r *http.Request, to http.RoundTripper) (resp *http.Respon
 	for i := range n {
 		at := (first + i) % n
 		from = c.brokers[at].Wire
+		body.again()
 		if resp, err = from.RoundTrip(r); err == nil {
 			c.at.Store(int32(at))
 			break
@@ -113,6 +114,13 @@ func (b *unread) Close() error {
 		return nil
 	}
 	return b.ReadCloser.Close()
+}
+
+// again forgets that somebody who got nothing of it closed it.
+func (b *unread) again() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = false
 }
 
 func (b *unread) settle() {
@@ -189,7 +197,9 @@ func (c *Client) Run(ctx context.Context) error {
 	defer tick.Stop()
 	away := map[string]bool{}
 	for {
-		for address, s := range c.Standing(ctx) {
+		all := c.Standing(ctx)
+		c.goOn(all)
+		for address, s := range all {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -208,10 +218,25 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// goOn leaves a broker's process that is stopping for another one that is not.
+func (c *Client) goOn(all map[string]Standing) {
+	at := c.at.Load()
+	if !all[c.brokers[at].Address].Stopping {
+		return
+	}
+	for i, b := range c.brokers {
+		if s := all[b.Address]; s.Err == nil && !s.Stopping {
+			c.at.CompareAndSwap(at, int32(i))
+			return
+		}
+	}
+}
+
 // Standing is how a broker's process is.
 type Standing struct {
-	Version string // of its program
-	Err     error  // it does not answer
+	Version  string // of its program
+	Stopping bool
+	Err      error // it does not answer
 }
 
 // Standing asks each, by address.
@@ -223,10 +248,10 @@ func (c *Client) Standing(ctx context.Context) map[string]Standing {
 	var asked sync.WaitGroup
 	for _, b := range c.brokers {
 		asked.Go(func() {
-			said, err := sayTo[standing](ctx, c, b.Wire, opAlive, struct{}{})
+			said, err := sayTo[standing](ctx, c, b.Wire, opAlive, presence{len(c.brokers) > 1})
 			mu.Lock()
 			defer mu.Unlock()
-			all[b.Address] = Standing{said.Version, err}
+			all[b.Address] = Standing{said.Version, said.Stopping, err}
 		})
 	}
 	asked.Wait()

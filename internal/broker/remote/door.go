@@ -14,6 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/broker/booking"
+	"frontdesk.dev/frontdesk/internal/broker/remote/frame"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -83,7 +84,8 @@ func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a br
 		return question{}, nil, err
 	}
 	ours, theirs := io.Pipe()
-	r, err := c.request(ctx, op, io.MultiReader(bytes.NewReader(first), ours))
+	// Closed with its end that is read, so that an answer before the first reply ends what waits for one.
+	r, err := c.request(ctx, op, both{Reader: io.MultiReader(bytes.NewReader(first), ours), close: ours.Close})
 	if err != nil {
 		return question{}, nil, err
 	}
@@ -94,7 +96,7 @@ func (c *Client) talk(ctx context.Context, op string, who *identity.Caller, a br
 	}
 	defer func() { // both ways end by themselves: a stream that is reset tells the other side that something is wrong
 		_ = theirs.Close()
-		_, _ = io.CopyN(io.Discard, resp.Body, maxHead)
+		_, _ = io.CopyN(io.Discard, resp.Body, frame.Max)
 		_ = resp.Body.Close()
 	}()
 	in, out := json.NewDecoder(io.LimitReader(resp.Body, maxSaid)), json.NewEncoder(theirs)
@@ -209,7 +211,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 	if l.hosted != nil {
 		return l.host(r)
 	}
-	head, err := writeHead(requestHead{Lease: l.id, Method: r.Method, URL: r.URL.String(), Header: r.Header, Length: lengthOf(r), Upgrade: r.Header.Get("Upgrade") != "", Trailer: names(r.Trailer)})
+	head, err := frame.Write(requestHead{Lease: l.id, Method: r.Method, URL: r.URL.String(), Header: r.Header, Length: lengthOf(r), Upgrade: r.Header.Get("Upgrade") != "", Trailer: frame.Names(r.Trailer)})
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +225,7 @@ func (l *lease) Do(r *http.Request) (*http.Response, error) {
 		body, up = io.Pipe()
 	}
 	if len(r.Trailer) > 0 {
-		body = &pieces{ReadCloser: body, trailer: func() http.Header { return r.Trailer }}
+		body = &frame.Pieces{ReadCloser: body, Trailer: func() http.Header { return r.Trailer }}
 	}
 	out := &leaving{head: bytes.NewReader(head), body: body}
 	q, err := l.client.request(r.Context(), opDo, out)
@@ -258,12 +260,12 @@ func lengthOf(r *http.Request) int64 {
 // answer is the inner answer of an outer one.
 func (l *lease) answer(r *http.Request, outer *http.Response, up *io.PipeWriter) (*http.Response, error) {
 	var h answerHead
-	if err := readHead(outer.Body, &h); err != nil {
+	if err := frame.Read(outer.Body, &h); err != nil {
 		_ = outer.Body.Close()
 		return nil, errors.Join(errBroken, err)
 	}
 	resp := &http.Response{Status: strconv.Itoa(h.Status) + " " + http.StatusText(h.Status), StatusCode: h.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h.Header, ContentLength: h.Length, Uncompressed: h.Uncompressed, Request: r, Trailer: announced(h.Trailer)}
+		Header: h.Header, ContentLength: h.Length, Uncompressed: h.Uncompressed, Request: r, Trailer: frame.Announced(h.Trailer)}
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}

@@ -7,13 +7,14 @@ import (
 	"net/http"
 	"sync"
 
+	"frontdesk.dev/frontdesk/internal/broker/remote/frame"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // carry sends the request that a gateway's body holds through its lease, and streams the answer back.
 func (s *Server) carry(w http.ResponseWriter, r *http.Request, p peer) {
 	var head requestHead
-	if err := readHead(r.Body, &head); err != nil {
+	if err := frame.Read(r.Body, &head); err != nil {
 		writeTrouble(w, fault.New(fault.Invalid, "what the gateway said cannot be read", err))
 		return
 	}
@@ -37,7 +38,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, p peer) {
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()
-	first, err := writeHead(answerHead{Status: resp.StatusCode, Header: resp.Header, Length: resp.ContentLength, Uncompressed: resp.Uncompressed, Trailer: names(resp.Trailer)})
+	first, err := frame.Write(answerHead{Status: resp.StatusCode, Header: resp.Header, Length: resp.ContentLength, Uncompressed: resp.Uncompressed, Trailer: frame.Names(resp.Trailer)})
 	if err != nil {
 		writeTrouble(w, err)
 		return
@@ -61,9 +62,9 @@ var errTwice = fault.New(fault.Denied, "what stands on record was sent already; 
 // sent makes the request of what was decided, and sends it.
 func (s *Server) sent(ctx context.Context, h *held, head requestHead, r *http.Request) (*http.Response, error) {
 	body := r.Body
-	trailer := announced(head.Trailer)
+	trailer := frame.Announced(head.Trailer)
 	if len(head.Trailer) > 0 {
-		body = &whole{ReadCloser: r.Body, trailer: trailer}
+		body = &frame.Whole{ReadCloser: r.Body, Trailer: trailer}
 	}
 	if head.Upgrade { // what follows is sent when the other side has switched
 		head.Length, body = 0, http.NoBody

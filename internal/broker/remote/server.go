@@ -125,14 +125,22 @@ func (s *Server) tell(op string, err error) {
 	}
 }
 
-// standing is what a broker's process says of itself.
-type standing struct {
-	Version string `json:"version"`
-}
+// presence is what a gateway's process says of itself, and standing what a broker's answers.
+type (
+	presence struct {
+		Others bool `json:"others"` // it knows other brokers
+	}
+	standing struct {
+		Version  string `json:"version"`
+		Stopping bool   `json:"stopping,omitempty"`
+	}
+)
 
 // doors are the operations of broker.Door and its leases that are said in JSON.
 func (s *Server) doors(mux *http.ServeMux) {
-	on(s, mux, opAlive, func(context.Context, peer, struct{}) (standing, error) { return standing{s.Version}, nil })
+	on(s, mux, opAlive, func(_ context.Context, p peer, in presence) (standing, error) {
+		return standing{s.Version, s.table.present(p, in.Others)}, nil
+	})
 	on(s, mux, opVerify, func(ctx context.Context, _ peer, in presented) (*identity.Caller, error) {
 		return s.Verifier.Verify(ctx, in.Tenant, in.Resource, in.Token)
 	})
@@ -209,6 +217,9 @@ type table struct {
 	leases map[string]*held       // guarded by mu, as is what follows
 	calls  map[audit.CallID]*held // those of MCP sessions, by the session's own act
 	seen   map[peer]time.Time     // when each process was last heard of
+	roams  map[peer]bool          // those that know other brokers
+	stops  bool                   // gateways are to go elsewhere
+	full   bool                   // no call begins any more
 }
 
 // maxLeases bounds the table: a gateway bounds what its callers hold open, an intruder in one would not.
@@ -220,7 +231,7 @@ func (t *table) heard(p peer, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.seen == nil {
-		t.seen, t.leases, t.calls = map[peer]time.Time{}, map[string]*held{}, map[audit.CallID]*held{}
+		t.seen, t.leases, t.calls, t.roams = map[peer]time.Time{}, map[string]*held{}, map[audit.CallID]*held{}, map[peer]bool{}
 	}
 	t.seen[p] = now
 }
@@ -275,7 +286,13 @@ func (t *table) stale(now time.Time) []*held {
 			l = append(l, h)
 		}
 	}
-	maps.DeleteFunc(t.seen, func(_ peer, at time.Time) bool { return now.Sub(at) > time.Hour })
+	maps.DeleteFunc(t.seen, func(p peer, at time.Time) bool {
+		if old := now.Sub(at) > time.Hour; old {
+			delete(t.roams, p)
+			return true
+		}
+		return false
+	})
 	return l
 }
 
