@@ -38,6 +38,7 @@ type call struct {
 	body    []byte   // what is forwarded
 	inner   asked    // of a question of the server's own that this message answers
 	task    *Task    // that this request is about
+	batched bool     // it came in an array
 
 	passage
 }
@@ -73,9 +74,22 @@ func (c *call) post() {
 	if err != nil {
 		return // the client went away
 	}
+	if mcp.Array(body) {
+		c.batch(body)
+		return
+	}
+	c.take(body)
+}
+
+// take is the way of one message, whether it came alone or in a batch.
+func (c *call) take(body []byte) {
+	var err error
 	if c.m, err = mcp.Scan(body); err == nil {
 		c.body = body
 		err = c.era()
+	}
+	if err == nil && c.batched {
+		err = c.fits()
 	}
 	if err == nil {
 		if at := c.g.smuggledInside(body, c.server, c.token); at != "" {

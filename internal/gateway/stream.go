@@ -31,7 +31,7 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	events := mcp.NewEvents(resp.Body)
 	for answered, resumable := false, false; ; {
 		e, err := events.Next()
-		resumable = resumable || e.ID != "" && c.session != nil && c.m.Kind == mcp.Request
+		resumable = resumable || e.ID != "" && c.session != nil && c.m.Kind == mcp.Request && !c.batched
 		if err != nil {
 			if last, o, ok := c.over(); ok && !answered {
 				if last != nil {

@@ -33,7 +33,7 @@ func Scan(raw []byte) (Message, error) {
 	s := scanner{b: raw}
 	s.space()
 	if s.peek() == '[' {
-		return m, refuse(CodeRequest, "batches are not accepted here: send one message a request")
+		return m, refuse(CodeRequest, "a message is an object, not an array")
 	}
 	if s.peek() != '{' {
 		return m, refuse(CodeParse, "the body is not a JSON object")
