@@ -4,7 +4,7 @@ package main
 import "os"
 
 func main() {
-	if err := root().Execute(); err != nil {
+	if err := execute(); err != nil {
 		os.Exit(complain(os.Stderr, err))
 	}
 }

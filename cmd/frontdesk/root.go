@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/doctor"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/operate"
@@ -27,7 +28,7 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "frontdesk",
 		Short: "Let AI agents act for people, without anyone handing over a credential",
-		Long: `Frontdesk doctor.Stands between AI agents, MCP servers and APIs: it knows who is asking, decides if they may, obtains the one
+		Long: `Frontdesk stands between AI agents, MCP servers and APIs: it knows who is asking, decides if they may, obtains the one
 credential that opens this API for this person, and puts it on the outgoing request and nowhere else.
 
 Start with:  frontdesk init github > frontdesk.yaml
@@ -49,6 +50,17 @@ Start with:  frontdesk init github > frontdesk.yaml
 	return c
 }
 
+// execute runs what the command line says. What is found wrong before a command begins is the command line.
+func execute() error {
+	c, began := root(), false
+	console.Helpful(c, "", func() { began = true })
+	err := c.Execute()
+	if err != nil && !began {
+		return console.UsageError{Err: err}
+	}
+	return err
+}
+
 // complain says what is wrong, in the form that operators and editors read, and returns the exit code.
 func complain(w io.Writer, err error) int {
 	if verdict, ok := errors.AsType[premises.VerdictError](err); ok {
@@ -60,7 +72,8 @@ func complain(w io.Writer, err error) int {
 		return console.ExitInvalid
 	}
 	fmt.Fprintln(w, "error:", err)
-	if _, ok := errors.AsType[console.UsageError](err); ok {
+	_, usage := errors.AsType[console.UsageError](err)
+	if _, unreadable := errors.AsType[*config.Unreadable](err); usage || unreadable {
 		return console.ExitInvalid
 	}
 	return console.ExitFailed

@@ -111,6 +111,10 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 			return
 		}
 		l, lerr := net.Listen("tcp", address)
+		if errors.Is(lerr, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%s: address already in use: another program listens on %s: stop it (`ss -ltnp` names it), or write another address there", key, address)
+			return
+		}
 		if lerr != nil {
 			err = fmt.Errorf("%s: %w", key, lerr)
 			return

@@ -5,8 +5,10 @@ package config
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -59,7 +61,7 @@ func Place(t identity.Tenant, key string) string {
 func Read(path, dataDir string) (*Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("the config %s cannot be read: `frontdesk init` writes one to start from", path)
+		return nil, &Unreadable{path, err}
 	}
 	c := &Config{dir: filepath.Dir(path), text: text}
 	doc, problems := conf.Decode(filepath.Base(path), text, &c.File)
@@ -96,6 +98,7 @@ func (c *Config) check() conf.Problems {
 		k.defaults()
 		k.public()
 		k.egress()
+		k.doors()
 	}
 	k.keyring()
 	k.registries()
@@ -176,6 +179,26 @@ func (k *checker) public() {
 	}
 	if k.TLS == nil && len(k.TrustedProxies) == 0 {
 		k.wrong("public_url", "nothing says where TLS ends", "add  tls: {cert: file:tls.crt, key: file:tls.key}  or  trusted_proxies: [10.0.0.0/8]")
+	}
+}
+
+// doors checks where this listens: each address can be one, and none is another's.
+func (k *checker) doors() {
+	taken := map[string]string{}
+	for _, door := range []struct{ at, address string }{{"listen", k.Listen}, {"egress.listen", k.Egress.Listen}, {"ops.listen", k.Ops.Listen}} {
+		_, port, err := net.SplitHostPort(door.address)
+		if n, nerr := strconv.ParseUint(port, 10, 16); err != nil || nerr != nil {
+			if door.at != "listen" || k.File.Listen != "" && k.Listen != k.PublicURL.Host {
+				k.wrong(door.at, door.address+" is no address to listen on", `write it as "127.0.0.1:8081", or ":8081" for all addresses`)
+			}
+			continue
+		} else if n == 0 {
+			continue // any that is free
+		}
+		if other, twice := taken[door.address]; twice {
+			k.wrong(door.at, door.address+" is the address of "+other+" too", "give each a port of its own")
+		}
+		taken[door.address] = door.at
 	}
 }
 
@@ -288,13 +311,38 @@ func (c *Config) secretProblems() conf.Problems {
 			try(at+".transit.token", s.Transit.Token)
 		}
 	}
+	found := len(l)
 	for at, f := range map[string]conf.Secret{"tls.cert": cmpOrZero(c.TLS).Cert, "tls.key": cmpOrZero(c.TLS).Key} {
 		if f.IsFile() {
 			try(at, f)
 		}
 	}
+	if c.TLS != nil && c.TLS.Cert.IsFile() && c.TLS.Key.IsFile() && len(l) == found {
+		if _, err := tls.LoadX509KeyPair(c.Path(c.TLS.Cert), c.Path(c.TLS.Key)); err != nil {
+			l = append(l, c.doc.Problem("tls.cert", "certificate and key cannot be used: "+strings.TrimPrefix(err.Error(), "tls: "), "cert is a PEM file with the certificate first and its chain after it, key the PEM file of its private key"))
+		}
+	}
 	return l
 }
+
+// Unreadable is a config file that is not there, or is not ours to read.
+type Unreadable struct {
+	Path string
+	Err  error
+}
+
+func (u *Unreadable) Error() string {
+	if errors.Is(u.Err, fs.ErrNotExist) {
+		return "there is no config " + u.Path + ": `frontdesk init` writes one to start from"
+	}
+	why := u.Err
+	if inner, ok := errors.AsType[*fs.PathError](u.Err); ok {
+		why = inner.Err
+	}
+	return fmt.Sprintf("the config %s cannot be read: %v; name a file that the account of frontdesk may read", u.Path, why)
+}
+
+func (u *Unreadable) Unwrap() error { return u.Err }
 
 // FillIn stands in a starter where the operator has to write; check refuses it.
 const FillIn = "FILL-IN"

@@ -144,7 +144,7 @@ func accessCommand() *cobra.Command {
 	end := &cobra.Command{Use: "end --user USER | --client ID | --all", Short: "end tokens, sessions, streams, hosted processes and grants; connections stay (connections revoke)", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (o == admin.Order{}) {
-				return errors.New("say whose: --user, --client or --all")
+				return console.UsageError{Err: errors.New("say whose: --user, --client or --all")}
 			}
 			var said map[string]string
 			if err := post(c, "/access/end", tenant, o, &said); err != nil {

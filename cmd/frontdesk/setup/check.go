@@ -72,9 +72,12 @@ func tryOnline(ctx context.Context, c *config.Config, out interface{ Write([]byt
 		}
 		fmt.Fprintf(out, "online    %s: ok\n", what)
 	}
-	for _, org := range c.Organisations() {
+	for t, org := range c.Organisations() {
 		if org.IDP != nil {
 			_, err := oauth.FetchMetadata(ctx, door.Found(), org.IDP.Issuer.String())
+			if other, ok := errors.AsType[*oauth.OtherIssuer](err); ok {
+				return conf.Problems{c.Problem(config.Place(t, "idp.issuer"), "the service at this address calls itself another issuer", fmt.Sprintf("write its name exactly, with or without the slash at its end: %.200q", other.Named))}
+			}
 			say("idp "+org.IDP.Issuer.String(), err)
 			say("clock against "+org.IDP.Issuer.Host, clockSkew(ctx, door.Found(), org.IDP.Issuer.String()))
 		}

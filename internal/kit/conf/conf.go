@@ -107,8 +107,28 @@ func Decode(file string, src []byte, into any) (*Document, Problems) {
 	default:
 		d.value(docs[0].Body, reflect.ValueOf(into).Elem(), "")
 	}
+	for i := range d.problems { // what was found before a secret was, in the same line
+		if p := &d.problems[i]; p.source != "" {
+			p.source = d.lines[p.Line-1]
+		}
+	}
 	d.Sort(d.problems)
 	return d, d.problems
+}
+
+// mask takes a secret that stands in the file out of the lines that problems show: they end in terminals and in the logs of CI.
+func (d *Document) mask(at *token.Position, secret string) {
+	for i, part := range strings.Split(strings.TrimSpace(secret), "\n") {
+		if at.Line-1+i >= len(d.lines) || part == "" {
+			continue
+		}
+		line := []rune(d.lines[at.Line-1+i])
+		from := 0
+		if i == 0 {
+			from = min(max(at.Column-1, 0), len(line))
+		}
+		d.lines[at.Line-1+i] = string(line[:from]) + strings.Replace(string(line[from:]), part, strings.Repeat("*", len([]rune(part))), 1)
+	}
 }
 
 // Sort puts problems into the order in which a person mends them: this file from top to bottom, then other files.
@@ -132,6 +152,9 @@ func (d *Document) syntax(err error) Problem {
 	}
 	if p.Line-1 < len(d.lines) {
 		p.source = d.lines[p.Line-1]
+	}
+	if indent := p.source[:len(p.source)-len(strings.TrimLeft(p.source, " \t"))]; strings.Contains(indent, "\t") {
+		p.Message, p.Help = "a tab stands at the beginning of the line, which YAML does not take", "indent by spaces"
 	}
 	return p
 }
@@ -220,6 +243,9 @@ func (d *Document) value(n ast.Node, v reflect.Value, path string) {
 	if s, ok := v.Addr().Interface().(Scalar); ok {
 		if text, ok := d.scalar(n, path, "a plain value"); ok {
 			if err := s.UnmarshalConf(text); err != nil {
+				if _, secret := s.(*Secret); secret {
+					d.mask(n.GetToken().Position, text)
+				}
 				if h, ok := errors.AsType[Hint](err); ok {
 					d.add(path, n.GetToken(), path+": "+h.Message, h.Help)
 				} else {

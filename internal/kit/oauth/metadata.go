@@ -113,7 +113,7 @@ func FetchMetadata(ctx context.Context, doer Doer, issuer string) (Metadata, err
 	}
 	// Compared before anything else of the document is looked at, byte for byte: mix-up begins here (RFC 9700 s4.4).
 	if m.Issuer != issuer {
-		return Metadata{}, fault.New(fault.Invalid, "the metadata of "+issuer+" names another issuer", nil)
+		return Metadata{}, fault.New(fault.Invalid, "the metadata of "+issuer+" names another issuer", &OtherIssuer{m.Issuer})
 	}
 	for name, endpoint := range map[string]string{
 		"authorization_endpoint": m.AuthorizationEndpoint, "token_endpoint": m.TokenEndpoint, "jwks_uri": m.JWKSURI,
@@ -129,6 +129,11 @@ func FetchMetadata(ctx context.Context, doer Doer, issuer string) (Metadata, err
 	}
 	return m, nil
 }
+
+// OtherIssuer is the cause where metadata names an issuer that nobody asked for; what it names is the sender's word, for operators alone.
+type OtherIssuer struct{ Named string }
+
+func (o *OtherIssuer) Error() string { return fmt.Sprintf("it calls itself %.200q", o.Named) }
 
 // FetchResourceMetadata gets and checks the metadata of a protected resource, from metadataURL if a challenge named
 // one, else from the well-known places. The document must name exactly this resource (RFC 9728 s3.3). Errors as
