@@ -67,6 +67,9 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 		}
 	}
 	for name, values := range r.Header {
+		if is := dashed(name); is != name && (slices.Contains(removed, is) || slices.Contains(overrides, is) || slices.Contains(notInTrailers, is)) {
+			return badRequest("header " + name + " could be taken for " + is)
+		}
 		for _, v := range values {
 			if strings.ContainsFunc(v, func(c rune) bool { return c < 0x20 && c != '\t' || c == 0x7f }) {
 				return badRequest("header " + name + " holds a control character")
@@ -74,6 +77,14 @@ func (p *Proxy) checkRequest(r *http.Request) error {
 		}
 	}
 	return nil
+}
+
+// dashed is the header that some servers take one with underscores for: to them, as to CGI, both are one variable.
+func dashed(name string) string {
+	if !strings.Contains(name, "_") {
+		return name
+	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 const (

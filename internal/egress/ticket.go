@@ -37,6 +37,11 @@ type keycard struct {
 // never leaves toward an upstream. Without text the keycard comes in the first message of a WebSocket (await).
 func takeTicket(r *http.Request, rt *route) (k keycard, err error) {
 	places := placesOf(rt.upstreams)
+	for name := range r.Header {
+		if is := dashed(name); is != name && slices.ContainsFunc(places.Headers, func(p string) bool { return strings.EqualFold(p, is) }) {
+			return k, badRequest("header " + name + " could be taken for " + is)
+		}
+	}
 	found := fromHeaders(r.Header, places.Headers)
 	found = append(found, cutPairs(&rt.query, places.Query)...)
 	if isUpgrade(r) {
@@ -233,18 +238,44 @@ func fromPairs(r *http.Request, names []string) ([]string, error) {
 	return found, nil
 }
 
-// leaksTicket reports whether the token stands in a second place, whole or as a part.
+// leaksTicket reports whether the token stands in a second place, whole or as a part, in any form that somebody could undo.
 func leaksTicket(r *http.Request, rt *route, ticket string) bool {
+	holds := holder(ticket)
+	const undone = 3 // times that an address is unescaped on its way, by all who handle it
 	for _, s := range []string{rt.path, rt.query} {
-		if plain, err := url.QueryUnescape(s); strings.Contains(s, ticket) || err == nil && strings.Contains(plain, ticket) {
-			return true
-		}
-	}
-	for _, values := range r.Header {
-		for _, v := range values {
-			if strings.Contains(v, ticket) {
+		for range undone {
+			if holds(s) {
 				return true
 			}
+			plain, err := url.QueryUnescape(s)
+			if err != nil || plain == s {
+				break
+			}
+			s = plain
+		}
+	}
+	return inFields(r.Header, holds)
+}
+
+// holder finds a token in a text. What is shorter than it costs nothing.
+func holder(ticket string) func(string) bool {
+	var g *redact.Redactor
+	return func(s string) bool {
+		if len(s) < len(ticket) {
+			return false
+		}
+		if g == nil {
+			g = guard(ticket)
+		}
+		return strings.Contains(strings.ToLower(s), strings.ToLower(ticket)) || g.String(s) != s
+	}
+}
+
+// inFields looks for it in names, too, whose letters HTTP folds.
+func inFields(h http.Header, holds func(string) bool) bool {
+	for name, values := range h {
+		if holds(name) || slices.ContainsFunc(values, holds) {
+			return true
 		}
 	}
 	return false
@@ -287,10 +318,13 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 		err = fault.New(fault.Invalid, "the request's body broke off, or is not well formed", err)
 	}
 	if err == io.EOF { // now the trailer is there
-		for name, values := range b.of.Trailer {
-			if strings.Contains(strings.Join(values, " "), b.ticket) || slices.Contains(notInTrailers, name) {
+		for name := range b.of.Trailer {
+			if slices.Contains(notInTrailers, dashed(name)) {
 				return n, errTicket
 			}
+		}
+		if inFields(b.of.Trailer, holder(b.ticket)) {
+			return n, errTicket
 		}
 	}
 	return n, err

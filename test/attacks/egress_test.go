@@ -320,6 +320,12 @@ func escaped(b *strings.Builder, format, v string) string {
 	return b.String()
 }
 
+// percent escapes every letter.
+func percent(v string) string {
+	var b strings.Builder
+	return escaped(&b, "%%%02X", v)
+}
+
 func zip(v string) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -370,6 +376,20 @@ func TestA108_A115_oneCredential(t *testing.T) {
 		"A-109 twice":                 {"GET", "/x", []string{"Authorization", bearer, "Authorization", bearer}},
 		"A-109 in another as well":    {"GET", "/x", []string{"Authorization", bearer, "Txn-Token", card}},
 		"A-109 within a longer one":   {"GET", "/x", []string{"Authorization", bearer, "X-Debug", "a" + card + "b"}},
+		"A-109 encoded twice":         {"GET", "/x?t=" + strings.ReplaceAll(card, ".", "%252E"), []string{"Authorization", bearer}},
+		"A-109 every letter encoded":  {"GET", "/x?t=" + percent(percent(card)), []string{"Authorization", bearer}},
+		"A-109 a segment, encoded":    {"GET", "/a/" + percent(card) + "/b", []string{"Authorization", bearer}},
+		"A-109 in base64":             {"GET", "/x", []string{"Authorization", bearer, "X-Debug", base64.StdEncoding.EncodeToString([]byte("a:" + card))}},
+		"A-109 in base64, a query":    {"GET", "/x?t=" + base64.RawURLEncoding.EncodeToString([]byte(card)), []string{"Authorization", bearer}},
+		"A-109 in hex":                {"GET", "/x", []string{"Authorization", bearer, "X-Debug", hex.EncodeToString([]byte(card))}},
+		"A-109 escaped in a header":   {"GET", "/x", []string{"Authorization", bearer, "X-Debug", percent(card)}},
+		"A-109 as a header's name":    {"GET", "/x", []string{"Authorization", bearer, "X-" + card, "1"}},
+		"A-112 underscores":           {"GET", "/x", []string{"Authorization", bearer, "X_Api_Key", "ghp_x"}},
+		"A-112 mixed":                 {"GET", "/x", []string{"Authorization", bearer, "x-api_KEY", "ghp_x"}},
+		"A-114 underscores":           {"POST", "/x", []string{"Authorization", bearer, "X_HTTP_Method_Override", "DELETE"}},
+		"A-114 another address":       {"GET", "/x", []string{"Authorization", bearer, "X_Original_URL", "/admin"}},
+		"A-102 a length":              {"GET", "/x", []string{"Authorization", bearer, "Content_Length", "5"}},
+		"A-102 a coding":              {"GET", "/x", []string{"Authorization", bearer, "Transfer_Encoding", "chunked"}},
 		"A-109 in another alone":      {"GET", "/x", []string{"X-Debug", card}},
 		"A-109 with a second value":   {"GET", "/x", []string{"Authorization", bearer + ", Bearer x"}},
 		"A-109 in the path":           {"GET", "/" + card, []string{"Authorization", bearer}},
