@@ -282,6 +282,7 @@ func TestVerifyFindsEveryChange(t *testing.T) {
 
 func FuzzRecord(f *testing.F) {
 	f.Add("tool", "detail", "client")
+	f.Add("\x00\x80", "\a\xff\U0001f600", "") // no UTF-8, and what Go escapes as JSON does not
 	f.Fuzz(func(t *testing.T, tool, detail, client string) {
 		m := &memory{}
 		l, stop := start(t, m)

@@ -3,7 +3,6 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"strconv"
 	"strings"
 	"time"
 
@@ -61,7 +60,7 @@ func field(b []byte, name, value string) []byte {
 func quote(b []byte, s string) []byte {
 	out, err := jsontext.AppendQuote(b, s)
 	if err != nil { // invalid UTF-8 from outside: what can be shown of it is
-		return strconv.AppendQuoteToASCII(b, strings.ToValidUTF8(s, "?"))
+		out, _ = jsontext.AppendQuote(b, strings.ToValidUTF8(s, "?")) // valid now
 	}
 	return out
 }
