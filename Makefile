@@ -36,8 +36,8 @@ servers: tools ## MCP servers of npm, unmodified and hosted, for two users at on
 	@cd test/servers && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@SERVERS_DOC=$(CURDIR)/docs/servers.md go test -tags servers -count=1 -timeout 20m -v ./test/servers
 
-crash: ## kill -9 at random moments under load (KILLS=100), in transfers and calls; fill the disk (as root); stop and go on (FREEZES=6); cut off from the database (CUTS=15)
-	@go test -count=1 -tags crash -timeout 60m -v ./test/crash/... -args -kills $(or $(KILLS),100) -freezes $(or $(FREEZES),6) -cuts $(or $(CUTS),15)
+crash: ## kill -9 at random moments under load (KILLS=100), in transfers, calls and rotations of keys; fill the disk (as root); stop and go on (FREEZES=6); cut off from the database (CUTS=15); promote its standby (PROMOTIONS=5)
+	@go test -count=1 -tags crash -timeout 90m -v ./test/crash/... -args -kills $(or $(KILLS),100) -freezes $(or $(FREEZES),6) -cuts $(or $(CUTS),15) -promotions $(or $(PROMOTIONS),5)
 
 model: ## random sequences of deaths and faults against the refresh machine (SEQUENCES=500 for each kind of vendor, SEED=1)
 	@go test -count=1 -timeout 120m -v -run TestModel ./internal/exchange/refresh -args -sequences $(or $(SEQUENCES),500) -seed $(or $(SEED),1)

@@ -47,9 +47,10 @@ var over = map[string]struct {
 	"struct internal/kit/mcp.Message":        {24, "where the parts of a message stand"},
 	"struct internal/portal.holding":         {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":       {19, "a row"},
-	"package internal/store lines":           {3200, "the SQL of every room, and of the whole (backup)"},
+	"package internal/store lines":           {3350, "the SQL of every room, of the whole (backup), and which server of a cluster it is"},
 	"package internal/store files":           {17, "one file a room whose rows it keeps, and what the account of a guest may do"},
-	"package internal/store/storetest lines": {2900, "the contract of every row, for both databases"},
+	"package internal/store/storetest lines": {3000, "the contract of every row, for both databases"},
+	"package internal/vault lines":           {2600, "keys and rows have one lock, and what holds rows against the log reads its entries"},
 	"package internal/gateway lines":         {3000, "two eras of one protocol, and the batches of one revision"},
 	"package internal/gateway files":         {13, "the same"},
 }

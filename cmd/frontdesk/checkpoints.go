@@ -52,6 +52,12 @@ func (d *desk) keepLog(ctx context.Context, cfg *config.Config) (err error) {
 	return nil
 }
 
+// keepers write the log and sign where it stands, as operators ask for it.
+type keepers struct {
+	*audit.Log
+	*audit.Checkpoints
+}
+
 // logKeys sign the log's checkpoints.
 func (d *desk) logKeys(cfg *config.Config) vault.CheckpointKeys {
 	return vault.CheckpointKeys{Signer: d.signer, Log: premises.LogName(cfg)}

@@ -98,7 +98,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	}
 	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
 	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
-		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Now: d.now}
+		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Moves: d.db, Now: d.now}
 	d.connect = &connect.Desk{}
 	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
 	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
@@ -134,7 +134,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	}
 	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
 	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
-		Log: d.db, Events: d.audit, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
+		Log: d.db, Events: keepers{d.audit, d.checkpoints}, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
 	if d.role == config.RoleBroker {
 		d.far = &remote.Server{Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit}, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
@@ -174,7 +174,11 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 	}
 	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
 	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
-	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: fmt.Sprintf("%d@%d", os.Getpid(), d.now().UnixNano()), Tenants: d.tenants, Log: d.log,
+	place, err := placeID(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: place, Tenants: d.tenants, Log: d.log,
 		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
 	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	return d.keepLog(ctx, cfg)

@@ -69,9 +69,11 @@ type Granter interface {
 	Granted(ctx context.Context, c *identity.Caller, s *catalog.Server, up *catalog.Upstream, scopes []string) (connect.Yes, error)
 }
 
-// Events records what operators do (audit.Log).
+// Events records what operators do (audit.Log), and signs what they know (audit.Checkpoints).
 type Events interface {
 	Event(ctx context.Context, r audit.Record) error
+	// Accept signs that it is known what is missing of the log, and returns the checkpoint that says so.
+	Accept(ctx context.Context) (audit.Checkpoint, error)
 }
 
 // LogReader reads the audit log for people.
@@ -110,6 +112,7 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /access/end", a.at(a.endAccess))
 	mux.HandleFunc("GET /endings", a.at(a.endings))
 	mux.HandleFunc("GET /audit", a.at(a.audit))
+	mux.HandleFunc("POST /audit/accept", a.at(a.accept))
 	mux.HandleFunc("GET /keys", a.at(func(r *http.Request) (any, error) { return a.Keys.States(r.Context(), tenant(r)) }))
 	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))
 	a.hosted(mux)
@@ -443,6 +446,15 @@ func Decode(resp *http.Response, into any) error {
 }
 
 // keys changes data keys. Each change is on record.
+// accept is an operator's word that he knows of what a failover or a restore has lost of the log.
+func (a *API) accept(r *http.Request) (any, error) {
+	if err := a.Events.Event(r.Context(), audit.Record{Kind: audit.KindEvent, Time: a.Now(), Tenant: identity.DefaultTenant, Action: "log.accepted", Result: audit.ResultOK}); err != nil {
+		return nil, err
+	}
+	c, err := a.Events.Accept(r.Context())
+	return map[string]any{"checkpoint": c.Number, "time": c.Time}, err
+}
+
 func (a *API) keys(r *http.Request) (any, error) {
 	ctx, t, verb := r.Context(), tenant(r), r.PathValue("verb")
 	var n int64

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // CallID names one intent: the writer that wrote it and its position, "<writer>.<seq>" in lower-case hex. It is the
@@ -86,6 +87,9 @@ type Row struct {
 	Hash   []byte // SHA-256(0x00 ‖ writer ‖ seq ‖ previous hash ‖ SHA-256(Record))
 }
 
+// ID names the row.
+func (r Row) ID() CallID { return callID(r.Writer, r.Seq) }
+
 // Query selects rows for people.
 type Query struct {
 	Tenant identity.Tenant
@@ -95,10 +99,17 @@ type Query struct {
 	Limit  int    // of intents and events; 0 = 100, at most 1000
 }
 
+// ErrCut says that the database has lost rows that it had acknowledged.
+var ErrCut = fault.New(fault.Unavailable, "the database has lost the newest records of the audit log", nil)
+
+// actionShorter is an event's that says what was lost: everything of a chain up to its Call, as far as it is not there.
+const actionShorter = "log.shorter"
+
 // Store keeps rows. Rows are never changed or removed through it.
 type Store interface {
 	// Append writes all rows or none, durably: when it returns nil they survive a power loss. One writer's calls come one
-	// after the other, in the order of Seq. The first outcome of a call counts, also across replicas; a second one is kept
+	// after the other, in the order of Seq. ErrCut, and nothing is written, where the row before the first is gone: a standby
+	// was promoted that had not got it. (A SQLite file is nobody else's while it is open: there it is not looked for.) The first outcome of a call counts, also across replicas; a second one is kept
 	// as KindLate, in silence, so that chains have no gaps. Rows that are there already, to the byte, are no error, so an
 	// Append whose answer was lost can be repeated; other rows in their place are fault.Conflict.
 	Append(ctx context.Context, rows []Row) error
@@ -116,8 +127,10 @@ type Store interface {
 type Sweeps interface {
 	// Beat says that the writer lives.
 	Beat(ctx context.Context, writer string, now time.Time) error
-	// Unfinished returns intents without outcome of writers whose last beat is before deadBefore, at most limit.
-	Unfinished(ctx context.Context, deadBefore time.Time, limit int) ([]Row, error)
+	// Unfinished returns intents without outcome of writers whose last beat is before deadBefore, or that are among these, at most limit.
+	Unfinished(ctx context.Context, deadBefore time.Time, among []string, limit int) ([]Row, error)
 	// Ended reports whether an intent has an outcome.
 	Ended(ctx context.Context, id CallID) (bool, error)
+	// There reports whether a record is there, whatever its kind.
+	There(ctx context.Context, id CallID) (bool, error)
 }

@@ -32,7 +32,8 @@ type Checkpoint struct {
 	Time     time.Time // to the second
 	Heads    []Head    // of the chains that moved
 	Next     string    // verifier key with which all later ones are signed; "" where it stays
-	Restored bool      // an operator said that the log comes from a backup: what was signed after that is gone
+	Restored bool      // an operator said that it is known what is missing: what was signed after this one's predecessor is gone
+	Lost     int64     // the highest number of those that had been signed and that the database has lost; 0: none
 	Signed   []byte    // the note
 }
 
@@ -53,6 +54,9 @@ func (c *Checkpoint) text() string {
 	if c.Restored {
 		b.WriteString("restored\n")
 	}
+	if c.Lost > 0 {
+		fmt.Fprintf(&b, "lost %d\n", c.Lost)
+	}
 	return b.String()
 }
 
@@ -63,6 +67,9 @@ func (c *Checkpoint) digest() [32]byte { return sha256.Sum256(c.Signed) }
 func (c *Checkpoint) explains(o *Checkpoint) bool {
 	return c.Restored && c.Number <= o.Number && !c.Time.Before(o.Time)
 }
+
+// lacks reports whether c says that a database had lost checkpoints, of which o may be one.
+func (c *Checkpoint) lacks(o *Checkpoint) bool { return o.Number <= c.Lost }
 
 // sign fills in Signed.
 func (c *Checkpoint) sign(by note.Signer) (err error) {
@@ -119,6 +126,8 @@ func (c *Checkpoint) line(line string) (err error) {
 		c.Next = rest
 	case "restored":
 		c.Restored = true
+	case "lost":
+		c.Lost, err = strconv.ParseInt(rest, 10, 64)
 	default:
 		return fmt.Errorf("the checkpoint's line %q means nothing to this Frontdesk; a newer one may know it", line)
 	}

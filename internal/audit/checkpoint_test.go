@@ -273,7 +273,7 @@ func TestRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, back, said, 5, nil)
-	if r := audit.Verify(t.Context(), back, against(said, kept...)); r.Verdict != audit.Whole || !strings.Contains(strings.Join(r.Reminders, " "), "restored from a backup") {
+	if r := audit.Verify(t.Context(), back, against(said, kept...)); r.Verdict != audit.Whole || !strings.Contains(strings.Join(r.Reminders, " "), "lost with a restore") {
 		t.Errorf("restored with a word: %+v", r)
 	}
 	cut := slices.Clone(said.l[:len(said.l)-1]) // later truncation is found all the same
@@ -305,6 +305,127 @@ func TestRestored(t *testing.T) {
 	}
 	if !slices.ContainsFunc(quietly.rows, func(r audit.Row) bool { return strings.Contains(string(r.Record), "log.shorter") }) {
 		t.Error("the log does not say that it is shorter")
+	}
+}
+
+// TestFailover: a database that loses what it had acknowledged while processes write to it: they go on in new chains, nobody's
+// intent fails, and the log says what is missing until an operator signs that he knows. It says so whether or not anything is kept
+// outside, and what is cut off later is found all the same.
+func TestFailover(t *testing.T) {
+	m, s := &memory{}, newShelf(t)
+	l, stop := start(t, m)
+	k := &audit.Checkpoints{Log: l, Store: s, Keys: s, Slog: quiet, Now: time.Now}
+	act := func() {
+		t.Helper()
+		id, err := l.Begin(t.Context(), intent(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.End(t.Context(), id, intent(1))
+	}
+	sign := func() {
+		t.Helper()
+		if err := k.Round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	act()
+	sign()
+	ended, err := l.Begin(t.Context(), intent(3)) // its outcome is what is lost
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, written := len(s.l), len(m.rows)
+	l.End(t.Context(), ended, intent(3))
+	open, err := l.Begin(t.Context(), intent(2)) // its outcome comes when it is gone
+	if err != nil {
+		t.Fatal(err)
+	}
+	act()
+	sign()
+	kept := s.signed()
+	m.mu.Lock()
+	m.rows = m.rows[:written]
+	m.mu.Unlock()
+	s.mu.Lock()
+	s.l = s.l[:signed]
+	s.mu.Unlock()
+	l.End(t.Context(), open, intent(2))
+	act()
+	sign()
+	act()
+	sign()
+	if err := l.Sweep(t.Context()); err != nil { // closes what lost its outcome
+		t.Fatal(err)
+	}
+	stop()
+	for what, o := range map[string]audit.Against{"by the database alone": against(s), "by what was kept": against(s, kept...)} {
+		if r := audit.Verify(t.Context(), m, o); r.Verdict != audit.Shorter || r.Open != 0 {
+			t.Errorf("%s: %+v, want shorter", what, r)
+		}
+	}
+	if err := audit.SignRestored(t.Context(), s, s, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for what, o := range map[string]audit.Against{"by the database alone": against(s), "by what was kept": against(s, append(kept, s.signed()...)...)} {
+		if r := audit.Verify(t.Context(), m, o); r.Verdict != audit.Whole || !strings.Contains(strings.Join(r.Reminders, " "), "lost with a failover") {
+			t.Errorf("known to be lost, %s: %+v", what, r)
+		}
+	}
+	forged := &memory{rows: slices.Clone(m.rows)} // by who can write to the database, in a chain of his own, to hide what he cuts off
+	forger, done := start(t, forged)
+	first := slices.IndexFunc(forged.rows, func(r audit.Row) bool { return r.Kind == audit.KindIntent })
+	writer := forged.rows[first].Writer
+	if err := forger.Event(t.Context(), audit.Record{Time: time.Now().Add(-time.Hour), Tenant: "default", Action: "log.shorter", Call: audit.CallID(writer + ".ff"), Result: audit.ResultFailed}); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	forged.rows = slices.DeleteFunc(forged.rows, func(r audit.Row) bool { return r.Writer == writer && r.Seq > 1 })
+	if r := audit.Verify(t.Context(), forged, against(s)); r.Verdict != audit.Shorter {
+		t.Errorf("cut off, with a record of his own that says so: %+v", r)
+	}
+	later := slices.Clone(s.l[:len(s.l)-1])
+	if r := audit.Verify(t.Context(), m, against(&shelf{l: later, keys: s.keys}, append(kept, s.signed()...)...)); r.Verdict != audit.Shorter {
+		t.Errorf("cut off afterwards: %+v", r)
+	}
+}
+
+// TestLeftChainsAreLookedAt: a chain that was left because an append failed may have lost its end as well.
+func TestLeftChainsAreLookedAt(t *testing.T) {
+	for _, lost := range []bool{true, false} {
+		m := &memory{}
+		l, stop := start(t, m)
+		for i := range 3 {
+			if _, err := l.Begin(t.Context(), intent(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.mu.Lock()
+		m.fail = func(n int) (bool, error) {
+			return false, map[bool]error{true: fault.New(fault.Unavailable, "the server dies", nil)}[n == 4]
+		}
+		if lost {
+			m.rows = m.rows[:2]
+		}
+		m.n = 3
+		left := m.rows[0].Writer
+		m.mu.Unlock()
+		if _, err := l.Begin(t.Context(), intent(4)); err == nil {
+			t.Error("an append that failed is told as done")
+		}
+		if err := l.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Begin(t.Context(), intent(5)); err != nil { // comes after what the sweep has said
+			t.Fatal(err)
+		}
+		stop()
+		said := slices.ContainsFunc(m.rows, func(r audit.Row) bool {
+			return strings.Contains(string(r.Record), `"call":"`+left+`.3"`) && strings.Contains(string(r.Record), "log.shorter")
+		})
+		if said != lost {
+			t.Errorf("the log says that the end of the chain it left is gone: %v, want %v", said, lost)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package audit
 
-import "slices"
+import (
+	"context"
+	"slices"
+)
 
 // Rehash gives rows another writer, with the hashes that are right there.
 func Rehash(rows []Row, writer string) []Row {
@@ -13,3 +16,14 @@ func Rehash(rows []Row, writer string) []Row {
 	}
 	return l
 }
+
+// Round signs now.
+func (k *Checkpoints) Round(ctx context.Context) error {
+	if k.moved == nil {
+		k.moved = map[string]Head{}
+	}
+	return k.round(ctx, k.last.Number == 0)
+}
+
+// Sweep does now what is done each few seconds.
+func (l *Log) Sweep(ctx context.Context) error { return l.sweepOnce(ctx) }

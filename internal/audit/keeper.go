@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -70,14 +71,22 @@ type Checkpoints struct {
 	Slog     *slog.Logger
 	Now      func() time.Time
 
-	moved  map[string]Head // owned by Run, as what follows: heads that no checkpoint names yet
-	last   Checkpoint
-	edge   edge
-	unsent [][]Checkpoint // by place outside
+	series
+
+	accepts atomic.Bool // an operator says that he knows what is missing; the next one signs it
 
 	mu      sync.Mutex
 	trouble []string // guarded by mu: by place outside, why the newest checkpoint is not there
 	stands  Checkpoint
+}
+
+// series is how far the checkpoints are. It is owned by Checkpoints.Run.
+type series struct {
+	moved  map[string]Head // heads that no checkpoint names yet
+	lost   int64           // the highest number of those that the database has lost, until one says so
+	last   Checkpoint
+	edge   edge
+	unsent [][]Checkpoint // by place outside
 }
 
 const (
@@ -139,6 +148,26 @@ func (k *Checkpoints) end(ctx context.Context) error {
 	return nil
 }
 
+// Accept lets the next checkpoint say that an operator knows what is missing before it, and returns that one. Run has to run.
+func (k *Checkpoints) Accept(ctx context.Context) (Checkpoint, error) {
+	k.accepts.Store(true)
+	before, _ := k.Stands()
+	for {
+		select {
+		case k.Log.many <- struct{}{}:
+		default:
+		}
+		if c, _ := k.Stands(); c.Restored && c.Number > before.Number {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return Checkpoint{}, fault.New(fault.Unavailable, "no checkpoint could be signed in time; the log of the server says why", ctx.Err())
+		case <-time.After(endPause):
+		}
+	}
+}
+
 // Stands is the newest checkpoint of this process, and what keeps it from a place outside.
 func (k *Checkpoints) Stands() (c Checkpoint, trouble []string) {
 	k.mu.Lock()
@@ -156,7 +185,8 @@ func (k *Checkpoints) round(ctx context.Context, first bool) error {
 	for _, h := range k.Log.take() {
 		k.moved[h.Writer] = h
 	}
-	if len(k.moved) == 0 && !first {
+	k.Restored = k.accepts.Swap(false) || k.Restored
+	if len(k.moved) == 0 && !first && !k.Restored {
 		k.deliver(ctx)
 		return nil
 	}
@@ -185,7 +215,7 @@ func (k *Checkpoints) round(ctx context.Context, first bool) error {
 		if err != nil {
 			return err
 		}
-		k.last, k.edge, k.Restored = c, e, false
+		k.last, k.edge, k.Restored, k.lost = c, e, false, 0
 		clear(k.moved)
 		k.mu.Lock()
 		k.stands = c
@@ -202,7 +232,7 @@ func (k *Checkpoints) round(ctx context.Context, first bool) error {
 // next makes the checkpoint after the last one.
 func (k *Checkpoints) next(keys []CheckpointKey) (Checkpoint, edge, error) {
 	e := edge{k.edge.size, slices.Clone(k.edge.hashes)}
-	c := Checkpoint{Number: k.last.Number + 1, Time: k.Now().UTC().Truncate(time.Second), Restored: k.Restored}
+	c := Checkpoint{Number: k.last.Number + 1, Time: k.Now().UTC().Truncate(time.Second), Restored: k.Restored, Lost: k.lost}
 	for _, h := range k.moved {
 		c.Heads = append(c.Heads, h)
 	}
@@ -252,40 +282,61 @@ func verifiers(keys []CheckpointKey) note.Verifiers {
 	return note.VerifierList(l...)
 }
 
-// follow goes on from the newest checkpoint, whichever replica made it. Where the database holds less than this process has
-// signed, or something else, that is told, and what this process remembers is gone on from.
+// follow goes on from the newest checkpoint, whichever replica made it. Where the database has lost what this process has signed,
+// that is told, on record, and signed with the next one.
 func (k *Checkpoints) follow(ctx context.Context, keys []CheckpointKey) error {
 	stored, err := k.Store.LastCheckpoint(ctx)
 	if fault.KindOf(err) == fault.NotFound {
 		err, stored = nil, StoredCheckpoint{}
 	}
-	switch {
-	case err != nil:
+	if err != nil || stored.Number == k.last.Number && bytes.Equal(stored.Signed, k.last.Signed) {
 		return err
-	case stored.Number < k.last.Number:
-		k.Slog.Error("the database lacks checkpoints of the audit log that this process has signed: it was put back to an older state; `frontdesk audit verify` says what is missing", "newest", stored.Number, "signed", k.last.Number)
-		return nil
-	case stored.Number == 0:
-		return nil
-	case stored.Number == k.last.Number:
-		if !bytes.Equal(stored.Signed, k.last.Signed) {
-			k.Slog.Error("the database holds another checkpoint of the audit log than this process has signed: it was changed", "number", stored.Number)
+	}
+	var c Checkpoint
+	var e edge
+	if stored.Number > 0 {
+		if c, e, err = adopt(stored, verifiers(keys)); err != nil && k.last.Number > 0 {
+			k.Slog.Error("the newest checkpoint in the database is none of this deployment's: it was changed; what this process remembers is gone on from", "number", stored.Number, "error", err)
+			return nil
 		}
-		return nil
 	}
-	c, e, err := adopt(stored, verifiers(keys))
-	if err == nil {
-		err = k.continues(ctx, c)
+	if err == nil && k.last.Number > 0 {
+		if err = k.continues(ctx, c); errors.Is(err, errOther) {
+			err = k.shorter(ctx, c, keys)
+		}
 	}
-	if err == nil {
-		k.last, k.edge = c, e
-		return nil
-	}
-	if k.last.Number == 0 {
+	if err != nil {
 		return err
 	}
-	k.Slog.Error("the newest checkpoint in the database does not go on from the last one of this process; the log was changed, or forked", "number", stored.Number, "error", err)
+	k.last, k.edge = c, e
 	return nil
+}
+
+// shorter tells that the database lacks what this process had signed: a standby took over that had not got it, or somebody put the
+// database back. Which of the two it was, an operator has to know. Another replica may have said so first.
+func (k *Checkpoints) shorter(ctx context.Context, c Checkpoint, keys []CheckpointKey) error {
+	if said, err := k.saidLost(ctx, keys); err != nil || said {
+		return err
+	}
+	k.lost = max(k.lost, k.last.Number)
+	k.Slog.Error("the database lacks checkpoints of the audit log that this process has signed: a standby took over that had not got them, or it was put back to an older state; `frontdesk audit verify` says what is missing, and `frontdesk audit accept` signs that it is known",
+		"newest", c.Number, "signed", k.last.Number)
+	return k.Log.Event(ctx, Record{Time: k.Now(), Tenant: identity.DefaultTenant, Action: actionShorter, Result: ResultFailed,
+		Detail: "checkpoint " + strconv.FormatInt(k.last.Number, 10) + ", signed at " + k.last.Time.Format(time.RFC3339) + ", is not in this database any more"})
+}
+
+// saidLost reports whether a checkpoint in the database says that the last one of this process was lost: another replica has noticed it
+// first.
+func (k *Checkpoints) saidLost(ctx context.Context, keys []CheckpointKey) (said bool, err error) {
+	err = k.Store.Checkpoints(ctx, max(0, k.last.Number-maxBehind), func(s StoredCheckpoint) error {
+		c, err := ParseCheckpoint(s.Signed)
+		if err == nil && c.lacks(&k.last) && c.Time.After(k.last.Time) { // an earlier one speaks of an earlier loss
+			_, err = note.Open(s.Signed, verifiers(keys))
+			said = said || err == nil
+		}
+		return err
+	})
+	return said, err
 }
 
 // adopt reads a stored checkpoint that one of the keys has signed.
@@ -304,19 +355,24 @@ func adopt(s StoredCheckpoint, known note.Verifiers) (Checkpoint, edge, error) {
 	return c, e, nil
 }
 
-// continues makes sure that c comes after the last one of this process.
+var errOther = errors.New("it does not go on from the last one of this process")
+
+// continues makes sure that c comes after the last one of this process: errOther if not.
 func (k *Checkpoints) continues(ctx context.Context, c Checkpoint) error {
-	if k.last.Number == 0 || c.Number-k.last.Number > maxBehind {
+	if c.Number <= k.last.Number {
+		return errOther
+	}
+	if c.Number-k.last.Number > maxBehind {
 		return nil
 	}
 	before := k.last.digest()
 	return k.Store.Checkpoints(ctx, k.last.Number, func(s StoredCheckpoint) error {
 		next, err := ParseCheckpoint(s.Signed)
-		if err == nil && next.Previous != before {
-			err = fmt.Errorf("checkpoint %d names another one before it", s.Number)
+		if err != nil || next.Previous != before {
+			return errOther
 		}
 		before = next.digest()
-		return err
+		return nil
 	})
 }
 
@@ -344,7 +400,7 @@ func (k *Checkpoints) outsideFirst(ctx context.Context, keys []CheckpointKey) er
 		}
 		k.Slog.Error("the database is older than a checkpoint that is kept outside: records of the audit log are missing; where it was restored from a backup, say so with `serve --restored`",
 			"place", place.String(), "kept", c.Number, "of", c.Time, "newest", k.last.Number)
-		if err := k.Log.Event(ctx, Record{Time: k.Now(), Tenant: identity.DefaultTenant, Action: "log.shorter", Result: ResultFailed,
+		if err := k.Log.Event(ctx, Record{Time: k.Now(), Tenant: identity.DefaultTenant, Action: actionShorter, Result: ResultFailed,
 			Detail: "a checkpoint of " + c.Time.Format(time.RFC3339) + " that is kept outside, number " + strconv.FormatInt(c.Number, 10) + ", is not in this database"}); err != nil {
 			return err
 		}

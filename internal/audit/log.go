@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
@@ -32,14 +33,28 @@ type Log struct {
 	writers []string // guarded by mu: the chains that this process has written; the last is the current one
 	queued  int      // guarded by mu: outcomes that are not durable yet
 	closed  bool     // guarded by mu
+	losses           // guarded by mu
 	done    chan struct{}
 
-	heads map[string]Head // guarded by mu: of the chains that moved since take
-	rows  int             // guarded by mu: that came since take
-	many  chan struct{}   // gets a value when rows are so many that a checkpoint is due
+	news // guarded by mu
 
 	chain   chain    // owned by the writer goroutine, as is what follows
 	backlog []*entry // outcomes whose append failed
+}
+
+// losses are what a database may have lost, or have kept against what it said.
+type losses struct {
+	open   map[CallID]struct{} // intents that were begun here and have no outcome yet
+	cuts   []string            // chains of which the database has lost the end
+	doubts []CallID            // the newest records that were acknowledged of chains that were left
+	unsure []*entry            // intents of which it is not known whether they are on the disk; nothing was done about them
+}
+
+// news is what no checkpoint names yet.
+type news struct {
+	heads map[string]Head // of the chains that moved since take
+	rows  int             // that came since take
+	many  chan struct{}   // gets a value when rows are so many that a checkpoint is due
 }
 
 // chain is where one writer's rows go on.
@@ -59,6 +74,7 @@ type entry struct {
 const (
 	maxBatch  = 256
 	maxQueued = 1 << 16 // outcomes; beyond it nothing new begins
+	maxUnsure = 4096
 	linger    = 2 * time.Millisecond
 	bearable  = 5 * time.Second // for one append; who comes while one fails waits for two, and hears of it before clients give up
 
@@ -71,7 +87,7 @@ const (
 // New returns a log with a chain of its own. Nothing is written before Run runs.
 func New(store Store, sweeps Sweeps, now func() time.Time, log *slog.Logger) (*Log, error) {
 	l := &Log{Store: store, Sweeps: sweeps, Now: now, Slog: log, in: make(chan *entry, 4*maxBatch), done: make(chan struct{}),
-		heads: map[string]Head{}, many: make(chan struct{}, 1)}
+		losses: losses{open: map[CallID]struct{}{}}, news: news{heads: map[string]Head{}, many: make(chan struct{}, 1)}}
 	return l, l.newChain()
 }
 
@@ -121,15 +137,25 @@ func (l *Log) write(ctx context.Context, r Record) (CallID, error) {
 	// whose caller went away would have no outcome.
 	select {
 	case err := <-e.done:
-		return e.id, err
+		return l.opened(e), err
 	case <-l.done:
 		select {
 		case err := <-e.done:
-			return e.id, err
+			return l.opened(e), err
 		default:
 			return "", errClosed
 		}
 	}
+}
+
+// opened notes what is open here: what came of the others of its chain was lost, where the chain is.
+func (l *Log) opened(e *entry) CallID {
+	if e.record.Kind == KindIntent {
+		l.mu.Lock()
+		l.open[e.id] = struct{}{}
+		l.mu.Unlock()
+	}
+	return e.id
 }
 
 // End queues the outcome of an intent. It is written while the process lives; if the process dies first, a sweeper writes
@@ -138,6 +164,7 @@ func (l *Log) End(_ context.Context, id CallID, r Record) {
 	r.Kind, r.Call = KindOutcome, id
 	l.mu.Lock()
 	l.queued++
+	delete(l.open, id)
 	l.mu.Unlock()
 	select {
 	case l.in <- &entry{record: r}:
@@ -283,18 +310,21 @@ func (l *Log) drain(ctx context.Context) error {
 // kept, and the chain goes on under a new writer, so that no position can be written twice.
 func (l *Log) append(ctx context.Context, batch []*entry) {
 	all := append(l.backlog, batch...)
-	rows, next := make([]Row, len(all)), l.chain
-	for i, e := range all {
-		rows[i] = next.row(e)
-	}
 	ctx, cancel := context.WithTimeout(ctx, bearable)
 	defer cancel()
-	err := l.Store.Append(ctx, rows)
+	rows, next, err := l.store(ctx, all)
+	if errors.Is(err, ErrCut) { // nothing was written, so all of it can go on elsewhere
+		all = append([]*entry{l.cut(callID(l.chain.writer, l.chain.seq))}, all...)
+		if err = l.newChain(); err == nil {
+			rows, next, err = l.store(ctx, all)
+		}
+	}
 	if err == nil {
 		l.chain, l.backlog = next, nil
 		l.moved(len(rows))
 	} else {
 		l.Slog.Error("the audit log could not be written", "rows", len(rows), "error", err)
+		l.doubt()
 		if cerr := l.newChain(); cerr != nil {
 			err = errors.Join(err, cerr)
 		}
@@ -304,6 +334,13 @@ func (l *Log) append(ctx context.Context, batch []*entry) {
 	for _, e := range all {
 		switch {
 		case e.done != nil:
+			if err != nil && e.record.Kind == KindIntent {
+				l.mu.Lock()
+				if len(l.unsure) < maxUnsure { // those that come later find no connection
+					l.unsure = append(l.unsure, e)
+				}
+				l.mu.Unlock()
+			}
 			e.done <- err
 		case err == nil:
 			outcomes++
@@ -316,6 +353,90 @@ func (l *Log) append(ctx context.Context, batch []*entry) {
 		l.queued -= outcomes
 		l.mu.Unlock()
 	}
+}
+
+// store appends entries to the current chain, and returns where it stands then.
+func (l *Log) store(ctx context.Context, all []*entry) ([]Row, chain, error) {
+	rows, next := make([]Row, len(all)), l.chain
+	for i, e := range all {
+		rows[i] = next.row(e)
+	}
+	return rows, next, l.Store.Append(ctx, rows)
+}
+
+// doubt notes how far the current chain was acknowledged, as it is left: what follows it would show whether that is still there.
+func (l *Log) doubt() {
+	if l.chain.seq == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubts = append(l.doubts, callID(l.chain.writer, l.chain.seq))
+}
+
+// settleUnsure gives an outcome to intents that are on the disk after all, though whoever began them was told that they are not.
+func (l *Log) settleUnsure(ctx context.Context) error {
+	l.mu.Lock()
+	unsure := l.unsure
+	l.unsure = nil
+	l.mu.Unlock()
+	for i, e := range unsure {
+		there, err := l.Sweeps.There(ctx, e.id)
+		if err != nil {
+			l.mu.Lock()
+			l.unsure = append(unsure[i:], l.unsure...)
+			l.mu.Unlock()
+			return err
+		}
+		if there {
+			r := e.record
+			r.Time, r.Result, r.Detail = l.Now(), ResultFailed, "nothing was done: that this was recorded was not known in time"
+			l.End(ctx, e.id, r)
+		}
+	}
+	return nil
+}
+
+// settleDoubts looks whether chains that were left still reach as far as was acknowledged.
+func (l *Log) settleDoubts(ctx context.Context) error {
+	if err := l.settleUnsure(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	doubts := l.doubts
+	l.doubts = nil
+	l.mu.Unlock()
+	for i, id := range doubts {
+		there, err := l.Sweeps.There(ctx, id)
+		if err != nil {
+			l.mu.Lock()
+			l.doubts = append(doubts[i:], l.doubts...)
+			l.mu.Unlock()
+			return err
+		}
+		if there {
+			continue
+		}
+		select {
+		case l.in <- l.cut(id):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// cut is what the log says where the database has lost the end of a chain that this process wrote. It is an entry like
+// others: where it cannot be written it is tried again.
+func (l *Log) cut(lost CallID) *entry {
+	l.Slog.Error("the database has lost records of the audit log that it had acknowledged: a standby took over that had not got them; `frontdesk audit verify` says which, and `frontdesk audit accept` signs that it is known", "newest", lost)
+	writer, _, _ := strings.Cut(string(lost), ".")
+	l.mu.Lock()
+	l.queued++
+	l.cuts = append(l.cuts, writer)
+	l.mu.Unlock()
+	return &entry{record: Record{Kind: KindEvent, Time: l.Now(), Tenant: identity.DefaultTenant, Action: actionShorter, Call: lost, Result: ResultFailed,
+		Detail: "the database lost what it had acknowledged of this chain, up to this record: a standby took over that had not got it"}}
 }
 
 // moved notes where the current chain stands, for checkpoints.
@@ -387,32 +508,48 @@ func (l *Log) sweepOnce(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := l.settleDoubts(ctx); err != nil {
+		return err
+	}
 	for {
-		rows, err := l.Sweeps.Unfinished(ctx, now.Add(-deadAfter), sweepBatch)
+		l.mu.Lock()
+		cuts := slices.Clone(l.cuts)
+		l.mu.Unlock()
+		rows, err := l.Sweeps.Unfinished(ctx, now.Add(-deadAfter), cuts, sweepBatch)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		if err := l.closeUnknown(ctx, rows, own); err != nil {
-			return err
-		}
-		if len(rows) < sweepBatch {
+		full := len(rows) == sweepBatch
+		if rows = slices.DeleteFunc(rows, func(r Row) bool { return l.alive(r, own, cuts) }); len(rows) == 0 {
 			return nil
+		}
+		if err := l.closeUnknown(ctx, rows, cuts); err != nil || !full {
+			return err
 		}
 	}
 }
 
-// closeUnknown ends intents whose process is gone. It waits until they are durable, so that the same are not found again.
-func (l *Log) closeUnknown(ctx context.Context, rows []Row, own []string) error {
+// alive reports whether this process will still say what came of an intent.
+func (l *Log) alive(r Row, own, cuts []string) bool {
+	l.mu.Lock()
+	_, open := l.open[r.Call]
+	l.mu.Unlock()
+	return open || slices.Contains(own, r.Writer) && !slices.Contains(cuts, r.Writer)
+}
+
+// closeUnknown closes intents of which nobody will say any more what came of them. It waits until they are durable, so that the same
+// are not found again.
+func (l *Log) closeUnknown(ctx context.Context, rows []Row, cuts []string) error {
 	last := len(rows) - 1
 	for i, row := range rows {
-		if slices.Contains(own, row.Writer) {
-			continue
-		}
 		var r Record
 		if err := json.Unmarshal(row.Record, &r); err != nil {
 			return err
 		}
 		r.Kind, r.Call, r.Time, r.Result, r.Detail = KindOutcome, row.Call, l.Now(), ResultUnknown, "the process that did this ended before it could say what came of it"
+		if slices.Contains(cuts, row.Writer) {
+			r.Detail = "the database has lost what was recorded of it"
+		}
 		e := &entry{record: r}
 		if i == last {
 			e.done = make(chan error, 1)

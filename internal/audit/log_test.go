@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +42,9 @@ func (m *memory) Append(_ context.Context, rows []audit.Row) error {
 			}
 			return err
 		}
+	}
+	if first := rows[0]; first.Seq > 1 && !m.has(first.Writer, first.Seq-1) {
+		return audit.ErrCut
 	}
 	m.rows = append(m.rows, rows...)
 	return nil
@@ -95,7 +100,20 @@ func (m *memory) Beat(_ context.Context, w string, now time.Time) error {
 	return nil
 }
 
-func (m *memory) Unfinished(_ context.Context, deadBefore time.Time, limit int) ([]audit.Row, error) {
+func (m *memory) There(_ context.Context, id audit.CallID) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	writer, seq, _ := strings.Cut(string(id), ".")
+	n, err := strconv.ParseInt(seq, 16, 64)
+	return m.has(writer, n), err
+}
+
+// has is called with mu held.
+func (m *memory) has(writer string, seq int64) bool {
+	return slices.ContainsFunc(m.rows, func(r audit.Row) bool { return r.Writer == writer && r.Seq == seq })
+}
+
+func (m *memory) Unfinished(_ context.Context, deadBefore time.Time, among []string, limit int) ([]audit.Row, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ended := map[audit.CallID]bool{}
@@ -106,7 +124,7 @@ func (m *memory) Unfinished(_ context.Context, deadBefore time.Time, limit int) 
 	}
 	var l []audit.Row
 	for _, r := range m.rows {
-		if r.Kind == audit.KindIntent && !ended[r.Call] && m.beats[r.Writer].Before(deadBefore) && len(l) < limit {
+		if r.Kind == audit.KindIntent && !ended[r.Call] && (m.beats[r.Writer].Before(deadBefore) || slices.Contains(among, r.Writer)) && len(l) < limit {
 			l = append(l, r)
 		}
 	}

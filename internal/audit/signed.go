@@ -16,15 +16,17 @@ type signed struct {
 	against Against
 	report  *Report
 
-	key      string // that has to sign the next one; "" before the pinned key has signed any
-	last     Checkpoint
-	edge     edge
-	restored []Checkpoint          // those that say that the log came from a backup
-	since    map[[32]byte]bool     // digests of the first of those, and of all after it
-	from     map[string]Head       // where reading begins: as the last checkpoint before Since says
-	heads    map[string][]expected // by chain, rising
-	trusted  []note.Verifier
-	later    []func() // findings that say less than what the rows themselves show
+	key     string // that has to sign the next one; "" before the pinned key has signed any
+	last    Checkpoint
+	edge    edge
+	gaps    []Checkpoint          // those that say that something is gone: the log came from a backup, or the database has lost it
+	since   map[[32]byte]int      // by digest, how many of those it is or comes after
+	from    map[string]Head       // where reading begins: as the last checkpoint before Since says
+	heads   map[string][]expected // by chain, rising
+	named   map[string][]expected // by chain: the same, of the database alone
+	short   []shortfall
+	trusted []note.Verifier
+	later   []func() // findings that say less than what the rows themselves show
 }
 
 // expected is a head that a checkpoint names. The row there must have this hash.
@@ -32,6 +34,13 @@ type expected struct {
 	seq    int64
 	hash   [32]byte
 	number int64 // of the checkpoint
+}
+
+// shortfall is what a checkpoint has seen beyond the end of a chain.
+type shortfall struct {
+	writer      string
+	from, until int64
+	number      int64 // of the checkpoint
 }
 
 // read goes through the checkpoints of the database, and then through those that were kept elsewhere.
@@ -92,12 +101,10 @@ func (s *signed) one(stored StoredCheckpoint, pinned string, outside map[int64][
 	if c.Next != "" && s.key != "" {
 		s.trust(c.Next)
 	}
-	if c.Restored {
-		s.restored = append(s.restored, c)
+	if c.Restored || c.Lost > 0 {
+		s.gaps = append(s.gaps, c)
 	}
-	if len(s.restored) > 0 {
-		s.since[c.digest()] = true
-	}
+	s.since[c.digest()] = len(s.gaps)
 	s.report.Outside += len(outside[c.Number])
 	outside[c.Number] = slices.DeleteFunc(outside[c.Number], func(o Checkpoint) bool { return bytes.Equal(o.Signed, c.Signed) })
 	s.report.Outside -= len(outside[c.Number])
@@ -121,7 +128,19 @@ func (s *signed) expect(c Checkpoint) {
 			continue
 		}
 		s.heads[h.Writer] = append(s.heads[h.Writer], expected{h.Seq, h.Hash, c.Number})
+		s.named[h.Writer] = append(s.named[h.Writer], expected{h.Seq, h.Hash, c.Number})
 	}
+}
+
+// knows reports whether an operator has signed, at or after a checkpoint that vouches for this record, that he knows what is missing.
+func (s *signed) knows(writer string, seq int64) bool {
+	accepted := int64(0)
+	for _, gap := range s.gaps {
+		if gap.Restored {
+			accepted = gap.Number
+		}
+	}
+	return slices.ContainsFunc(s.named[writer], func(e expected) bool { return e.seq >= seq && e.number <= accepted })
 }
 
 func (s *signed) parseOutside() (map[int64][]Checkpoint, error) {
@@ -152,34 +171,58 @@ func (s *signed) kept(outside map[int64][]Checkpoint, pinned string) {
 			if c.Next != "" {
 				s.trust(c.Next)
 			}
-			after := s.since[c.Previous] // the restored log went on to it
-			s.since[c.digest()] = after
-			if !after && slices.ContainsFunc(s.restored, func(r Checkpoint) bool { return r.explains(&c) }) {
+			went := s.since[c.Previous] // the log went on to it after so many gaps
+			s.since[c.digest()] = went
+			switch known, accepted := s.gone(&c, went); {
+			case accepted:
 				lost++
-				continue
+			case known:
+				s.absent(c, Shorter)
+			default:
+				s.absent(c, Forked)
 			}
-			s.absent(c)
 		}
 	}
 	for _, l := range s.heads {
 		slices.SortStableFunc(l, func(a, b expected) int { return int(a.seq - b.seq) })
 	}
 	if lost > 0 {
-		r := s.restored[len(s.restored)-1]
-		s.report.Reminders = append(s.report.Reminders, fmt.Sprintf("%d checkpoints that were kept elsewhere are of what was lost when the log was restored from a backup (%s)", lost, r.Time.Format(time.RFC3339)))
+		s.report.Reminders = append(s.report.Reminders, fmt.Sprintf("%d checkpoints that were kept elsewhere are of what was lost with a restore or a failover, as was signed (%s)", lost, s.accepted().Format(time.RFC3339)))
 	}
 	if len(s.against.Outside) == 0 {
 		s.report.Reminders = append(s.report.Reminders, "nothing that is kept elsewhere was looked at (--checkpoint): a database that was put back as a whole verifies all the same")
 	}
 }
 
+// gone reports whether a gap after the first so many says that c was lost, and whether an operator has signed that this is known.
+func (s *signed) gone(c *Checkpoint, after int) (known, accepted bool) {
+	for _, gap := range s.gaps[min(after, len(s.gaps)):] {
+		known = known || gap.lacks(c)
+		accepted = accepted || gap.explains(c) || known && gap.Restored
+	}
+	return known, accepted
+}
+
+// accepted is when an operator signed last that what is missing is known; zero if none has.
+func (s *signed) accepted() (at time.Time) {
+	for _, gap := range s.gaps {
+		if gap.Restored {
+			at = gap.Time
+		}
+	}
+	return at
+}
+
 // absent is a checkpoint that was kept elsewhere and is not in the database. What it has seen is looked for in the log.
-func (s *signed) absent(c Checkpoint) {
+func (s *signed) absent(c Checkpoint, replaced Verdict) {
 	s.later = append(s.later, func() {
 		where := fmt.Sprintf("checkpoint %d", c.Number)
-		if c.Number > s.last.Number {
+		switch {
+		case c.Number <= s.last.Number && replaced == Shorter:
+			s.report.Add(Shorter, where, fmt.Sprintf("it was signed at %s and kept elsewhere; the database has lost it, and goes on with another one", c.Time.Format(time.RFC3339)))
+		case c.Number > s.last.Number:
 			s.report.Add(Shorter, where, fmt.Sprintf("it was signed at %s and kept elsewhere; the database holds %d", c.Time.Format(time.RFC3339), s.last.Number))
-		} else {
+		default:
 			s.report.Add(Forked, where, "the one that was kept elsewhere under this number is another one")
 		}
 	})
@@ -206,16 +249,21 @@ func (s *signed) ended(at chain) {
 	l := s.heads[at.writer]
 	if len(l) > 0 {
 		last := l[len(l)-1]
-		s.report.Add(Shorter, string(callID(at.writer, at.seq+1)), fmt.Sprintf("the records from here to %s are missing, which checkpoint %d has seen", callID(at.writer, last.seq), last.number))
+		s.short = append(s.short, shortfall{at.writer, at.seq + 1, last.seq, last.number})
 	}
 	delete(s.heads, at.writer)
 }
 
-// missing are chains that are not there at all.
-func (s *signed) missing() {
+// missing are ends of chains, and chains that are not there at all. What is known to be lost, by chain up to a record, is none.
+func (s *signed) missing(lost map[string]int64) {
 	for w, l := range s.heads {
 		if len(l) > 0 {
 			s.ended(chain{writer: w, seq: s.from[w].Seq})
+		}
+	}
+	for _, f := range s.short {
+		if f.until > lost[f.writer] {
+			s.report.Add(Shorter, string(callID(f.writer, f.from)), fmt.Sprintf("the records from here to %s are missing, which checkpoint %d has seen", callID(f.writer, f.until), f.number))
 		}
 	}
 	for _, add := range s.later {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -63,9 +64,9 @@ const grace = 2 * time.Hour
 
 // Verify recomputes every chain, holds it against the checkpoints, and matches intents with outcomes. It needs no running server.
 func Verify(ctx context.Context, s Store, o Against) Report {
-	v := verification{report: Report{Ends: map[string]int64{}}, now: o.Now, since: map[string]int64{}, open: map[CallID]time.Time{}, early: map[CallID]bool{}, seen: o.Seen}
+	v := verification{report: Report{Ends: map[string]int64{}}, now: o.Now, since: map[string]int64{}, open: map[CallID]time.Time{}, early: map[CallID]bool{}, lost: map[string]int64{}, seen: o.Seen}
 	if o.Checkpoints != nil {
-		v.signed = &signed{against: o, report: &v.report, heads: map[string][]expected{}, from: map[string]Head{}, since: map[[32]byte]bool{}}
+		v.signed = &signed{against: o, report: &v.report, heads: map[string][]expected{}, named: map[string][]expected{}, from: map[string]Head{}, since: map[[32]byte]int{}}
 		if err := v.signed.read(ctx); err != nil {
 			v.report.Add(Unchecked, "", "the checkpoints could not be read: "+err.Error())
 			return v.report
@@ -82,8 +83,9 @@ func Verify(ctx context.Context, s Store, o Against) Report {
 		v.report.Add(Unchecked, "", "the log could not be read: "+err.Error())
 	default:
 		v.chainEnds()
+		v.admitted()
 		if v.signed != nil {
-			v.signed.missing()
+			v.signed.missing(v.lost)
 		}
 		v.matched()
 	}
@@ -97,8 +99,45 @@ type verification struct {
 	at     chain
 	open   map[CallID]time.Time // intents without outcome so far
 	early  map[CallID]bool      // outcomes whose intent stands in a chain that comes later
-	signed *signed              // nil where no checkpoints are looked at
+	lost   map[string]int64     // by chain: the newest record that was lost, as is known
+	cuts   []cut
+	signed *signed // nil where no checkpoints are looked at
 	seen   func(*Record)
+}
+
+// cut is a record that says that the database had lost others.
+type cut struct {
+	writer string
+	seq    int64
+	lost   CallID // the newest of them, where they were of one chain
+	detail string
+}
+
+// said takes in a record that says that something was lost.
+func (v *verification) said(row Row, r *Record) {
+	if r.Kind == KindEvent && r.Action == actionShorter {
+		v.cuts = append(v.cuts, cut{row.Writer, row.Seq, r.Call, r.Detail})
+	}
+}
+
+// admitted reports what the log says to have lost, where no operator has signed that he knows of it. Who cannot sign can write such a
+// record, but not before what was signed.
+func (v *verification) admitted() {
+	known := 0
+	for _, c := range v.cuts {
+		if v.signed == nil || !v.signed.knows(c.writer, c.seq) {
+			v.report.Add(Shorter, string(callID(c.writer, c.seq)), c.detail)
+			continue
+		}
+		known++
+		if w, seq, err := c.lost.parse(); err == nil {
+			v.lost[w] = max(v.lost[w], seq)
+		}
+	}
+	if known > 0 {
+		v.report.Reminders = append(v.report.Reminders, fmt.Sprintf("records were lost with a failover or a restore, as %s and was signed to be known (%s)",
+			map[bool]string{true: "a record says", false: strconv.Itoa(known) + " records say"}[known == 1], v.signed.accepted().Format(time.RFC3339)))
+	}
 }
 
 var errBroken = fmt.Errorf("broken")
@@ -150,6 +189,7 @@ func (v *verification) row(row Row) error {
 	if v.seen != nil {
 		v.seen(&r)
 	}
+	v.said(row, &r)
 	v.match(row, r)
 	return nil
 }
@@ -190,6 +230,9 @@ func (v *verification) match(row Row, r Record) {
 
 func (v *verification) matched() {
 	for id := range maps.Keys(v.early) {
+		if w, seq, err := id.parse(); err == nil && seq <= v.lost[w] && seq > v.report.Ends[w] {
+			continue // its intent was lost
+		}
 		v.report.Add(Unmatched, string(id), "an outcome without intent")
 	}
 	for id, at := range v.open {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -58,7 +59,14 @@ func (db *DB) Append(ctx context.Context, rows []audit.Row) error {
 	}
 	err := asFault(db.insertRows(ctx, db, clean))
 	for try := 0; fault.KindOf(err) == fault.Conflict && try < 5; try++ { // more than one where replicas race for an outcome
-		err = db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error { return appendAround(ctx, tx, clean) })
+		err = db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if first := clean[0]; db.notify != "" && first.Seq > 1 {
+				if there, err := db.there(ctx, tx, first.Writer, first.Seq-1); err != nil || !there {
+					return cmp.Or(err, audit.ErrCut)
+				}
+			}
+			return appendAround(ctx, tx, clean)
+		})
 		if err == errForeign {
 			break
 		}
@@ -99,7 +107,8 @@ func insertRowsSQLite(ctx context.Context, db *DB, rows []auditRow) error {
 	return tx.Commit()
 }
 
-// insertRowsPostgres is one statement, so one round trip, of the same text for any number of rows.
+// insertRowsPostgres is one statement, so one round trip, of the same text for any number of rows. It inserts none where the row
+// is gone after which they come: then this is another server than the one that acknowledged it.
 func insertRowsPostgres(ctx context.Context, db *DB, rows []auditRow) error {
 	n := len(rows)
 	writer, tenant, user, kind, call := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -108,9 +117,16 @@ func insertRowsPostgres(ctx context.Context, db *DB, rows []auditRow) error {
 		writer[i], seq[i], tenant[i], user[i], kind[i] = r.Writer, r.Seq, string(r.Tenant), string(r.User), string(r.Kind)
 		call[i], at[i], record[i], hash[i] = string(r.Call), micros(r.Time), r.Record, r.Hash
 	}
-	_, err := db.write.ExecContext(ctx, "INSERT INTO audit ("+auditColumns+") SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::bytea[])",
-		writer, seq, tenant, user, kind, call, at, record, hash)
-	return err
+	res, err := db.write.ExecContext(ctx, "INSERT INTO audit ("+auditColumns+") SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::bytea[])"+
+		" WHERE $10::bigint = 1 OR EXISTS (SELECT 1 FROM audit WHERE writer = $11 AND seq = $10::bigint - 1)",
+		writer, seq, tenant, user, kind, call, at, record, hash, rows[0].Seq, rows[0].Writer)
+	if err != nil {
+		return err
+	}
+	if done, err := res.RowsAffected(); err != nil || done == 0 {
+		return cmp.Or(err, audit.ErrCut)
+	}
+	return nil
 }
 
 // appendAround inserts what is not there, and outcomes that came second as late.
@@ -280,11 +296,32 @@ func (db *DB) Ended(ctx context.Context, id audit.CallID) (bool, error) {
 	return len(l) > 0, err
 }
 
+// There implements audit.Sweeps.
+func (db *DB) There(ctx context.Context, id audit.CallID) (bool, error) {
+	writer, seq, err := place(id)
+	if err != nil {
+		return false, err
+	}
+	return db.there(ctx, db.read, writer, seq)
+}
+
+func (db *DB) there(ctx context.Context, q querier, writer string, seq int64) (bool, error) {
+	l, err := list(ctx, q, value[int64], "SELECT seq FROM audit WHERE writer = $1 AND seq = $2", writer, seq)
+	return len(l) > 0, err
+}
+
 // Unfinished implements audit.Sweeps. What a dead writer left open is nearly always near the end of its chain, so there it is
 // looked for at once; the rest is gone through a piece a call, and never again.
-func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, limit int) ([]audit.Row, error) {
+func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, among []string, limit int) ([]audit.Row, error) {
 	const piece = 50_000
-	dead, err := db.writers(ctx, "beat < $1 AND top > swept", micros(deadBefore))
+	where, args := "beat < $1", []any{micros(deadBefore)}
+	if len(among) > 0 {
+		where += " OR id IN (" + holes(2, len(among)) + ")"
+	}
+	for _, w := range among {
+		args = append(args, w)
+	}
+	dead, err := db.writers(ctx, "("+where+") AND top > swept", args...)
 	if err != nil {
 		return nil, err
 	}

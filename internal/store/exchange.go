@@ -14,6 +14,7 @@ import (
 var (
 	_ refresh.Steps = (*DB)(nil)
 	_ refresh.Rows  = (*DB)(nil)
+	_ refresh.Moves = (*DB)(nil)
 )
 
 // living is true of a row that nobody has ended: no late step brings one back.
@@ -53,7 +54,7 @@ func (db *DB) claim(ctx context.Context, q querier, c vault.Connection, l refres
 			status = CASE WHEN phase = 'sent' THEN 'uncertain' ELSE status END,
 			recoveries = CASE WHEN phase = 'sent' THEN recoveries + 1 ELSE recoveries END,
 			phase = 'claimed', attempt = $5, lease_owner = $6, lease_until = `+db.now+` + $7, lease_epoch = lease_epoch + 1
-		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now+living,
+		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND lease_until < `+db.now+living+` AND status <> 'needs_reconnect'`,
 		c.Tenant, c.ID, c.Generation, c.Version, l.Attempt, l.Owner, l.Time.Microseconds())
 	if err != nil || len(rows) == 0 {
 		return vault.Connection{}, false, err
@@ -78,11 +79,11 @@ func (db *DB) Sent(ctx context.Context, c vault.Connection) (bool, error) {
 
 // Settle implements refresh.Steps.
 func (db *DB) Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error) {
-	n, err := exec(ctx, db.write, `UPDATE connections SET version = version + 1, `+noLease+`, status = $5, reason = $6, scopes = $7, expires = $8, renewed = $9, refreshes = $10,
+	n, err := exec(ctx, db.write, `UPDATE connections SET version = $19, `+noLease+`, status = $5, reason = $6, scopes = $7, expires = $8, renewed = $9, refreshes = $10,
 			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17, proof = $18
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living,
 		c.Tenant, c.ID, c.Generation, fromVersion, c.Status, c.Reason, (*texts)(&c.Scopes), (*when)(&c.Expires), (*when)(&c.Renewed), c.Refreshes,
-		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof))
+		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof), max(c.Version, fromVersion+1))
 	return n == 1, err
 }
 
@@ -114,6 +115,16 @@ func (db *DB) Inherit(ctx context.Context, o refresh.Owner) (int64, error) {
 func (db *DB) Proved(ctx context.Context, t identity.Tenant, up catalog.UpstreamName, before time.Time) (int64, error) {
 	return exec(ctx, db.write, "UPDATE connections SET previous = $4 WHERE tenant = $1 AND upstream = $2 AND renewed < $3 AND phase = 'idle' AND status = 'active' AND length(previous) > 0",
 		t, up, micros(before), []byte{})
+}
+
+// Doubt implements refresh.Moves. A renewal begins at the earliest a fifth of its token's life before that ends (refresh.Margin).
+func (db *DB) Doubt(ctx context.Context, reason string) (int64, error) {
+	n, err := exec(ctx, db.write, `UPDATE connections SET status = 'uncertain', reason = $1, not_before = 0
+		WHERE refreshes AND phase = 'idle' AND status IN ('active', 'suspect') AND expires > 0 AND expires - (expires - renewed) / 5 <= `+db.now, reason)
+	if now, _, _ := db.lineage.state(); err == nil && now != "" {
+		_, err = exec(ctx, db.write, "UPDATE chores SET owner = $1 WHERE name = $2", now, choreServer)
+	}
+	return n, err
 }
 
 // Restored marks every connection that can be renewed as uncertain, after a restore from a backup: since it was made, vendors

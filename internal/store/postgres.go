@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,12 +32,16 @@ func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider,
 	if err != nil {
 		return nil, err
 	}
-	if readOnly {
-		cfg.RuntimeParams["default_transaction_read_only"] = "on"
-	}
-	// An acknowledged intent has to survive a power loss, whatever the server's default is. A stronger one stays.
+	// An acknowledged intent has to survive a power loss, and be with the standby where one is synchronous, whatever the server's
+	// default is. A stronger one stays.
 	durable := stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
+		_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')")
+		if err == nil && readOnly { // not before it is connected: then a DSN that asks for the server that takes writes would find none
+			_, err = c.Exec(ctx, "SET default_transaction_read_only = on")
+		}
+		if err == nil {
+			db.lineage.look(ctx, c)
+		}
 		return err
 	})
 	pool := stdlib.OpenDB(*cfg, durable)
@@ -57,6 +62,87 @@ func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider,
 		return nil, err
 	}
 	return provider(goose.DialectPostgres, pool, "postgres", goose.WithSessionLocker(locker))
+}
+
+// lineage is which server of a cluster this process speaks with: each promotion of a standby begins another timeline.
+type lineage struct {
+	mu       sync.Mutex
+	timeline string    // guarded by mu, as what follows; "" where the server does not say
+	moves    int64     // how often it was another one than before
+	last     time.Time // when that was noticed
+}
+
+const timeline = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+
+// remember compares the server with the one that the database itself knows, so that a process that begins after a failover knows of it
+// too.
+func (db *DB) remember(ctx context.Context) error {
+	now, _, _ := db.lineage.state()
+	if now == "" {
+		return nil
+	}
+	if _, err := exec(ctx, db.write, "INSERT INTO chores (name, owner, until) VALUES ($1, $2, 0) ON CONFLICT (name) DO NOTHING", choreServer, now); err != nil {
+		return err
+	}
+	l, err := list(ctx, db.read, value[string], "SELECT owner FROM chores WHERE name = $1", choreServer)
+	if err == nil && len(l) == 1 && l[0] != now {
+		db.lineage.moved()
+	}
+	return err
+}
+
+// choreServer is no chore: its owner is the timeline for which the last failover was seen to.
+const choreServer = "server"
+
+func (l *lineage) state() (timeline string, moves int64, last time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.timeline, l.moves, l.last
+}
+
+func (l *lineage) moved() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.moves, l.last = l.moves+1, time.Now()
+}
+
+// look asks a server. One that does not say, as some that are like PostgreSQL, is never seen to move.
+func (l *lineage) look(ctx context.Context, c *pgx.Conn) {
+	var now string
+	if err := c.QueryRow(ctx, timeline).Scan(&now); err != nil {
+		return
+	}
+	l.seen(now)
+}
+
+func (l *lineage) seen(now string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now == "" || now == l.timeline {
+		return
+	}
+	if l.timeline != "" {
+		l.moves, l.last = l.moves+1, time.Now()
+	}
+	l.timeline = now
+}
+
+// Moves is how often this process has found a standby in the place of the server that it knew, and when last: what that had
+// acknowledged in its last moments may be gone. It is always 0 with SQLite.
+func (db *DB) Moves() (int64, time.Time) {
+	_, n, last := db.lineage.state()
+	return n, last
+}
+
+const lookEvery = 5 * time.Second
+
+// lookAtServer asks which server it is: behind a pooler, connections stay and the server changes.
+func (db *DB) lookAtServer(ctx context.Context) error {
+	l, err := list(ctx, db.read, value[string], timeline)
+	if err == nil && len(l) == 1 {
+		db.lineage.seen(l[0])
+	}
+	return err
 }
 
 // postgresConfig says nothing of what the DSN holds: there may be a password in it.

@@ -41,6 +41,7 @@ type DB struct {
 	held  []func() error // given back by Close, last one first
 
 	insertAudit *sql.Stmt // SQLite: of the hot path
+	lineage     lineage   // PostgreSQL: which server it is
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]struct{} // guarded by mu
@@ -102,6 +103,9 @@ func open(ctx context.Context, cfg Config, version int64) (*DB, error) {
 	}
 	if err == nil {
 		err = db.migrate(ctx, provider, version)
+	}
+	if err == nil && db.notify != "" && version == newest {
+		err = db.remember(ctx)
 	}
 	if err == nil && cfg.Path != "" && !readOnly {
 		db.insertAudit, err = db.write.PrepareContext(ctx, insertAudit)
@@ -208,6 +212,7 @@ func (db *DB) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if db.notify != "" {
 		g.Go(func() error { return db.listen(ctx) })
+		g.Go(func() error { return db.every(ctx, lookEvery, "asking which server this is", db.lookAtServer) })
 	}
 	if db.cfg.Guest {
 		return g.Wait()

@@ -17,6 +17,7 @@ import (
 var (
 	_ vault.Store       = (*DB)(nil)
 	_ vault.All         = (*DB)(nil)
+	_ vault.Sampled     = (*DB)(nil)
 	_ vault.KeyStore    = (*DB)(nil)
 	_ vault.EndingStore = (*DB)(nil)
 )
@@ -96,6 +97,11 @@ func (db *DB) EachConnection(ctx context.Context, f func(vault.Connection) error
 			return nil
 		}
 	}
+}
+
+// ConnectionsFrom implements vault.Sampled.
+func (db *DB) ConnectionsFrom(ctx context.Context, t identity.Tenant, from vault.ConnectionID, limit int) ([]vault.Connection, error) {
+	return connectionTable.all(ctx, db.read, "WHERE tenant = $1 AND id >= $2 ORDER BY id LIMIT $3", t, from, limit)
 }
 
 // CountConnections counts those of a status, of all tenants: a number for operators, which names nobody.

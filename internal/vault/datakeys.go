@@ -177,8 +177,8 @@ type Resealing interface {
 type Rotation struct {
 	Vault   *Vault
 	Rows    Resealing
-	Turns   Turns // nil: nobody else does it
-	Owner   string
+	Turns   Turns  // nil: nobody else does it
+	Owner   string // the place where this process runs: whoever begins there next has its turn
 	Tenants func() []identity.Tenant
 	Log     *slog.Logger
 	Calendar

@@ -67,11 +67,19 @@ func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]
 			return nil, err
 		}
 		if err != nil {
-			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: this process has another key file than the one that wrote it", &refusal{err})
+			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(err), &refusal{err})
 		}
 		l = append(l, opened{k, plain})
 	}
 	return l, nil
+}
+
+// whatToDo tells an operator, by what refused the key.
+func whatToDo(err error) string {
+	if fault.KindOf(err) == fault.Denied {
+		return "the key service says no; its right was taken from this process, or another key wrapped the database's: look at the service, or name the old key under keys.previous"
+	}
+	return "this process has another key file than the one that wrote it; put back the one that belongs to this database, or name it under keys.previous"
 }
 
 // current is the newest key that may be used now; one is made where there is none.

@@ -45,6 +45,9 @@ func Start(t testing.TB) string {
 
 func programs() (string, error) {
 	if p, err := exec.LookPath("initdb"); err == nil {
+		if real, err := filepath.EvalSymlinks(p); err == nil { // beside it are the others
+			p = real
+		}
 		return filepath.Dir(p), nil
 	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")

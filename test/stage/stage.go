@@ -47,13 +47,14 @@ type Options struct {
 
 // Stage is everybody.
 type Stage struct {
-	Dir     string
-	IdP     *world.IdP
-	Tracker *world.Tracker
-	Legacy  *world.IssuesServer // behind /mcp/issues
-	Modern  *world.IssuesServer // behind /mcp/modern
-	Vendor  *world.VendorMCP    // behind /mcp/tracker, deliver: header
-	Desks   []*Desk
+	Dir      string
+	Database string // PostgreSQL DSN; "" is SQLite
+	IdP      *world.IdP
+	Tracker  *world.Tracker
+	Legacy   *world.IssuesServer // behind /mcp/issues
+	Modern   *world.IssuesServer // behind /mcp/modern
+	Vendor   *world.VendorMCP    // behind /mcp/tracker, deliver: header
+	Desks    []*Desk
 
 	balance *balancer
 	brokers []string // where they listen for gateways, one for each of Desks
@@ -196,7 +197,7 @@ func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 }
 
 func begin(ctx context.Context, dir string, o Options) (s *Stage, err error) {
-	s = &Stage{Dir: dir}
+	s = &Stage{Dir: dir, Database: o.Database}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

@@ -77,7 +77,30 @@ func auditCommand() *cobra.Command {
 		return audit.Export(c.Context(), db, func(line []byte) error { _, err := c.OutOrStdout().Write(line); return err })
 	}}
 	c.PersistentFlags().StringVar(&database, "database", "", "PostgreSQL DSN as env:NAME or file:PATH; default: as the running server's config says, else SQLite in --data-dir")
-	c.AddCommand(tail, export, verifyCommand(&database), auditKeyCommand(&database))
+	c.AddCommand(tail, export, verifyCommand(&database), auditKeyCommand(&database), acceptCommand())
+	return c
+}
+
+func acceptCommand() *cobra.Command {
+	yes := false
+	c := &cobra.Command{Use: "accept", Short: "sign that it is known what a failover of the database has lost of the log", Args: cobra.NoArgs,
+		Long: `After a standby took over that had not got the last records, ` + "`audit verify`" + ` exits with 2 and says what is missing. Once you know that it was
+a failover and nobody's doing, this signs so: verify exits with 0 then, and names the loss in a note. What is cut off later is found all the same.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !yes {
+				return errors.New("this signs that what is missing of the log is known; look at `frontdesk audit verify` first, then add --yes")
+			}
+			var said struct {
+				Checkpoint int64
+				Time       time.Time
+			}
+			if err := console.Ask(c, http.MethodPost, "/audit/accept", nil, &said); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "checkpoint %d says that what was missing at %s is known\n", said.Checkpoint, said.Time.Format(time.RFC3339))
+			return err
+		}}
+	c.Flags().BoolVar(&yes, "yes", false, "do it")
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/vault"
 )
@@ -68,4 +69,34 @@ func (l *flights) wait(ctx context.Context) {
 		case <-next.over:
 		}
 	}
+}
+
+// orphans are attempts of this process whose lease may stand in the database though nobody goes on with them: the answer to a step
+// before anything was sent is lost. Without this, everybody waits until the lease is over.
+type orphans struct {
+	mu sync.Mutex
+	of map[string]time.Time // guarded by mu: by attempt, since when
+}
+
+func (o *orphans) add(attempt string, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.of == nil {
+		o.of = map[string]time.Time{}
+	}
+	for a, at := range o.of {
+		if now.Sub(at).Abs() > 2*leaseTime { // its lease is over
+			delete(o.of, a)
+		}
+	}
+	o.of[attempt] = now
+}
+
+// take reports whether an attempt is one, once.
+func (o *orphans) take(attempt string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.of[attempt]
+	delete(o.of, attempt)
+	return ok
 }

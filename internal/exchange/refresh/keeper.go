@@ -3,6 +3,7 @@ package refresh
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -39,6 +40,9 @@ func (m *Machine) Run(ctx context.Context) error {
 	defer spool.Stop()
 	defer look.Stop()
 	defer idle.Stop()
+	var moves sync.WaitGroup
+	moves.Go(func() { m.watchMoves(ctx) })
+	defer moves.Wait()
 	m.Tend(ctx)
 	for {
 		select {

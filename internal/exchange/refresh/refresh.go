@@ -28,7 +28,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
-// Machine keeps stored credentials good. All exported fields are required. It is safe for concurrent use.
+// Machine keeps stored credentials good. All exported fields but Moves are required. It is safe for concurrent use.
 type Machine struct {
 	Vault   Vault
 	Steps   Steps
@@ -41,9 +41,17 @@ type Machine struct {
 	Slog    *slog.Logger
 	Owner   Owner
 	Spool   Spool
+	Moves   Moves // nil: the database cannot lose what it has acknowledged
 	Now     func() time.Time
 
+	state
+}
+
+// state is what a machine knows that no row says.
+type state struct {
 	flights flights
+	kept    kept
+	orphans orphans
 	health  health
 	short   time.Duration // tests: instead of leaseTime
 }
@@ -68,11 +76,12 @@ type Vault interface {
 type Steps interface {
 	// Claim takes the lease if it is free or over, of exactly this generation and version: phase becomes claimed,
 	// lease_epoch grows by one; a row that stood at sent becomes uncertain, with one recovery more. The row as it stands
-	// after it is returned. It is not given while a lease runs on another connection of this user at l.Siblings.
+	// after it is returned. It is not given while a lease runs on another connection of this user at l.Siblings, nor of one that only its user
+	// can mend: another process has marked it since c was read.
 	Claim(ctx context.Context, c vault.Connection, l Lease) (vault.Connection, bool, error)
 	// Sent marks that the request may leave from now on; only the holder of the lease may.
 	Sent(ctx context.Context, c vault.Connection) (bool, error)
-	// Settle stores a new credential: c.Sealed, Expires, Scopes, Status, with version fromVersion+1, phase idle and no
+	// Settle stores a new credential: c.Sealed, Expires, Scopes, Status, with c.Version, at least fromVersion+1, phase idle and no
 	// lease, if and only if generation and version are still c.Generation and fromVersion. The lease does not matter.
 	Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error)
 	// Fail gives the lease back with status, reason, failures, not_before and recoveries as in c, version unchanged;

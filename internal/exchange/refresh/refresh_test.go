@@ -364,6 +364,54 @@ func TestTakenOver(t *testing.T) {
 	r.again(t).works(t, c)
 }
 
+// TestAnswerLost: the database did what it was asked, and the answer is lost. Nothing had been sent, so nobody waits for a lease that
+// nobody uses.
+func TestAnswerLost(t *testing.T) {
+	for _, step := range []string{"claim", "sent"} {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		r.ShortLeases(time.Hour)
+		c := r.person(t, "alice", "tracker")
+		v.pass(2 * time.Hour)
+		r.mu.Lock()
+		r.answerLost = step
+		r.mu.Unlock()
+		ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
+		defer cancel()
+		if _, err := r.Fresh(ctx, c, r.scene.up, r.scene.method); err == nil {
+			t.Fatalf("%s: it was not lost", step)
+		}
+		if _, err := r.Fresh(ctx, c, r.scene.up, r.scene.method); err != nil {
+			t.Errorf("%s: %v", step, err)
+		}
+		if v.asked != 1 {
+			t.Errorf("%s: the vendor was asked %d times", step, v.asked)
+		}
+	}
+}
+
+// TestFailover: a row that is older than what this process stored is put right, and the used token in it is not redeemed.
+func TestFailover(t *testing.T) {
+	v := newVendor(catalog.RotationStrict)
+	v.reuse = func(vault.ConnectionID) { t.Error("a used token was redeemed") }
+	r := alone(t, v)
+	c := r.person(t, "alice", "tracker")
+	old := r.row(t, c)
+	for range 2 { // what is lost are two renewals
+		v.pass(2 * time.Hour)
+		if _, err := r.Fresh(t.Context(), c, r.scene.up, r.scene.method); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.db.Connect(t.Context(), old, old.Generation); err != nil {
+		t.Fatal(err)
+	}
+	r.works(t, c)
+	if now := r.row(t, c); now.Version != old.Version+2 || now.Status != vault.Active {
+		t.Errorf("the row says version %d, %s, want %d", now.Version, now.Status, old.Version+2)
+	}
+}
+
 // renewing is a connection whose renewal is due, to which its user does something as soon as the vendor has answered.
 func renewing(t *testing.T, meanwhile func(*replica, context.Context, vault.Connection) (vault.Connection, error)) (*vendor, *replica, vault.Connection) {
 	v := newVendor(catalog.RotationStrict)

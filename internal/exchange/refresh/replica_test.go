@@ -91,6 +91,7 @@ type seams struct {
 	logged int
 
 	settleAway     bool   // nothing can be stored
+	answerLost     string // the step whose answer is lost next, though it was done
 	dieAfterAnswer bool   // the vendor's
 	beforeSend     func() // to the vendor
 	afterAnswer    func() // of the vendor, once
@@ -185,13 +186,33 @@ func (s steps) Claim(ctx context.Context, c vault.Connection, l refresh.Lease) (
 	}
 	v, err := through(s.r, func() (claimed, error) {
 		c, ok, err := s.r.db.Claim(ctx, c, l)
+		if s.r.answer("claim") {
+			return claimed{}, errAway
+		}
 		return claimed{c, ok}, err
 	})
 	return v.c, v.ok, err
 }
 
 func (s steps) Sent(ctx context.Context, c vault.Connection) (bool, error) {
-	return through(s.r, func() (bool, error) { return s.r.db.Sent(ctx, c) })
+	return through(s.r, func() (bool, error) {
+		ok, err := s.r.db.Sent(ctx, c)
+		if s.r.answer("sent") {
+			return false, errAway
+		}
+		return ok, err
+	})
+}
+
+// answer reports whether the answer to this step is lost now.
+func (r *replica) answer(step string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lost := r.answerLost == step
+	if lost {
+		r.answerLost = ""
+	}
+	return lost
 }
 
 func (s steps) Settle(ctx context.Context, c vault.Connection, from int64) (bool, error) {

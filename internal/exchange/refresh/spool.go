@@ -117,7 +117,7 @@ func (m *Machine) replay(ctx context.Context, id vault.ConnectionID) {
 		m.Slog.Error("the spool cannot be read", "folder", m.Spool.Dir, "error", err)
 	}
 	for _, c := range l {
-		ok, err := m.unspool(ctx, c)
+		ok, err := m.storeAgain(ctx, c, c.Version-1, "a renewed credential comes out of the spool")
 		if err != nil {
 			m.Slog.Warn("a renewed credential still waits in the spool", "connection", c.ID, "upstream", c.Upstream, "error", err)
 			continue
@@ -132,15 +132,15 @@ func (m *Machine) replay(ctx context.Context, id vault.ConnectionID) {
 	}
 }
 
-// unspool stores one renewed credential, with a record of its own: that of the renewal says that its outcome is not known.
-func (m *Machine) unspool(ctx context.Context, c vault.Connection) (bool, error) {
+// storeAgain stores one renewed credential, with a record of its own: that of the renewal says that its outcome is not known, or is lost.
+func (m *Machine) storeAgain(ctx context.Context, c vault.Connection, from int64, why string) (bool, error) {
 	rec := m.record(c, audit.KindIntent)
-	rec.Detail = "a renewed credential comes out of the spool"
+	rec.Detail = why
 	id, err := m.Log.Begin(ctx, rec)
 	if err != nil {
 		return false, err
 	}
-	ok, err := m.Steps.Settle(ctx, c, c.Version-1)
+	ok, err := m.Steps.Settle(ctx, c, from)
 	switch {
 	case ok:
 		m.stored(ctx, id, c)

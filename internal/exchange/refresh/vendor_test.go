@@ -144,6 +144,9 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := r.Context().Err(); err != nil { // on a busy machine a lease is over before the lock is free
+		return nil, err
+	}
 	if v.fault == unreachable {
 		return nil, context.DeadlineExceeded
 	}

@@ -47,13 +47,32 @@ func (w *walk) run(ctx context.Context, c vault.Connection) (vault.Connection, e
 			return c, err
 		}
 		c = row
+		if back, err := w.putBack(ctx, c); back || err != nil {
+			if err != nil {
+				return w.serve(c, err)
+			}
+			continue
+		}
 		if over, err := w.over(c); over {
 			return w.serve(c, err)
 		}
-		claimed := w.Now()
-		held, ok, err := w.Steps.Claim(ctx, c, Lease{Attempt: w.attempt(), Owner: w.Owner.String(), Time: w.lease(), Siblings: w.siblings}) // step 1
+		if pause := w.settling(); pause > 0 {
+			if err := wait(ctx); err != nil {
+				return w.serve(c, fault.Later(w.up.Title+" is not renewed while a failover of the database settles; try again", pause, err))
+			}
+			continue
+		}
+		if c.Phase != vault.Idle && w.orphans.take(c.Attempt) {
+			if err := w.unsent(ctx, c); err != nil {
+				return w.serve(c, err)
+			}
+			continue
+		}
+		claimed, attempt := w.Now(), w.attempt()
+		held, ok, err := w.Steps.Claim(ctx, c, Lease{Attempt: attempt, Owner: w.Owner.String(), Time: w.lease(), Siblings: w.siblings}) // step 1
 		switch {
 		case err != nil:
+			w.orphans.add(attempt, claimed)
 			return w.serve(c, err)
 		case !ok:
 			if err := wait(ctx); err != nil {
@@ -129,14 +148,17 @@ func (w *walk) redeem(ctx context.Context, held vault.Connection, claimed time.T
 		return w.giveBack(ctx, held)
 	}
 	if err != nil {
-		return errors.Join(err, w.giveBack(ctx, held))
+		return errors.Join(err, w.unsent(ctx, held))
 	}
 	id, err := w.Log.Begin(ctx, w.record(held, audit.KindIntent))
 	if err != nil {
-		return errors.Join(err, w.giveBack(ctx, held))
+		return errors.Join(err, w.unsent(ctx, held))
 	}
 	if ok, err := w.Steps.Sent(ctx, held); err != nil || !ok { // step 2
 		w.finish(ctx, id, held, audit.ResultFailed, "the lease was lost before anything was sent")
+		if err != nil {
+			err = errors.Join(err, w.unsent(ctx, held))
+		}
 		return err
 	}
 	endpoint, err := w.at(secrets)
@@ -210,6 +232,7 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 
 // stored ends a refresh with what it left in the vault, so that the log and the vault can be compared.
 func (m *Machine) stored(ctx context.Context, id audit.CallID, c vault.Connection) {
+	m.kept.keep(c, m.Now())
 	rec := m.record(c, audit.KindOutcome)
 	rec.Call, rec.Result, rec.Sealed = id, audit.ResultOK, vault.Fingerprint(c)
 	m.Log.End(context.WithoutCancel(ctx), id, rec)
@@ -328,6 +351,15 @@ func (w *walk) fail(ctx context.Context, c vault.Connection, after time.Duration
 		c.NotBefore = w.Now().Add(after)
 	}
 	return w.giveBack(ctx, c)
+}
+
+// unsent gives the lease back of an attempt of ours that has sent nothing.
+func (w *walk) unsent(ctx context.Context, c vault.Connection) error {
+	err := w.giveBack(ctx, c)
+	if err != nil {
+		w.orphans.add(c.Attempt, w.Now())
+	}
+	return err
 }
 
 func (w *walk) giveBack(ctx context.Context, c vault.Connection) error {

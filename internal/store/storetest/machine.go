@@ -95,6 +95,58 @@ func machine(t *testing.T, a, b *store.DB) {
 	}
 }
 
+// machineMarked: what was marked since a replica has read it is not tried once more, and keeps its reason; a renewal that was under
+// way can still be stored.
+func machineMarked(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := fresh("c1")
+	ok(t, a.Connect(ctx, c, 0))
+	held := claim(t, a, c, "try", leaseTime)
+	marked := held
+	marked.Status, marked.Reason = vault.NeedsReconnect, "because"
+	if won, err := a.Fail(ctx, marked); !step(t, won, err) {
+		t.Fatal("it was not marked")
+	}
+	if _, won, err := b.Claim(ctx, c, refresh.Lease{Attempt: "late", Owner: "them", Time: leaseTime}); step(t, won, err) {
+		t.Error("a connection that is marked was claimed")
+	}
+	if now := must(b.Connection(ctx, ours, "c1"))(t); now.Status != vault.NeedsReconnect || now.Reason != "because" {
+		t.Errorf("it says %s, %q", now.Status, now.Reason)
+	}
+	if won, err := a.Settle(ctx, held, held.Version); !step(t, won, err) {
+		t.Error("a renewal that came late was not stored")
+	}
+}
+
+// machineLost: what a database has lost is put back under the version that it had.
+func machineLost(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	c := fresh("c1")
+	ok(t, a.Connect(ctx, c, 0))
+	later := c
+	later.Version, later.Access = 4, []byte("a4")
+	if won, err := a.Settle(ctx, later, 1); !step(t, won, err) {
+		t.Fatal("it was not put back")
+	}
+	if now := must(b.Connection(ctx, ours, "c1"))(t); now.Version != 4 || string(now.Access) != "a4" {
+		t.Errorf("version %d, %q", now.Version, now.Access)
+	}
+	due := fresh("c2")
+	due.Refreshes, due.Renewed, due.Expires = true, time.Now().Add(-time.Hour), time.Now().Add(time.Minute)
+	due.Account = "other"
+	ok(t, a.Connect(ctx, due, 0))
+	good := due
+	good.ID, good.Account, good.Renewed, good.Expires = "c3", "third", time.Now(), time.Now().Add(time.Hour)
+	ok(t, a.Connect(ctx, good, 0))
+	n := must(b.Doubt(ctx, "doubted"))(t)
+	if now := must(b.Connection(ctx, ours, "c2"))(t); n < 1 || now.Status != vault.Uncertain || now.Reason != "doubted" {
+		t.Errorf("of %d, one that was due says %s, %q", n, now.Status, now.Reason)
+	}
+	if now := must(b.Connection(ctx, ours, "c3"))(t); now.Status != vault.Active {
+		t.Errorf("one that was not due says %s, %q", now.Status, now.Reason)
+	}
+}
+
 // machineRaced: of many at every step, one goes through.
 func machineRaced(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()

@@ -2,16 +2,19 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -267,3 +270,42 @@ func keysByCalendar(t *testing.T, a, b *store.DB) {
 
 // head is the part of a token that names its key.
 func head(token string) string { h, _, _ := strings.Cut(token, "."); return h }
+
+// sampled: a start finds that rows were put back to an older state, says which, and takes nothing else for wrong.
+func sampled(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	wrap, err := kms.OpenKeyFile(filepath.Join(t.TempDir(), "vault.key"), true)
+	ok(t, err)
+	log := must(audit.New(a, a, time.Now, slog.New(slog.DiscardHandler)))(t)
+	running, stop := context.WithCancel(ctx)
+	over := make(chan error, 1)
+	go func() { over <- log.Run(running) }()
+	v := &vault.Vault{Store: a, Keys: a, Wrap: wrap, Log: log, Now: time.Now}
+	connect := func(user string) (older, newer vault.Connection) {
+		c := vault.Connection{Tenant: ours, User: identity.UserID(user), Upstream: "tracker", Status: vault.Active, Created: day}
+		older = must(v.Connect(ctx, c, vault.Secrets{Access: secret.New("first")}))(t)
+		return older, must(v.Connect(ctx, older, vault.Secrets{Access: secret.New("second")}))(t)
+	}
+	_, _ = connect("alice")
+	older, newer := connect("bob")
+	look := func() string {
+		t.Helper()
+		said := &bytes.Buffer{}
+		s := &vault.Sample{Rows: b, Log: b, Events: log, Tenants: func() []identity.Tenant { return []identity.Tenant{ours} }, Slog: slog.New(slog.NewTextHandler(said, nil)), Now: time.Now}
+		ok(t, s.Run(ctx))
+		return said.String()
+	}
+	if said := look(); !strings.Contains(said, "wrong=0") || strings.Contains(said, "looked_at=0") {
+		t.Errorf("of a vault that is whole: %s", said)
+	}
+	ok(t, a.Connect(ctx, older, newer.Generation)) // as who can write to the database can
+	if said := look(); !strings.Contains(said, "connection="+string(newer.ID)) || strings.Contains(said, "wrong=0") {
+		t.Errorf("of a row that was put back: %s", said)
+	}
+	stop()
+	ok(t, <-over)
+	l := must(b.Rows(ctx, audit.Query{Tenant: ours, User: "bob"}))(t)
+	if !slices.ContainsFunc(l, func(r audit.Row) bool { return bytes.Contains(r.Record, []byte("vault.differs")) }) {
+		t.Error("it is not on record")
+	}
+}

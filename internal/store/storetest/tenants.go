@@ -83,6 +83,9 @@ var byTenant = map[string]strange{
 	"Connections": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Connections(ctx, theirs, s.user.ID, s.conn.Upstream)
 	},
+	"ConnectionsFrom": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.ConnectionsFrom(ctx, theirs, "", 10)
+	},
 	"Connection": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Connection(ctx, theirs, s.conn.ID)
 	},
@@ -257,11 +260,11 @@ var byTenant = map[string]strange{
 // elsewhere has the methods that no other tenant's call can be made of, with the reason.
 var elsewhere = map[string]string{
 	"EnsureUser": "makes a user of its own tenant: users", "NameID": "makes an id of its own tenant: names",
-	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same",
+	"Append": "writes", "Beat": "has no tenant", "Unfinished": "has no tenant", "Intent": "by an id that names the row, with its tenant", "Ended": "the same", "There": "the same",
 	"Chain": "for operators", "EachConnection": "for operators", "Turn": "has no tenant", "GuestRights": "has no tenant", "AddCheckpoint": "has no tenant", "LastCheckpoint": "has no tenant", "Checkpoints": "has no tenant", "CountConnections": "for operators: a number of all tenants", "IndexActs": "a chore",
 	"Advance": "writes", "EpochsSince": "for all tenants",
 	"AddKey": "writes", "OpenRequest": "looks for its own tenant's, else writes: openRequestElsewhere", "PutFlow": "writes", "PutDevice": "writes", "DueDevices": "for all tenants", "PutGrant": "writes", "PutClient": "writes", "PutConsent": "writes", "PutCode": "writes", "PutFamily": "writes", "PutSession": "writes", "PutTask": "writes", "DropTasks": "a chore",
-	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
+	"DropUnused": "a chore", "Inherit": "a chore", "Restored": "for operators", "Doubt": "for all tenants", "Moves": "has no tenant", "PutFound": "writes: found servers", "AddEnding": "writes", "DueEndings": "for all tenants", "RemoveEnding": "says nothing: endings", "Used": "says nothing: use", "IdleSessions": "a chore", "Revoking": "for all tenants", "KnownMessage": "messages", "PutMessage": "writes: messages",
 	"PutTicket": "writes", "OpaqueTicket": "by a hash that nobody else knows: the ticket says its tenant",
 	"Snapshot": "for operators", "Fill": "for operators",
 	"Draw": "writes, for its own tenant: allowances", "Say": "writes: words", "Said": "for all tenants", "PutNote": "writes: notes", "NotesFor": "by a chain of one process, which serves all tenants", "DropNote": "by an id that nobody else knows", "NoteWaits": "the same",
