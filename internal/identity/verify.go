@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -211,7 +212,8 @@ type idpClaims struct {
 	ACR      string         `json:"acr"`
 	AMR      []string       `json:"amr"`
 	Username string         `json:"preferred_username"`
-	IDType   string         `json:"idtyp"` // Entra: "app" is a workload
+	IDType   string         `json:"idtyp"` // Entra: "app" is a workload, where the application asks for this claim
+	ObjectID string         `json:"oid"`   // Entra
 	Overage  jsontext.Value `json:"_claim_names"`
 	Actor    *actor         `json:"act"`
 }
@@ -243,9 +245,7 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims jwt.Claims) (
 	if k.AuthTime != 0 {
 		c.Auth.Time = time.Unix(k.AuthTime, 0)
 	}
-	// A token that a client got for itself names the client as its subject (RFC 9068 section 5): a workload, never a person. Keycloak
-	// gives each client an account of its own, with a random subject, whose name says whose it is.
-	if string(c.Client) == subject || k.IDType == "app" || c.Client != "" && k.Username == "service-account-"+string(c.Client) {
+	if k.workload(claims.Subject, subject, string(c.Client)) {
 		c.Service, c.Name = subject, subject
 		return c, nil
 	}
@@ -258,6 +258,24 @@ func (v *Verifier) foreign(ctx context.Context, iss Issuer, claims jwt.Claims) (
 	}
 	c.User, c.Name, c.Groups = u.ID, u.Name, u.Groups
 	return c, nil
+}
+
+// workload reports whether a client got the token for itself: it names the client as its subject (RFC 9068 section 5), and never a
+// person. Some IdPs give each client an account of its own, and say so in their own way.
+func (k idpClaims) workload(sub, subject, client string) bool {
+	switch {
+	case client != "" && (sub == client || subject == client):
+		return true
+	case k.IDType == "app", k.ObjectID != "" && k.ObjectID == sub: // Entra: a person's sub is another for each application, an application's is its object id
+		return true
+	case client != "" && sub == client+"@clients": // Auth0
+		return true
+	case client != "" && k.Username == "service-account-"+client: // Keycloak
+		return true
+	case strings.HasSuffix(strings.ToLower(k.Email), ".gserviceaccount.com"): // Google: its subject is a number, as a person's is
+		return true
+	}
+	return false
 }
 
 // email is the address, unless the IdP says that it is not proven (OpenID Connect Core, section 5.1): anybody could claim it. Some say
