@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 
-.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz container images tools budgets kms keycloak
+.PHONY: help docs storybook pictures build demo test lint bench conformance attacks servers crash model fuzz container images tools budgets kms keycloak helm
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,6 +53,10 @@ container: ## build and run deploy/Containerfile with podman; GO_IMAGE=self wher
 
 images: ## run a server in an image that buildah built, in each form that it writes (Debian: apt-get install buildah)
 	@go test -count=1 -tags buildah -run TestBuiltByOthers -v ./internal/hosted
+
+helm: ## lint and render the chart with helm itself (fetched as a Go module)
+	@go run helm.sh/helm/v3/cmd/helm@v3.19.0 lint --strict deploy/helm
+	@go run helm.sh/helm/v3/cmd/helm@v3.19.0 template desk deploy/helm >/dev/null
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)
