@@ -104,8 +104,10 @@ func TestBrokerStopsAndIsAway(t *testing.T) {
 // TestPairingIsRenewed: the gateway's certificate is changed for another one in the order that the docs say, and calls go on at each step; the
 // old one lets nobody in afterwards.
 func TestPairingIsRenewed(t *testing.T) {
-	s, alice := twoRoles(t)
+	s, _ := twoRoles(t)
 	d := s.Desk()
+	// Without a session and its stream: what is tried is whether gateway and broker speak, not how a client begins anew.
+	alice := agent(t, world.AgentConfig{URL: d.MCP("modern"), Name: "another agent", Era: world.Era2026July, Browser: s.Person("alice", later)})
 	home, far, fresh := filepath.Dir(d.ConfigPath), filepath.Dir(d.Broker.ConfigPath), t.TempDir()
 	if out, err := exec.Command(d.Binary, "pair", fresh).CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
