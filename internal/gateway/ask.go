@@ -240,3 +240,17 @@ func (c *call) connectNow() {
 	}
 	c.unknown()
 }
+
+// asked is the state of a question of ours, sealed into requestState. State and Answers are what the message carried already when
+// we had to ask: the server's own state, and answers to its questions. They go on to it with the retry, byte for byte.
+type asked struct {
+	Request connect.RequestID `json:"r"`
+	Who     string            `json:"w"`
+	Client  identity.ClientID `json:"c"`
+	Digest  []byte            `json:"d"`
+	Expires time.Time         `json:"e"`
+	State   []byte            `json:"s,omitempty"`
+	Answers []byte            `json:"a,omitempty"`
+
+	unshown bool // the client refused sooner than a person could have
+}

@@ -49,6 +49,9 @@ type Gateway struct {
 	traits traits
 }
 
+// crowds are what is open here, by caller.
+type crowds struct{ open, listening, late, lasting web.Crowd }
+
 // Asks opens connect requests (connect.Desk).
 type Asks interface {
 	Ask(ctx context.Context, c *identity.Caller, s *catalog.Server, tool, clientName string, missing []catalog.Missing) (connect.Request, error)

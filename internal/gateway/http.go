@@ -278,3 +278,25 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // the client went away if this fails
 }
+
+// What one caller may hold open here at once, of requests, of streams and of calls that wait for their end, and what may wait for
+// people in this process. More is refused, or answered in the form that does not wait.
+const (
+	maxOpen    = 1000
+	maxStreams = 100
+	maxWaiting = 5000
+)
+
+// room lets a request in, or answers that its caller has too many open.
+func (c *call) room() (leave func(), ok bool) {
+	crowd, most := &c.g.open, maxOpen
+	if c.r.Method == http.MethodGet {
+		crowd, most = &c.g.listening, maxStreams
+	}
+	leave, ok = crowd.Enter(string(c.tenant)+"\x00"+c.caller.Principal(), most)
+	if !ok {
+		c.w.Header().Set("Retry-After", "1")
+		http.Error(c.w, "too many requests of this caller are open; end some first", http.StatusTooManyRequests)
+	}
+	return leave, ok
+}

@@ -126,7 +126,7 @@ type parked struct {
 // may have seen it. What stood under the key is over then.
 func (c *call) park(key string, l broker.Lease) {
 	unseen := broker.Outcome{Result: audit.ResultUnknown, Detail: "the end of the call was not seen here"}
-	leave, ok := c.g.late.enter(string(c.tenant)+"\x00"+c.caller.Principal(), maxOpen)
+	leave, ok := c.g.late.Enter(string(c.tenant)+"\x00"+c.caller.Principal(), maxOpen)
 	if !ok {
 		l.Close(context.WithoutCancel(c.ctx), broker.Outcome{Result: audit.ResultUnknown, Detail: "too many calls of this caller wait for their end"})
 		return

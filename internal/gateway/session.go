@@ -254,8 +254,8 @@ const maxHeld = 100
 // still uses that is told to initialize again.
 func (c *call) hold(l broker.Lease) {
 	who := string(c.tenant) + "\x00" + c.caller.Principal()
-	leave, ok := c.g.lasting.enter(who, maxHeld)
-	for ; !ok; leave, ok = c.g.lasting.enter(who, maxHeld) {
+	leave, ok := c.g.lasting.Enter(who, maxHeld)
+	for ; !ok; leave, ok = c.g.lasting.Enter(who, maxHeld) {
 		if old, found := c.g.oldest(c.tenant, c.session.Principal); found {
 			c.g.forgetSession(context.WithoutCancel(c.ctx), old.session, old.id)
 		}

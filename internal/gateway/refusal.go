@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"frontdesk.dev/frontdesk/internal/audit"
+	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/mcp"
+)
+
+// failed answers for a server that could not be reached.
+func (c *call) failed(err error) broker.Outcome {
+	if _, o, ok := c.over(); ok && c.news == nil {
+		c.say("The call was cancelled.", mcp.CodeUnavailable)
+		return o
+	}
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok { // the vendor's own server wants more than its person has allowed
+		c.no(needed)
+		return broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
+	}
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated:
+		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
+		return broker.Outcome{Result: audit.ResultDenied, Detail: fault.Message(err)}
+	case fault.Internal:
+		c.g.Log.Error("a call failed", "server", c.server.Name, "error", err)
+	case fault.RateLimited, fault.Unavailable:
+		if c.server.Program != nil { // ours, so it is known what happened
+			c.say(sentence(fault.Message(err)), mcp.CodeUnavailable)
+			return broker.Outcome{Result: audit.ResultFailed, Detail: fault.Message(err)}
+		}
+	}
+	c.say(c.server.Title+" could not be reached, or did not answer in time. Nothing is known of what it did; try again later.", mcp.CodeUnavailable)
+	return broker.Outcome{Result: audit.ResultFailed, Detail: "the server could not be reached, or did not answer"}
+}
+
+// no is the one switch from the broker's refusals to MCP.
+func (c *call) no(err error) {
+	if needed, ok := errors.AsType[*catalog.Needed](err); ok {
+		c.ask(needed.Missing)
+		return
+	}
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated:
+		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
+	case fault.Denied:
+		c.denied(err)
+	case fault.Invalid:
+		c.refuse(err)
+	default:
+		if fault.KindOf(err) == fault.Internal {
+			c.g.Log.Error("a call failed inside", "server", c.server.Name, "error", err)
+		}
+		if c.m.Kind != mcp.Request {
+			c.w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeUnavailable, sentence(fault.Message(err)), nil))
+	}
+}
+
+// denied tells a caller no for what he can see; what he cannot see is answered like what does not exist.
+func (c *call) denied(err error) {
+	if c.m.Kind != mcp.Request {
+		c.w.WriteHeader(http.StatusAccepted)
+		return
+	}
+	see, verr := c.g.Door.Visible(c.r.Context(), c.caller, c.server, c.m.Method, []string{c.m.Target})
+	if verr == nil && see[0] {
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeDenied, sentence(fault.Message(err))+" Do not retry.", nil))
+		return
+	}
+	c.unknown()
+}
+
+// unknown is made by us, for hidden and for made-up names alike.
+func (c *call) unknown() {
+	status := http.StatusOK
+	msg := c.nothing()
+	if string(mcp.Lookup(msg, "error", "code")) == strconv.Itoa(mcp.CodeMethod) {
+		status = mcp.Status(c.m.Modern(), mcp.CodeMethod)
+	}
+	c.write(status, msg)
+}
+
+// refuse answers a message that cannot be taken.
+func (c *call) refuse(err error) {
+	f, ok := errors.AsType[*mcp.Fault](err)
+	if !ok {
+		f = &mcp.Fault{Code: mcp.CodeParams, Msg: fault.Message(err)}
+	}
+	status := mcp.Status(c.m.Modern(), f.Code)
+	var data []byte
+	switch f.Code {
+	case mcp.CodeParams:
+		status = http.StatusBadRequest
+	case mcp.CodeVersion:
+		data = must(map[string]any{"supported": mcp.Supported, "requested": c.m.Version})
+	}
+	c.write(status, mcp.ErrorMessage(c.m.IDBytes(), f.Code, f.Msg, data))
+}
+
+// say tells the model what happened: as a tool result where it is a tool's call, else as an error.
+func (c *call) say(text string, code int) {
+	switch {
+	case c.m.Kind != mcp.Request:
+		c.w.WriteHeader(http.StatusBadGateway)
+	case c.m.Method == "tools/call":
+		c.write(http.StatusOK, mcp.ToolText(c.m.IDBytes(), c.m.Modern(), text, nil))
+	default:
+		c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), code, text, nil))
+	}
+}
+
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
+}
+
+func (c *call) write(status int, msg []byte) {
+	c.w.Header().Set("Content-Type", "application/json")
+	c.w.WriteHeader(status)
+	_, _ = c.w.Write(msg) // the client went away if this fails
+}
