@@ -101,22 +101,42 @@ func TestContainerfile(t *testing.T) {
 }
 
 func TestCompose(t *testing.T) {
-	c := parse(t, "compose.yaml", read(t, "../../deploy/compose.yaml"))
-	for name := range at(t, c, "services").(map[string]any) {
-		s := at(t, c, "services", name).(map[string]any)
-		for _, secret := range texts(s["secrets"]) {
-			at(t, c, "secrets", secret, "file")
-		}
-		for _, v := range texts(s["volumes"]) {
-			if from, _, _ := strings.Cut(v, ":"); !strings.HasPrefix(from, ".") && at(t, c, "volumes").(map[string]any)[from] == nil {
-				t.Errorf("%s: volume %s is declared nowhere", name, from)
+	for _, file := range []string{"compose.yaml", "compose-domains.yaml"} {
+		c := parse(t, file, read(t, "../../deploy/"+file))
+		for name := range at(t, c, "services").(map[string]any) {
+			s := at(t, c, "services", name).(map[string]any)
+			for _, secret := range texts(s["secrets"]) {
+				at(t, c, "secrets", secret, "file")
+			}
+			for _, v := range texts(s["volumes"]) {
+				if from, _, _ := strings.Cut(v, ":"); !strings.HasPrefix(from, ".") {
+					if _, ok := at(t, c, "volumes").(map[string]any)[from]; !ok {
+						t.Errorf("%s, %s: volume %s is declared nowhere", file, name, from)
+					}
+				}
+			}
+			if s["command"] != nil {
+				runs(t, texts(s["command"]))
+			}
+			if s["ports"] == nil {
+				continue
+			}
+			for _, p := range texts(s["ports"]) {
+				if !strings.HasPrefix(p, "127.0.0.1:") {
+					t.Errorf("%s: port %s is open to everybody, without TLS", file, p)
+				}
 			}
 		}
 	}
-	for _, p := range texts(at(t, c, "services", "frontdesk", "ports")) {
-		if !strings.HasPrefix(p, "127.0.0.1:") {
-			t.Errorf("port %s is open to everybody, without TLS", p)
+	// Of two processes the one that faces strangers holds nothing that opens a credential.
+	d := parse(t, "compose-domains.yaml", read(t, "../../deploy/compose-domains.yaml"))
+	for _, secret := range texts(at(t, d, "services", "gateway", "secrets")) {
+		if secret == "dsn" || secret == "database" || secret == "idp" || secret == "broker.key" {
+			t.Errorf("the gateway is given %s", secret)
 		}
+	}
+	if d["services"].(map[string]any)["gateway"].(map[string]any)["environment"] != nil || at(t, d, "services", "broker").(map[string]any)["ports"] != nil {
+		t.Error("the gateway is given the environment, or the broker's port is open")
 	}
 }
 
