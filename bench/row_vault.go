@@ -104,7 +104,16 @@ func (b *bench) vaultOf(stored int) (costs []cost, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.measure(b.ctx, stored)
+	costs, err = r.measure(b.ctx, stored)
+	if err != nil {
+		return nil, err
+	}
+	f, err := r.federate(b.ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	more, err := f.measure(b.ctx)
+	return append(costs, more...), err
 }
 
 // furnish stores connections through the vault's own code, in memory where there is a place for that, or a million would take an
