@@ -61,7 +61,11 @@ func (db *DB) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
 
 // Rows calls f with each row's values: int64, bool, string or []byte, by the columns' kinds. They are good until f returns.
 func (s *Snapshot) Rows(ctx context.Context, t Table, f func(values []any) error) error {
-	rows, err := s.tx.QueryContext(ctx, "SELECT "+quoted(t)+" FROM "+quote(t.Name))
+	query := "SELECT " + quoted(t) + " FROM " + quote(t.Name)
+	if t.Name == "chores" {
+		query += " WHERE name <> '" + choreServer + "'" // which server this database has is no matter of another one's
+	}
+	rows, err := s.tx.QueryContext(ctx, query)
 	if err != nil {
 		return asFault(err)
 	}
@@ -160,8 +164,15 @@ func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
 			return asFault(err)
 		}
 	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM epoch_counter WHERE value = 0"); err != nil { // the row with which it is born
-		return asFault(err)
+	// The rows with which it is born, and with which it is opened; an older version has no chores.
+	born := []string{"DELETE FROM epoch_counter WHERE value = 0"}
+	if slices.ContainsFunc(tables, func(t Table) bool { return t.Name == "chores" }) {
+		born = append(born, "DELETE FROM chores WHERE name = '"+choreServer+"'")
+	}
+	for _, b := range born {
+		if _, err := tx.ExecContext(ctx, b); err != nil {
+			return asFault(err)
+		}
 	}
 	for _, t := range tables {
 		there, err := list(ctx, tx, value[int64], "SELECT 1 FROM "+quote(t.Name)+" LIMIT 1")

@@ -84,6 +84,7 @@ func auditCommand() *cobra.Command {
 func acceptCommand() *cobra.Command {
 	yes := false
 	c := &cobra.Command{Use: "accept", Short: "sign that it is known what a failover of the database has lost of the log", Args: cobra.NoArgs,
+		Example: "  frontdesk audit verify || frontdesk audit accept --yes   # once you know that it was a failover",
 		Long: `After a standby took over that had not got the last records, ` + "`audit verify`" + ` exits with 2 and says what is missing. Once you know that it was
 a failover and nobody's doing, this signs so: verify exits with 0 then, and names the loss in a note. What is cut off later is found all the same.`,
 		RunE: func(c *cobra.Command, _ []string) error {

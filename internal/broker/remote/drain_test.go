@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,10 +60,16 @@ func TestWhereTo(t *testing.T) {
 	r := newRoom(t)
 	s := overTLS(t, r)
 	alice := signIn(t, r, s)
-	asked := map[string]int{}
+	var mu sync.Mutex
+	asked := map[string]int{} // guarded by mu
 	at := func(name, address string) remote.Broker {
 		to := r.gate.To(address)
-		return remote.Broker{Address: name, Wire: wire(func(q *http.Request) (*http.Response, error) { asked[name]++; return to.RoundTrip(q) })}
+		return remote.Broker{Address: name, Wire: wire(func(q *http.Request) (*http.Response, error) {
+			mu.Lock()
+			asked[name]++
+			mu.Unlock()
+			return to.RoundTrip(q)
+		})}
 	}
 	nobody := r.address[:len(r.address)-1] + "0" // refuses, or is somebody who shows another certificate
 	c := remote.NewClient([]remote.Broker{at("away", "127.0.0.1:1"), at("other", nobody), at("here", r.address)}, r.catalog, r.epochs.Alive, quiet)
