@@ -38,13 +38,7 @@ type node struct {
 // StartPair starts both. With synchronous, a commit waits for the standby, and the standby for nobody.
 func StartPair(t testing.TB, synchronous bool) *Pair {
 	t.Helper()
-	bin, err := programs()
-	if err != nil {
-		if os.Getenv("CI") == "true" || os.Getenv("FRONTDESK_REQUIRE") == "all" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	bin := needed(t)
 	p := &Pair{bin: bin, synchronous: synchronous}
 	t.Cleanup(p.close)
 	var hosts []string

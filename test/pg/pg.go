@@ -20,9 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Start returns the DSN of an empty database that lives as long as t. Clusters are shared by the tests that run at the
-// same time, and end with the last of them.
-func Start(t testing.TB) string {
+// needed is where PostgreSQL's programs are. Without them the test fails in CI, and elsewhere says what is missing.
+func needed(t testing.TB) string {
 	t.Helper()
 	bin, err := programs()
 	if err != nil {
@@ -31,6 +30,14 @@ func Start(t testing.TB) string {
 		}
 		t.Skip(err)
 	}
+	return bin
+}
+
+// Start returns the DSN of an empty database that lives as long as t. Clusters are shared by the tests that run at the
+// same time, and end with the last of them.
+func Start(t testing.TB) string {
+	t.Helper()
+	bin := needed(t)
 	c, err := acquire(bin)
 	if err != nil {
 		t.Fatalf("starting PostgreSQL: %v", err)

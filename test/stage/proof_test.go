@@ -51,6 +51,9 @@ func TestBoundTokens(t *testing.T) {
 		}
 		return len(l) > 0
 	})
+	if got := fetch(map[string]any{"path": "/user"}); !strings.Contains(got, "stern-alice") {
+		t.Fatalf("after the renewal: %s", got)
+	}
 	var calls []struct{ Wrong string }
 	if err := o.Do(within(t), "calls", nil, &calls); err != nil {
 		t.Fatal(err)

@@ -169,17 +169,7 @@ func TestSitesOfAConnection(t *testing.T) {
 // leaves begins to connect in the portal, and gives the vendor's address.
 func leaves(t *testing.T, s *stage.Stage, p *world.Person, upstream string) string {
 	t.Helper()
-	r, err := http.NewRequestWithContext(within(t), http.MethodPost, s.Desk().Public+"/portal/connect/"+upstream, strings.NewReader("another=1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range p.Cookies(r.URL.String()) {
-		r.AddCookie(c)
-	}
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Origin", s.Desk().Public)
-	r.Header.Set("Sec-Fetch-Site", "same-origin")
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := http.DefaultClient.Do(posted(t, s, p, "/portal/connect/"+upstream, url.Values{"another": {"1"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -210,15 +210,9 @@ func TestSitesThatPeopleName(t *testing.T) {
 	}
 }
 
-// submits sends a form of ours as the person's browser would, and follows it within the desk.
-func submits(t *testing.T, s *stage.Stage, p *world.Person, path string, form url.Values) string {
+// posted is a form of ours as the person's browser sends it.
+func posted(t *testing.T, s *stage.Stage, p *world.Person, path string, form url.Values) *http.Request {
 	t.Helper()
-	client := &http.Client{Transport: http.DefaultTransport, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
-		for _, c := range p.Cookies(r.URL.String()) {
-			r.AddCookie(c)
-		}
-		return nil
-	}}
 	r, err := http.NewRequestWithContext(within(t), http.MethodPost, s.Desk().Public+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +223,19 @@ func submits(t *testing.T, s *stage.Stage, p *world.Person, path string, form ur
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Origin", s.Desk().Public)
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
-	resp, err := client.Do(r)
+	return r
+}
+
+// submits sends a form of ours as the person's browser would, and follows it within the desk.
+func submits(t *testing.T, s *stage.Stage, p *world.Person, path string, form url.Values) string {
+	t.Helper()
+	client := &http.Client{Transport: http.DefaultTransport, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		for _, c := range p.Cookies(r.URL.String()) {
+			r.AddCookie(c)
+		}
+		return nil
+	}}
+	resp, err := client.Do(posted(t, s, p, path, form))
 	if err != nil {
 		t.Fatal(err)
 	}
