@@ -100,17 +100,23 @@ func TestAProcessAtTheGateway(t *testing.T) {
 	}
 }
 
-// TestAProcessOfAnEndedSignIn opens nothing, even where its gateway lets it run on.
-func TestAProcessOfAnEndedSignIn(t *testing.T) {
-	r := newRoom(t)
-	s := overTLS(t, r)
-	h := &hosts{}
+// begun is a room with a process of alice's at the gateway.
+func begun(t *testing.T) (r *room, s sides, h *hosts, ask hosted.Ask, card *hosted.Card) {
+	t.Helper()
+	r = newRoom(t)
+	s, h = overTLS(t, r), &hosts{}
 	s.door.(*remote.Client).Hosts = h
-	_, ask := r.own(t, s, h, "alice", "own")
-	card, err := ask.Open(t.Context())
-	if err != nil {
+	_, ask = r.own(t, s, h, "alice", "own")
+	var err error
+	if card, err = ask.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return r, s, h, ask, card
+}
+
+// TestAProcessOfAnEndedSignIn opens nothing, even where its gateway lets it run on.
+func TestAProcessOfAnEndedSignIn(t *testing.T) {
+	r, s, _, ask, card := begun(t)
 	if err := r.epochs.End(t.Context(), tenant, identity.EpochUser, identity.Everybody); err != nil {
 		t.Fatal(err)
 	}
@@ -127,20 +133,12 @@ func TestAProcessOfAnEndedSignIn(t *testing.T) {
 
 // TestAProcessThatTheBrokerForgot: after the broker's process was started anew, calls get another process, not one that opens nothing.
 func TestAProcessThatTheBrokerForgot(t *testing.T) {
-	r := newRoom(t)
-	s := overTLS(t, r)
-	h := &hosts{}
-	s.door.(*remote.Client).Hosts = h
-	_, ask := r.own(t, s, h, "alice", "own")
-	card, err := ask.Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, s, h, _, card := begun(t)
 	later := time.Now().Add(45 * time.Second)
 	r.clock.Store(&later)
 	r.outcome(t, "process", audit.ResultUnknown)
 	r.clock.Store(nil)
-	_, ask = r.own(t, s, h, "alice", "own")
+	_, ask := r.own(t, s, h, "alice", "own")
 	if err := ask.Join(card.Act); fault.KindOf(err) != fault.NotFound || card.Valid() {
 		t.Error("a call is booked on it, or it is thought to serve:", err, card.Valid())
 	}
