@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/vault"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 	"frontdesk.dev/frontdesk/test/stage"
+	"frontdesk.dev/frontdesk/test/world"
 )
 
 const (
@@ -63,15 +63,6 @@ func (b *bench) prepare() error {
 	return err
 }
 
-// freeAddr finds a port; somebody else could take it before we do, and then the start fails and says so.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 // open seeds a database and starts Frontdesk on it.
 func (b *bench) open(s setting) (*desk, error) {
 	home, err := os.MkdirTemp(b.dir, "desk")
@@ -81,7 +72,7 @@ func (b *bench) open(s setting) (*desk, error) {
 	d := &desk{data: filepath.Join(home, "data")}
 	d.Binary, d.Dir, d.ConfigPath, d.Egress = b.binary, d.data, filepath.Join(home, "frontdesk.yaml"), "http://"+s.egress
 	for _, at := range []*string{&d.Public, &d.Ops} {
-		addr, err := freeAddr()
+		addr, err := world.Port()
 		if err != nil {
 			return nil, err
 		}

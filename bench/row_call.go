@@ -15,7 +15,7 @@ func callRow(b *bench) error {
 // raceTool races one tool at each number of connections for so many rounds; the ratio of calls/s at 32 is returned.
 func (b *bench) raceTool(tool string, rounds map[int]int) (float64, error) {
 	opened := len(b.closers)
-	w, err := b.world(tool, callers, callers)
+	w, err := b.ways(tool, callers, callers)
 	if err != nil {
 		return 0, err
 	}

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"frontdesk.dev/frontdesk/test/world"
 )
 
 // apiAlone is in place of a tool's name where the API is called and nothing before it.
@@ -47,7 +49,7 @@ func egressRow(b *bench) error {
 	secureHost := "localhost" + secure.addr[strings.LastIndexByte(secure.addr, ':'):]
 	l := newLender()
 	b.onClose(l.Close)
-	egress, err := freeAddr()
+	egress, err := world.Port()
 	if err != nil {
 		return err
 	}

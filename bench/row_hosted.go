@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/hosted"
+	"frontdesk.dev/frontdesk/test/world"
 )
 
 // hostedRow is what servers cost that Frontdesk runs itself: the start of one, as its user sees it (from his call to the answer,
@@ -24,7 +25,7 @@ func hostedRow(b *bench) error {
 	if err != nil {
 		return err
 	}
-	egress, err := freeAddr()
+	egress, err := world.Port()
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // idleRow is what it costs that an agent sits there and listens: the standing stream of a legacy session, on which nothing comes.
 func idleRow(b *bench) error {
 	opened := len(b.closers)
-	w, err := b.world("echo", callers, callers)
+	w, err := b.ways("echo", callers, callers)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // sessionRow is the call as clients of the legacy era make it: in a session that was begun before.
 func sessionRow(b *bench) error {
 	opened := len(b.closers)
-	w, err := b.world("echo", callers, 256)
+	w, err := b.ways("echo", callers, 256)
 	if err != nil {
 		return err
 	}

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"frontdesk.dev/frontdesk/test/world"
 )
 
-// world is everybody of a row: three ways to the same tool, each with a server of its own.
-type world struct {
+// ways is everybody of a row: three ways to the same tool, each with a server of its own.
+type ways struct {
 	direct, bare, through way
 	desk                  *desk
 }
@@ -15,14 +17,14 @@ type world struct {
 // callers is how many users call, in turn.
 const callers = 1000
 
-// world starts everybody, with so many stored users, of whom so many call.
-func (b *bench) world(tool string, stored, calling int) (*world, error) {
+// ways starts everybody, with so many stored users, of whom so many call.
+func (b *bench) ways(tool string, stored, calling int) (*ways, error) {
 	api, err := b.start("api")
 	if err != nil {
 		return nil, err
 	}
 	apiURL := "http://" + api.addr
-	w := &world{}
+	w := &ways{}
 	if w.direct, err = b.directWay(tool, apiURL, calling); err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func (b *bench) bareWay(tool, api string, calling int) (way, error) {
 }
 
 func (b *bench) deskWay(tool, api string, stored, calling int) (*desk, way, error) {
-	egress, err := freeAddr()
+	egress, err := world.Port()
 	if err != nil {
 		return nil, way{}, err
 	}

@@ -340,12 +340,11 @@ func startGitLab(t *testing.T, port, api string) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, err := world.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
+	return strings.TrimPrefix(at, "127.0.0.1:")
 }
 
 // TestUnmodifiedServer: @zereight/mcp-gitlab, as npm has it, reads a token when a session starts and asks the API at once

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"frontdesk.dev/frontdesk/test/world"
 )
 
 // Domains cut a Frontdesk in two: gateway and broker, each with a directory and a database account of its own. Options.Database is the
@@ -30,7 +32,7 @@ func (s *Stage) divide(ctx context.Context, d *Desk, o Options) error {
 	if err != nil {
 		return err
 	}
-	if b.Ops, err = port(); err != nil {
+	if b.Ops, err = world.Port(); err != nil {
 		return err
 	}
 	domains := fmt.Sprintf("domains:\n  address: %s\n  others: [%s]\n  gateway: {cert: file:gateway.crt, key: file:gateway.key}\n  broker: {cert: file:broker.crt, key: file:broker.key, ops: \"%s\"}\n  database: env:FRONTDESK_TEST_GATEWAY\n%s",
@@ -86,7 +88,7 @@ func (s *Stage) divide(ctx context.Context, d *Desk, o Options) error {
 // brokersFor are the address of the broker that is beside this desk, and those of the others.
 func (s *Stage) brokersFor(d *Desk) (own, others string, err error) {
 	for len(s.brokers) < len(s.Desks) {
-		address, err := port()
+		address, err := world.Port()
 		if err != nil {
 			return "", "", err
 		}

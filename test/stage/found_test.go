@@ -2,7 +2,6 @@ package stage_test
 
 import (
 	"context"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -14,20 +13,13 @@ import (
 // TestVendorByURLAlone: a vendor's own MCP server is an upstream by its URL; who its authorization server is is found when somebody
 // connects, the token is for it alone, and a restart knows it without asking.
 func TestVendorByURLAlone(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String() // held until its party starts, so that nobody else gets it
+	at := port(t)
 	mcp := "http://" + at + "/mcp"
 	s := start(t, stage.Options{
 		Callback: []string{"own"},
 		Upstream: "  own: {url: \"" + mcp + "\", title: Own, client_id: frontdesk, client_secret: file:tracker.secret}\n",
 		Servers:  "  own: {url: \"" + mcp + "\", upstreams: [own], deliver: header, allow: [group:engineering]}\n",
 	})
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
 	v, err := world.NewVendorMCP(world.VendorMCPConfig{Listen: at, Tracker: s.Tracker.URL(), Stateless: true})
 	if err != nil {
 		t.Fatal(err)

@@ -13,10 +13,7 @@ import (
 // somebody else to that page for a flow of his own gets nothing of what is pasted there.
 func TestPastedKeys(t *testing.T) {
 	a := twoAccounts(t)
-	keys, err := stage.Port()
-	if err != nil {
-		t.Fatal(err)
-	}
+	keys := port(t)
 	d := a.domains(t)
 	d.Keys = "http://" + keys
 	s := start(t, stage.Options{Database: a.broker, Domains: d, Methods: "[api_key, authorization_code]"})

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -174,29 +173,8 @@ func moduleRoot() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
-// port finds a free one. Somebody else could take it before we do; then the start fails and says so.
-func port() (string, error) { return Port() }
-
-// Port is an address of this machine that nobody listens on.
-func Port() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// New starts everybody, with what they write in dir. Where somebody else took a port before we did, others are tried.
+// New starts everybody, with what they write in dir.
 func New(ctx context.Context, dir string, o Options) (s *Stage, err error) {
-	for range 3 {
-		if s, err = begin(ctx, dir, o); err == nil || !strings.Contains(err.Error(), "address already in use") {
-			break
-		}
-	}
-	return s, err
-}
-
-func begin(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 	s = &Stage{Dir: dir, Database: o.Database}
 	defer func() {
 		if err != nil {
@@ -215,7 +193,7 @@ func begin(ctx context.Context, dir string, o Options) (s *Stage, err error) {
 	for range max(o.Replicas, 1) {
 		d := &Desk{Binary: o.Binary}
 		for _, at := range []*string{&d.Public, &d.Egress, &d.Ops} {
-			if *at, err = port(); err != nil {
+			if *at, err = world.Port(); err != nil {
 				return s, err
 			}
 			*at = "http://" + *at

@@ -1,9 +1,7 @@
 package stage_test
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 
@@ -15,8 +13,7 @@ import (
 // server is where its MCP server may be started.
 func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDCProviderConfig)) (s *stage.Stage, o *world.OIDCProvider, server string) {
 	t.Helper()
-	l, at := held(t)
-	m, server := held(t)
+	at, server := port(t), port(t)
 	issuer := "http://" + at
 	s = start(t, stage.Options{
 		Providers: func(string) string {
@@ -40,10 +37,7 @@ func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDC
 		Upstream: fmt.Sprintf("  stern: {provider: stern, url: %s/api, client_id: frontdesk, scopes: [\"issues:read\"]%s}\n", issuer, entry),
 		Servers:  fmt.Sprintf("  stern: {url: \"http://%s/mcp\", upstreams: [stern], allow: [group:engineering]}\n", server),
 	})
-	if err := errors.Join(l.Close(), m.Close()); err != nil {
-		t.Fatal(err)
-	}
-	c := world.OIDCProviderConfig{RedirectURIs: []string{s.Desk().Public + "/callback/stern"}, Port: port(t, at)}
+	c := world.OIDCProviderConfig{RedirectURIs: []string{s.Desk().Public + "/callback/stern"}, Port: number(t, at)}
 	cfg(s, &c)
 	var err error
 	if o, err = world.NewOIDCProvider(within(t), c); err != nil {
@@ -53,14 +47,14 @@ func stern(t *testing.T, entry, facts string, cfg func(*stage.Stage, *world.OIDC
 	return s, o, server
 }
 
-// held is a port that nobody else gets until its party starts.
-func held(t *testing.T) (net.Listener, string) {
+// port is an address for a party that starts later.
+func port(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, err := world.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l, l.Addr().String()
+	return at
 }
 
 // TestSternVendor is authorization_code at an authorization server that takes the specifications at their word: requests are pushed, the
@@ -81,7 +75,7 @@ func TestSternVendor(t *testing.T) {
 	}
 }
 
-func port(t *testing.T, at string) (n int) {
+func number(t *testing.T, at string) (n int) {
 	t.Helper()
 	if _, err := fmt.Sscanf(at[strings.LastIndex(at, ":")+1:], "%d", &n); err != nil {
 		t.Fatal(err)
