@@ -172,7 +172,7 @@ func (d *desk) opsAddress(cfg *config.Config) string {
 func (d *desk) chores() []func(context.Context) error {
 	all := []func(context.Context) error{d.db.Run, d.onHangup, d.images.Run, d.hosts.Run, d.finder().Run, func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }}
 	if d.waist != nil {
-		all = append(all, d.audit.Run, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
+		all = append(all, d.idps.Greet, d.audit.Run, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
 			(&vault.Sample{Rows: d.db, Log: d.db, Events: d.audit, Tenants: d.tenants, Slog: d.log, Now: d.now}).Run,
 			func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) })
 	}

@@ -50,13 +50,18 @@ func NewIdP(c IdPConfig, http oauth.Doer, now func() time.Time, log *slog.Logger
 	return &IdP{IdPConfig: c, http: http, now: now, log: log}
 }
 
-// metadataFresh is how long discovered metadata is used before it is read again; an old one is better than none.
-const metadataFresh = time.Hour
+const (
+	metadataFresh = time.Hour        // how long discovered metadata is used before it is read again; an old one is better than none
+	metadataRetry = 30 * time.Second // how long the old one is used before the next try, while one runs or after it failed
+)
 
 // Metadata returns the provider's metadata, discovered when first needed. fault.Unavailable while the IdP is away.
 func (p *IdP) Metadata(ctx context.Context) (oauth.Metadata, error) {
 	p.mu.Lock()
 	meta, fresh := p.meta, p.now().Sub(p.fetched) < metadataFresh
+	if !fresh && meta.Issuer != "" {
+		p.fetched = p.now().Add(metadataRetry - metadataFresh) // one asks; whoever comes meanwhile does not wait for an IdP that is slow or away
+	}
 	p.mu.Unlock()
 	if fresh {
 		return meta, nil
@@ -178,6 +183,17 @@ func (s *IdPs) Of(t Tenant) []*IdP {
 		}
 	}
 	return l
+}
+
+// Greet asks each provider for its metadata, so that an operator hears at the start that one is away and not from the first who
+// cannot sign in. Nothing depends on it: the metadata is asked for again when it is needed.
+func (s *IdPs) Greet(ctx context.Context) error {
+	for _, p := range *s.now.Load() {
+		if _, err := p.Metadata(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("the company's sign-in service does not answer, or not as it should: nobody can sign in until it does", "idp", p.Name, "issuer", p.Issuer, "error", err)
+		}
+	}
+	return nil
 }
 
 // Get returns fault.NotFound for a name that the tenant doesn't have.
