@@ -410,6 +410,9 @@ func (d *desk) status(ctx context.Context) map[string]string {
 		s["database"] = "does not answer"
 		return s
 	}
+	if n, err := d.db.Lagging(ctx); err == nil && n > 0 {
+		s["lagging_standbys"] = console.Plural(n, "standby", "standbys")
+	}
 	if d.faces != nil {
 		maps.Copy(s, standing())
 	}

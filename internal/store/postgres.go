@@ -64,6 +64,19 @@ func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider,
 	return provider(goose.DialectPostgres, pool, "postgres", goose.WithSessionLocker(locker))
 }
 
+// Lagging says how many standbys follow the database while none of them is one that a commit waits for: what was stored last is
+// gone where one is promoted. Always 0 with SQLite.
+func (db *DB) Lagging(ctx context.Context) (int, error) {
+	if db.dialect.notify == "" {
+		return 0, nil
+	}
+	l, err := list(ctx, db.read, value[int], "SELECT count(*) FROM pg_stat_replication WHERE current_setting('synchronous_standby_names') = ''")
+	if err != nil {
+		return 0, err
+	}
+	return l[0], nil
+}
+
 // lineage is which server of a cluster this process speaks with: each promotion of a standby begins another timeline.
 type lineage struct {
 	mu       sync.Mutex

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +100,31 @@ func TestPostgresCommitsAreDurable(t *testing.T) {
 		if err := db.write.QueryRow("SHOW synchronous_commit").Scan(&got); err != nil || got != want {
 			t.Errorf("where the server says %s it is %q (%v), want %q", set, got, err, want)
 		}
+	}
+}
+
+// TestPostgresLagging: a standby that no commit waits for is counted, one that each waits for is not; nor is there any at SQLite.
+func TestPostgresLagging(t *testing.T) {
+	count := func(cfg Config) int {
+		t.Helper()
+		db, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = db.Close() }()
+		n, err := db.Lagging(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for synchronous, want := range map[bool]int{true: 0, false: 1} {
+		if got := count(Config{DSN: pg.StartPair(t, synchronous).DSN}); got != want {
+			t.Errorf("a synchronous standby %v: %d", synchronous, got)
+		}
+	}
+	if got := count(Config{Path: filepath.Join(t.TempDir(), "desk.db")}); got != 0 {
+		t.Errorf("a file: %d", got)
 	}
 }
 

@@ -101,6 +101,9 @@ func running(c *cobra.Command) []finding {
 	} else {
 		l = append(l, finding{"bad", "the database " + s["database"], "calls are refused until it answers; the server goes on by itself then"})
 	}
+	if s["lagging_standbys"] != "" {
+		l = append(l, finding{"note", "PostgreSQL has " + s["lagging_standbys"] + " and waits for none (synchronous_standby_names is empty): what was stored last is gone where one is promoted", "name a standby there, better two; docs/operate.md says what is lost otherwise, and what is done about it"})
+	}
 	if s["needs_reconnect"] != "" && s["needs_reconnect"] != "0" {
 		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
 	}
