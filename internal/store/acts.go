@@ -10,6 +10,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 // acts says where some of one person's intents and events are. A row for each, kept as they come, would halve the rate of
@@ -57,14 +58,14 @@ func (db *DB) IndexActs(ctx context.Context) error {
 }
 
 func (db *DB) indexWindow(ctx context.Context, writer string, from, to int64) error {
-	rows, err := list(ctx, db.read, func(r *audit.Row) []any { return []any{&r.Tenant, &r.User, (*when)(&r.Time), &r.Seq} },
+	rows, err := database.List(ctx, db.read, func(r *audit.Row) []any { return []any{&r.Tenant, &r.User, (*when)(&r.Time), &r.Seq} },
 		"SELECT tenant, user_id, at, seq FROM audit WHERE writer = $1 AND seq > $2 AND seq <= $3 AND kind IN ('intent', 'event') ORDER BY seq", writer, from, to)
 	if err != nil {
 		return err
 	}
 	const some = 500 // in one transaction, which Appends wait for
 	for part := range slices.Chunk(gather(writer, rows), some) {
-		err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			for _, a := range part {
 				if err := actsTable.put(ctx, tx, a, " ON CONFLICT DO NOTHING"); err != nil {
 					return err
@@ -76,7 +77,7 @@ func (db *DB) indexWindow(ctx context.Context, writer string, from, to int64) er
 			return err
 		}
 	}
-	_, err = exec(ctx, db.write, "UPDATE audit_writers SET seen = $1 WHERE id = $2 AND seen < $1", to, writer)
+	_, err = database.Exec(ctx, db.write, "UPDATE audit_writers SET seen = $1 WHERE id = $2 AND seen < $1", to, writer)
 	return err
 }
 
@@ -238,7 +239,7 @@ func (db *DB) rowsOf(ctx context.Context, condition string, args, values []any) 
 			n *= 2
 		}
 		all := slices.Concat(args, some, slices.Repeat(some[:1], n-len(some)))
-		more, err := auditTable.all(ctx, db.read, "WHERE "+condition+" IN ("+holes(len(args)+1, n)+")", all...)
+		more, err := auditTable.all(ctx, db.read, "WHERE "+condition+" IN ("+database.Holes(len(args)+1, n)+")", all...)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var (
@@ -42,7 +43,7 @@ func (db *DB) Append(ctx context.Context, rows []audit.Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, database.Patience)
 	defer cancel()
 	clean := make([]auditRow, len(rows))
 	for i, r := range rows {
@@ -57,10 +58,14 @@ func (db *DB) Append(ctx context.Context, rows []audit.Row) error {
 			}
 		}
 	}
-	err := asFault(db.insertRows(ctx, db, clean))
+	insert := insertRowsSQLite
+	if db.base.Notify != "" {
+		insert = insertRowsPostgres
+	}
+	err := database.Fault(insert(ctx, db, clean))
 	for try := 0; fault.KindOf(err) == fault.Conflict && try < 5; try++ { // more than one where replicas race for an outcome
-		err = db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-			if first := clean[0]; db.notify != "" && first.Seq > 1 {
+		err = db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if first := clean[0]; db.base.Notify != "" && first.Seq > 1 {
 				if there, err := db.there(ctx, tx, first.Writer, first.Seq-1); err != nil || !there {
 					return cmp.Or(err, audit.ErrCut)
 				}
@@ -132,7 +137,7 @@ func insertRowsPostgres(ctx context.Context, db *DB, rows []auditRow) error {
 // appendAround inserts what is not there, and outcomes that came second as late.
 func appendAround(ctx context.Context, tx *sql.Tx, rows []auditRow) error {
 	for _, r := range rows {
-		there, err := list(ctx, tx, func(h *blob) []any { return []any{h} }, "SELECT hash FROM audit WHERE writer = $1 AND seq = $2", r.Writer, r.Seq)
+		there, err := database.List(ctx, tx, func(h *blob) []any { return []any{h} }, "SELECT hash FROM audit WHERE writer = $1 AND seq = $2", r.Writer, r.Seq)
 		if err != nil {
 			return err
 		}
@@ -143,7 +148,7 @@ func appendAround(ctx context.Context, tx *sql.Tx, rows []auditRow) error {
 			continue
 		}
 		if r.Kind == audit.KindOutcome {
-			first, err := list(ctx, tx, value[int64], "SELECT seq FROM audit WHERE kind = 'outcome' AND call = $1", r.Call)
+			first, err := database.List(ctx, tx, database.Value[int64], "SELECT seq FROM audit WHERE kind = 'outcome' AND call = $1", r.Call)
 			if err != nil {
 				return err
 			}
@@ -151,7 +156,7 @@ func appendAround(ctx context.Context, tx *sql.Tx, rows []auditRow) error {
 				r.Kind = audit.KindLate
 			}
 		}
-		if _, err := exec(ctx, tx, insertAudit, r.args()...); err != nil {
+		if _, err := database.Exec(ctx, tx, insertAudit, r.args()...); err != nil {
 			return err
 		}
 	}
@@ -162,7 +167,7 @@ const enlist = "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT
 
 // enlist makes the writer known, so that its rows are found by what goes from writer to writer.
 func (db *DB) enlist(ctx context.Context, writer string, at time.Time) error {
-	_, err := exec(ctx, db.write, enlist, writer, micros(at))
+	_, err := database.Exec(ctx, db.write, enlist, writer, micros(at))
 	return err
 }
 
@@ -208,7 +213,7 @@ func (db *DB) Chain(ctx context.Context, after map[string]int64, f func(audit.Ro
 func (db *DB) pages(ctx context.Context, after map[string]int64, out chan<- []audit.Row) error {
 	const size = 2000
 	for writer := ""; ; {
-		next, err := list(ctx, db.read, value[string], "SELECT writer FROM audit WHERE writer > $1 ORDER BY writer LIMIT 1", writer)
+		next, err := database.List(ctx, db.read, database.Value[string], "SELECT writer FROM audit WHERE writer > $1 ORDER BY writer LIMIT 1", writer)
 		if err != nil || len(next) == 0 {
 			return err
 		}
@@ -280,19 +285,19 @@ type writerState struct {
 }
 
 func (db *DB) writers(ctx context.Context, where string, args ...any) ([]writerState, error) {
-	return list(ctx, db.read, func(w *writerState) []any { return []any{&w.id, &w.seen, &w.swept, &w.top} },
+	return database.List(ctx, db.read, func(w *writerState) []any { return []any{&w.id, &w.seen, &w.swept, &w.top} },
 		"SELECT id, seen, swept, top FROM (SELECT id, beat, seen, swept, COALESCE((SELECT max(seq) FROM audit WHERE writer = id), 0) AS top FROM audit_writers) AS w WHERE "+where, args...)
 }
 
 // Beat implements audit.Sweeps.
 func (db *DB) Beat(ctx context.Context, writer string, now time.Time) error {
-	_, err := exec(ctx, db.write, "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat", writer, micros(now))
+	_, err := database.Exec(ctx, db.write, "INSERT INTO audit_writers (id, beat) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat", writer, micros(now))
 	return err
 }
 
 // Ended implements audit.Sweeps.
 func (db *DB) Ended(ctx context.Context, id audit.CallID) (bool, error) {
-	l, err := list(ctx, db.read, value[int64], "SELECT seq FROM audit WHERE kind = 'outcome' AND call = $1", id)
+	l, err := database.List(ctx, db.read, database.Value[int64], "SELECT seq FROM audit WHERE kind = 'outcome' AND call = $1", id)
 	return len(l) > 0, err
 }
 
@@ -305,8 +310,8 @@ func (db *DB) There(ctx context.Context, id audit.CallID) (bool, error) {
 	return db.there(ctx, db.read, writer, seq)
 }
 
-func (db *DB) there(ctx context.Context, q querier, writer string, seq int64) (bool, error) {
-	l, err := list(ctx, q, value[int64], "SELECT seq FROM audit WHERE writer = $1 AND seq = $2", writer, seq)
+func (db *DB) there(ctx context.Context, q database.Querier, writer string, seq int64) (bool, error) {
+	l, err := database.List(ctx, q, database.Value[int64], "SELECT seq FROM audit WHERE writer = $1 AND seq = $2", writer, seq)
 	return len(l) > 0, err
 }
 
@@ -316,7 +321,7 @@ func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, among []stri
 	const piece = 50_000
 	where, args := "beat < $1", []any{micros(deadBefore)}
 	if len(among) > 0 {
-		where += " OR id IN (" + holes(2, len(among)) + ")"
+		where += " OR id IN (" + database.Holes(2, len(among)) + ")"
 	}
 	for _, w := range among {
 		args = append(args, w)
@@ -335,7 +340,7 @@ func (db *DB) Unfinished(ctx context.Context, deadBefore time.Time, among []stri
 		}
 		open = append(open, rows...)
 		if len(rows) == 0 || rows[0].Seq > edge {
-			if _, err := exec(ctx, db.write, "UPDATE audit_writers SET swept = $1 WHERE id = $2 AND swept < $1", edge, w.id); err != nil {
+			if _, err := database.Exec(ctx, db.write, "UPDATE audit_writers SET swept = $1 WHERE id = $2 AND swept < $1", edge, w.id); err != nil {
 				return nil, err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/broker/traffic"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var _ traffic.Shared = (*DB)(nil)
@@ -17,16 +18,16 @@ const million = 1_000_000
 
 // Draw implements traffic.Shared.
 func (db *DB) Draw(ctx context.Context, w traffic.Draw) (got int64, wait time.Duration, err error) {
-	err = db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if db.lock != "" {
-			if _, err := exec(ctx, tx, db.lock, "allowance/"+string(w.Tenant)+"/"+w.Name); err != nil {
+	err = db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if db.base.Lock != "" {
+			if _, err := database.Exec(ctx, tx, db.base.Lock, "allowance/"+string(w.Tenant)+"/"+w.Name); err != nil {
 				return err
 			}
 		}
 		// One row: the database's clock, and what was left when; nothing where nobody drew yet.
 		type row struct{ now, remains, at int64 }
-		rows, err := list(ctx, tx, func(r *row) []any { return []any{&r.now, &r.remains, &r.at} },
-			"SELECT "+db.now+", coalesce(max(remains), -1), coalesce(max(at), -1) FROM allowances WHERE tenant = $1 AND name = $2", w.Tenant, w.Name)
+		rows, err := database.List(ctx, tx, func(r *row) []any { return []any{&r.now, &r.remains, &r.at} },
+			"SELECT "+db.base.Now+", coalesce(max(remains), -1), coalesce(max(at), -1) FROM allowances WHERE tenant = $1 AND name = $2", w.Tenant, w.Name)
 		if err == nil && len(rows) != 1 {
 			err = fmt.Errorf("store: a count has %d rows", len(rows))
 		}
@@ -45,7 +46,7 @@ func (db *DB) Draw(ctx context.Context, w traffic.Draw) (got int64, wait time.Du
 		if got == 0 && w.PerMinute > 0 {
 			wait = time.Duration(float64(million-left) * 60 / float64(w.PerMinute) * float64(time.Microsecond))
 		}
-		_, err = exec(ctx, tx, "INSERT INTO allowances (tenant, name, remains, at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, name) DO UPDATE SET remains = excluded.remains, at = excluded.at",
+		_, err = database.Exec(ctx, tx, "INSERT INTO allowances (tenant, name, remains, at) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, name) DO UPDATE SET remains = excluded.remains, at = excluded.at",
 			w.Tenant, w.Name, left, r.now)
 		return err
 	})
@@ -65,7 +66,7 @@ var wordTable = table[traffic.Word]{
 
 // Say implements traffic.Shared. Words take their number from the counter of epochs, whose row is locked until the commit.
 func (db *DB) Say(ctx context.Context, l []traffic.Word) error {
-	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		seq, err := nextEpoch(ctx, tx)
 		for i := range l {
 			if err != nil {
@@ -82,7 +83,7 @@ func (db *DB) Say(ctx context.Context, l []traffic.Word) error {
 
 // Said implements traffic.Shared.
 func (db *DB) Said(ctx context.Context, since int64) ([]traffic.Word, error) {
-	return wordTable.all(ctx, db.read, "WHERE seq > $1 AND until > "+db.now+" ORDER BY seq, tenant, upstream, who, part, replica", since)
+	return wordTable.all(ctx, db.read, "WHERE seq > $1 AND until > "+db.base.Now+" ORDER BY seq, tenant, upstream, who, part, replica", since)
 }
 
 var _ booking.Notes = (*DB)(nil)
@@ -97,14 +98,14 @@ var noteTable = table[booking.Note]{
 
 // PutNote implements booking.Notes.
 func (db *DB) PutNote(ctx context.Context, n booking.Note) error {
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := noteTable.put(ctx, tx, &n, ""); err != nil {
 			return err
 		}
-		return db.notifyOthers(ctx, tx)
+		return db.base.NotifyOthers(ctx, tx)
 	})
 	if err == nil {
-		db.wake()
+		db.base.Wake()
 	}
 	return err
 }
@@ -116,12 +117,12 @@ func (db *DB) NotesFor(ctx context.Context, writer string) ([]booking.Note, erro
 
 // DropNote implements booking.Notes; one that is gone is no error.
 func (db *DB) DropNote(ctx context.Context, id string) error {
-	_, err := exec(ctx, db.write, "DELETE FROM call_notes WHERE id = $1", id)
+	_, err := database.Exec(ctx, db.write, "DELETE FROM call_notes WHERE id = $1", id)
 	return err
 }
 
 // NoteWaits implements booking.Notes.
 func (db *DB) NoteWaits(ctx context.Context, id string) (bool, error) {
-	l, err := list(ctx, db.read, value[string], "SELECT id FROM call_notes WHERE id = $1", id)
+	l, err := database.List(ctx, db.read, database.Value[string], "SELECT id FROM call_notes WHERE id = $1", id)
 	return len(l) > 0, err
 }

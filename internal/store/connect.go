@@ -11,6 +11,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var _ connect.Store = (*DB)(nil)
@@ -26,9 +27,9 @@ var requestTable = table[connect.Request]{
 // OpenRequest implements connect.RequestStore. Those of one user wait for each other, so two replicas that ask the same at once
 // ask once.
 func (db *DB) OpenRequest(ctx context.Context, r connect.Request) (connect.Request, error) {
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if db.lock != "" {
-			if _, err := exec(ctx, tx, db.lock, "connect request/"+string(r.Tenant)+"/"+string(r.User)); err != nil {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if db.base.Lock != "" {
+			if _, err := database.Exec(ctx, tx, db.base.Lock, "connect request/"+string(r.Tenant)+"/"+string(r.User)); err != nil {
 				return err
 			}
 		}
@@ -41,7 +42,7 @@ func (db *DB) OpenRequest(ctx context.Context, r connect.Request) (connect.Reque
 			if slices.Equal(asked(o.Missing), asked(r.Missing)) {
 				o.Expires = r.Expires
 				r = o
-				_, err := exec(ctx, tx, "UPDATE connect_requests SET expires = $3 WHERE tenant = $1 AND id = $2", r.Tenant, r.ID, (*when)(&r.Expires))
+				_, err := database.Exec(ctx, tx, "UPDATE connect_requests SET expires = $3 WHERE tenant = $1 AND id = $2", r.Tenant, r.ID, (*when)(&r.Expires))
 				return err
 			}
 		}
@@ -69,18 +70,18 @@ func (db *DB) Request(ctx context.Context, t identity.Tenant, id connect.Request
 
 // SetState implements connect.RequestStore.
 func (db *DB) SetState(ctx context.Context, r connect.Request) error {
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		n, err := exec(ctx, tx, "UPDATE connect_requests SET state = $3, missing = $4 WHERE tenant = $1 AND id = $2 AND state = 'open'", r.Tenant, r.ID, r.State, &record{&r.Missing})
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		n, err := database.Exec(ctx, tx, "UPDATE connect_requests SET state = $3, missing = $4 WHERE tenant = $1 AND id = $2 AND state = 'open'", r.Tenant, r.ID, r.State, &record{&r.Missing})
 		if err == nil && n == 0 {
 			return requestTable.conflict(ctx, tx, byID, r.Tenant, r.ID)
 		}
 		if err != nil {
 			return err
 		}
-		return db.notifyOthers(ctx, tx)
+		return db.base.NotifyOthers(ctx, tx)
 	})
 	if err == nil {
-		db.wake()
+		db.base.Wake()
 	}
 	return err
 }
@@ -133,7 +134,7 @@ func (db *DB) DeleteGrants(ctx context.Context, g connect.Grant) (int, error) {
 	if g.Tenant == "" || g.User == "" {
 		return 0, fault.New(fault.Invalid, "grants are deleted for one user of one tenant", nil)
 	}
-	n, err := exec(ctx, db.write, `DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)
+	n, err := database.Exec(ctx, db.write, `DELETE FROM grants WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) AND ($4 = '' OR server = $4) AND ($5 = '' OR upstream = $5)
 		AND ($6 = '' OR connection IN ($6, ''))`, g.Tenant, g.User, g.Client, g.Server, g.Upstream, g.Connection)
 	return int(n), err
 }
@@ -148,8 +149,8 @@ var deviceTable = table[connect.Device]{
 
 // PutDevice implements connect.DeviceStore.
 func (db *DB) PutDevice(ctx context.Context, d connect.Device) error {
-	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := exec(ctx, tx, "UPDATE devices SET status = 'expired', verifier = $4, outcome = $5 WHERE tenant = $1 AND user_id = $2 AND upstream = $3 AND status = 'open'",
+	return db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := database.Exec(ctx, tx, "UPDATE devices SET status = 'expired', verifier = $4, outcome = $5 WHERE tenant = $1 AND user_id = $2 AND upstream = $3 AND status = 'open'",
 			d.Tenant, d.User, d.Upstream, []byte{}, &record{&connect.DeviceEnd{Why: "a newer code was asked for"}}); err != nil {
 			return err
 		}
@@ -169,7 +170,7 @@ func (db *DB) DueDevices(ctx context.Context, now time.Time, limit int) ([]conne
 
 // SetDevice implements connect.DeviceStore.
 func (db *DB) SetDevice(ctx context.Context, d connect.Device) (bool, error) {
-	n, err := exec(ctx, db.write, `UPDATE devices SET code = $4, next = $5, status = $6, outcome = $7, verifier = $8, tries = tries + 1
+	n, err := database.Exec(ctx, db.write, `UPDATE devices SET code = $4, next = $5, status = $6, outcome = $7, verifier = $8, tries = tries + 1
 		WHERE tenant = $1 AND state = $2 AND tries = $3 AND status = 'open'`, d.Tenant, d.State, d.Tries, &record{&d.Code}, micros(d.Next), d.Status, &record{&d.End}, (*blob)(&d.Verifier))
 	return n == 1, err
 }

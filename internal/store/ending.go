@@ -9,6 +9,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -42,17 +43,17 @@ func whose(w ending.Whose) (ofConnection, ofGrant string, arg any) {
 // are found.
 func (db *DB) MarkRevoking(ctx context.Context, t identity.Tenant, w ending.Whose, reason string, limit int) (int, error) {
 	n := 0
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		connection, grant, arg := whose(w)
-		ids, err := list(ctx, tx, value[string], "UPDATE connections SET status = 'revoking', reason = $3, "+noLease+`, lease_epoch = lease_epoch + 1
+		ids, err := database.List(ctx, tx, database.Value[string], "UPDATE connections SET status = 'revoking', reason = $3, "+noLease+`, lease_epoch = lease_epoch + 1
 			WHERE tenant = $1 AND id IN (SELECT id FROM connections WHERE tenant = $1`+living+" AND upstream NOT LIKE 'idp:%' AND "+connection+" LIMIT $4) RETURNING id", t, arg, reason, limit)
 		if n = len(ids); err != nil || n == limit {
 			return err
 		}
-		if _, err := exec(ctx, tx, "DELETE FROM grants WHERE tenant = $1 AND "+grant, t, arg); err != nil {
+		if _, err := database.Exec(ctx, tx, "DELETE FROM grants WHERE tenant = $1 AND "+grant, t, arg); err != nil {
 			return err
 		}
-		_, err = exec(ctx, tx, `DELETE FROM grants WHERE tenant = $1 AND EXISTS (SELECT 1 FROM connections c
+		_, err = database.Exec(ctx, tx, `DELETE FROM grants WHERE tenant = $1 AND EXISTS (SELECT 1 FROM connections c
 			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status = 'revoking' AND grants.connection IN ('', c.id))
 			AND NOT EXISTS (SELECT 1 FROM connections c
 			WHERE c.tenant = grants.tenant AND c.user_id = grants.user_id AND c.upstream = grants.upstream AND c.status NOT IN ('revoking', 'revoked') AND grants.connection IN ('', c.id))`, t)
@@ -69,9 +70,9 @@ func (db *DB) Revoking(ctx context.Context, limit int) ([]vault.Connection, erro
 // Retire implements ending.Connections.
 func (db *DB) Retire(ctx context.Context, l []ending.Retired) ([]ending.Retired, error) {
 	var ours []ending.Retired
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, r := range l {
-			n, err := exec(ctx, tx, `UPDATE connections SET status = 'revoked', refreshes = $4, access = $5, refresh = $5, previous = $5, identity = $5, proof = $5
+			n, err := database.Exec(ctx, tx, `UPDATE connections SET status = 'revoked', refreshes = $4, access = $5, refresh = $5, previous = $5, identity = $5, proof = $5
 				WHERE tenant = $1 AND id = $2 AND generation = $3 AND status = 'revoking'`, r.Tenant, r.ID, r.Generation, false, []byte{})
 			if err != nil {
 				return err
@@ -93,7 +94,7 @@ func (db *DB) Retire(ctx context.Context, l []ending.Retired) ([]ending.Retired,
 
 // EndingCounts implements ending.Connections.
 func (db *DB) EndingCounts(ctx context.Context, t identity.Tenant) (ending.Progress, error) {
-	l, err := list(ctx, db.read, func(p *ending.Progress) []any { return []any{&p.Marked, &p.Waiting, &p.GivenUp} }, `SELECT
+	l, err := database.List(ctx, db.read, func(p *ending.Progress) []any { return []any{&p.Marked, &p.Waiting, &p.GivenUp} }, `SELECT
 		(SELECT count(*) FROM connections WHERE tenant = $1 AND status = 'revoking' AND upstream NOT LIKE 'idp:%'),
 		(SELECT count(*) FROM endings WHERE tenant = $1 AND given_up = 0), (SELECT count(*) FROM endings WHERE tenant = $1 AND given_up > 0)`, t)
 	if err != nil || len(l) == 0 {
@@ -118,21 +119,21 @@ func (db *DB) DropAccess(ctx context.Context, t identity.Tenant, w ending.Whose,
 		return nil, fault.New(fault.Invalid, "access is dropped of a user, of a client, or of all", nil)
 	}
 	var families []string
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) (err error) {
 		match := " WHERE tenant = $1 AND ($2 = '' OR " + column + " = $2) "
-		if families, err = list(ctx, tx, value[string], "DELETE FROM families"+match+"AND created <= $3 RETURNING id", t, arg, micros(until)); err != nil {
+		if families, err = database.List(ctx, tx, database.Value[string], "DELETE FROM families"+match+"AND created <= $3 RETURNING id", t, arg, micros(until)); err != nil {
 			return err
 		}
-		if _, err := exec(ctx, tx, "DELETE FROM grants"+match+"AND created <= $3", t, arg, micros(until)); err != nil {
+		if _, err := database.Exec(ctx, tx, "DELETE FROM grants"+match+"AND created <= $3", t, arg, micros(until)); err != nil {
 			return err
 		}
-		if _, err := exec(ctx, tx, "DELETE FROM codes"+match, t, arg); err != nil {
+		if _, err := database.Exec(ctx, tx, "DELETE FROM codes"+match, t, arg); err != nil {
 			return err
 		}
 		if w.Client != "" {
 			return nil
 		}
-		_, err = exec(ctx, tx, "UPDATE connections SET status = 'revoking', reason = 'the sign-in ended', "+noLease+", lease_epoch = lease_epoch + 1"+match+
+		_, err = database.Exec(ctx, tx, "UPDATE connections SET status = 'revoking', reason = 'the sign-in ended', "+noLease+", lease_epoch = lease_epoch + 1"+match+
 			"AND created <= $3 AND upstream LIKE 'idp:%'"+living, t, arg, micros(until))
 		return err
 	})
@@ -145,10 +146,10 @@ func (db *DB) DropSignIn(ctx context.Context, t identity.Tenant, idp, sid string
 		return nil, fault.New(fault.Invalid, "a sign-in at the IdP has a name", nil)
 	}
 	const of = " WHERE tenant = $1 AND idp = $2 AND sid = $3"
-	if _, err := exec(ctx, db.write, "DELETE FROM codes"+of, t, idp, sid); err != nil {
+	if _, err := database.Exec(ctx, db.write, "DELETE FROM codes"+of, t, idp, sid); err != nil {
 		return nil, err
 	}
-	return list(ctx, db.write, value[string], "DELETE FROM families"+of+" RETURNING id", t, idp, sid)
+	return database.List(ctx, db.write, database.Value[string], "DELETE FROM families"+of+" RETURNING id", t, idp, sid)
 }
 
 // UserBySubject implements ending.People.
@@ -170,12 +171,12 @@ func (db *DB) UsersOf(ctx context.Context, t identity.Tenant, idp string, skip, 
 	}
 	total := 0
 	err = db.read.QueryRowContext(ctx, "SELECT count(*) FROM users "+of, t, idp).Scan(&total)
-	return l, total, asFault(err)
+	return l, total, database.Fault(err)
 }
 
 // SetGone implements ending.People.
 func (db *DB) SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone) error {
-	n, err := exec(ctx, db.write, "UPDATE users SET gone = $3 WHERE tenant = $1 AND id = $2", t, id, gone)
+	n, err := database.Exec(ctx, db.write, "UPDATE users SET gone = $3 WHERE tenant = $1 AND id = $2", t, id, gone)
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, userTable.none, nil)
 	}
@@ -184,12 +185,12 @@ func (db *DB) SetGone(ctx context.Context, t identity.Tenant, id identity.UserID
 
 // KnownMessage implements ending.Messages.
 func (db *DB) KnownMessage(ctx context.Context, t identity.Tenant, hash []byte) (bool, error) {
-	l, err := list(ctx, db.read, value[int64], "SELECT count(*) FROM messages WHERE tenant = $1 AND hash = $2", t, hash)
+	l, err := database.List(ctx, db.read, database.Value[int64], "SELECT count(*) FROM messages WHERE tenant = $1 AND hash = $2", t, hash)
 	return len(l) == 1 && l[0] > 0, err
 }
 
 // PutMessage implements ending.Messages.
 func (db *DB) PutMessage(ctx context.Context, t identity.Tenant, hash []byte, expires time.Time) (bool, error) {
-	n, err := exec(ctx, db.write, "INSERT INTO messages (tenant, hash, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", t, hash, micros(expires))
+	n, err := database.Exec(ctx, db.write, "INSERT INTO messages (tenant, hash, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", t, hash, micros(expires))
 	return n == 1, err
 }

@@ -8,6 +8,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/gateway"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var _ gateway.Sessions = (*DB)(nil)
@@ -33,7 +34,7 @@ func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte) (gatewa
 
 // DropSession implements gateway.Sessions; one that is gone already is no error.
 func (db *DB) DropSession(ctx context.Context, t identity.Tenant, id []byte) error {
-	_, err := exec(ctx, db.write, "DELETE FROM sessions WHERE tenant = $1 AND id = $2", t, id)
+	_, err := database.Exec(ctx, db.write, "DELETE FROM sessions WHERE tenant = $1 AND id = $2", t, id)
 	return err
 }
 
@@ -52,7 +53,7 @@ var taskTable = table[gateway.Task]{
 
 // PutTask implements gateway.Tasks.
 func (db *DB) PutTask(ctx context.Context, k gateway.Task) error {
-	n, err := exec(ctx, db.write, taskTable.insert()+` ON CONFLICT (tenant, server, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
+	n, err := database.Exec(ctx, db.write, taskTable.insert()+` ON CONFLICT (tenant, server, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
 		tool = excluded.tool, created = excluded.created, expires = excluded.expires
 		WHERE tasks.principal = excluded.principal AND tasks.client = excluded.client OR tasks.expires <= excluded.created`, taskTable.fields(&k)...)
 	if err == nil && n == 0 {
@@ -68,6 +69,6 @@ func (db *DB) Task(ctx context.Context, t identity.Tenant, s catalog.ServerName,
 
 // DropTasks implements gateway.Tasks.
 func (db *DB) DropTasks(ctx context.Context, expired time.Time) error {
-	_, err := exec(ctx, db.write, "DELETE FROM tasks WHERE expires <= $1", micros(expired))
+	_, err := database.Exec(ctx, db.write, "DELETE FROM tasks WHERE expires <= $1", micros(expired))
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 // guestRights are those of the gateway's own account, where gateway and broker are two processes: what it keeps for its clients, and
@@ -46,7 +48,7 @@ type right struct {
 
 // GuestRights compares what this account may do with what it should: what it lacks, and what is too much.
 func (db *DB) GuestRights(ctx context.Context) (lacks, over []string, err error) {
-	l, err := list(ctx, db.read, func(r *right) []any { return []any{&r.table, &r.what, &r.has} }, `
+	l, err := database.List(ctx, db.read, func(r *right) []any { return []any{&r.table, &r.what, &r.has} }, `
 		SELECT c.relname, p.what, CASE WHEN p.what = 'DELETE' THEN has_table_privilege(c.oid, p.what) ELSE has_any_column_privilege(c.oid, p.what) END
 		FROM pg_class c CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(what)
 		WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY c.relname, p.what`)

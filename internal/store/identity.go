@@ -12,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var (
@@ -73,7 +74,7 @@ var epochTable = table[identity.Epoch]{
 // when a higher one can be seen.
 func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, error) {
 	e.NotBefore = e.NotBefore.Truncate(time.Microsecond).UTC() // as everybody else will read it
-	err := db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var err error
 		if e.Seq, err = nextEpoch(ctx, tx); err != nil {
 			return err
@@ -81,18 +82,18 @@ func (db *DB) Advance(ctx context.Context, e identity.Epoch) (identity.Epoch, er
 		if err := epochTable.put(ctx, tx, &e, ""); err != nil {
 			return err
 		}
-		return db.notifyOthers(ctx, tx)
+		return db.base.NotifyOthers(ctx, tx)
 	})
 	if err != nil {
 		return identity.Epoch{}, err
 	}
-	db.wake()
+	db.base.Wake()
 	return e, nil
 }
 
 // nextEpoch is the next number. Until the commit nobody else gets one.
 func nextEpoch(ctx context.Context, tx *sql.Tx) (int64, error) {
-	next, err := list(ctx, tx, value[int64], "UPDATE epoch_counter SET value = value + 1 RETURNING value")
+	next, err := database.List(ctx, tx, database.Value[int64], "UPDATE epoch_counter SET value = value + 1 RETURNING value")
 	if err == nil && len(next) != 1 {
 		err = fmt.Errorf("store: there are %d epoch counters", len(next))
 	}
@@ -105,15 +106,6 @@ func nextEpoch(ctx context.Context, tx *sql.Tx) (int64, error) {
 // EpochsSince implements identity.EpochStore.
 func (db *DB) EpochsSince(ctx context.Context, seq int64) ([]identity.Epoch, error) {
 	return epochTable.all(ctx, db.read, "WHERE seq > $1 ORDER BY seq", seq)
-}
-
-// notifyOthers wakes the watchers of other processes when the transaction commits.
-func (db *DB) notifyOthers(ctx context.Context, tx *sql.Tx) error {
-	if db.notify == "" {
-		return nil
-	}
-	_, err := exec(ctx, tx, db.notify)
-	return err
 }
 
 var _ identity.OpaqueTickets = (*DB)(nil)

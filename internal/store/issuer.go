@@ -7,6 +7,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 var (
@@ -38,7 +39,7 @@ func (db *DB) Client(ctx context.Context, t identity.Tenant, id identity.ClientI
 
 // TouchClient implements issuer.Clients; fault.NotFound for one that is not kept.
 func (db *DB) TouchClient(ctx context.Context, t identity.Tenant, id identity.ClientID, at time.Time) error {
-	n, err := exec(ctx, db.write, "UPDATE clients SET last_used = $3 WHERE tenant = $1 AND id = $2", t, id, micros(at))
+	n, err := database.Exec(ctx, db.write, "UPDATE clients SET last_used = $3 WHERE tenant = $1 AND id = $2", t, id, micros(at))
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, clientTable.none, nil)
 	}
@@ -47,7 +48,7 @@ func (db *DB) TouchClient(ctx context.Context, t identity.Tenant, id identity.Cl
 
 // DropUnused implements issuer.Clients.
 func (db *DB) DropUnused(ctx context.Context, createdBefore time.Time) (int, error) {
-	n, err := exec(ctx, db.write, "DELETE FROM clients WHERE how = 'dynamic' AND last_used = 0 AND created < $1", micros(createdBefore))
+	n, err := database.Exec(ctx, db.write, "DELETE FROM clients WHERE how = 'dynamic' AND last_used = 0 AND created < $1", micros(createdBefore))
 	return int(n), err
 }
 
@@ -118,7 +119,7 @@ func (db *DB) Family(ctx context.Context, t identity.Tenant, id string) (issuer.
 
 // RotateFamily implements issuer.Families. Whose sign-in it is, at what and until when, does not change with a rotation.
 func (db *DB) RotateFamily(ctx context.Context, f issuer.Family, was []byte) error {
-	n, err := exec(ctx, db.write, `UPDATE families SET scopes = $4, rotated = $5, current = $6, previous = $7, next = $8, home_at = $9, standing = $10
+	n, err := database.Exec(ctx, db.write, `UPDATE families SET scopes = $4, rotated = $5, current = $6, previous = $7, next = $8, home_at = $9, standing = $10
 		WHERE tenant = $1 AND id = $2 AND current = $3`, f.Tenant, f.ID, was, (*texts)(&f.Scopes), (*when)(&f.Rotated), (*blob)(&f.Current), (*blob)(&f.Previous), (*blob)(&f.Next), (*when)(&f.HomeAt), (*blob)(&f.Standing))
 	if err != nil || n > 0 {
 		return err
@@ -130,9 +131,9 @@ func (db *DB) RotateFamily(ctx context.Context, f issuer.Family, was []byte) err
 func (db *DB) DropFamilies(ctx context.Context, t identity.Tenant, u identity.UserID, c identity.ClientID, id string) ([]string, error) {
 	switch {
 	case id != "":
-		return list(ctx, db.write, value[string], "DELETE FROM families WHERE tenant = $1 AND id = $2 AND ($3 = '' OR user_id = $3) RETURNING id", t, id, u)
+		return database.List(ctx, db.write, database.Value[string], "DELETE FROM families WHERE tenant = $1 AND id = $2 AND ($3 = '' OR user_id = $3) RETURNING id", t, id, u)
 	case u != "":
-		return list(ctx, db.write, value[string], "DELETE FROM families WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) RETURNING id", t, u, c)
+		return database.List(ctx, db.write, database.Value[string], "DELETE FROM families WHERE tenant = $1 AND user_id = $2 AND ($3 = '' OR client = $3) RETURNING id", t, u, c)
 	}
 	return nil, fault.New(fault.Invalid, "sign-ins are ended for one user, or one by one", nil)
 }

@@ -11,6 +11,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -56,7 +57,7 @@ func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) erro
 	if prior == 0 {
 		return connectionTable.put(ctx, db.write, &c, "")
 	}
-	return db.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		old, err := connectionTable.change(ctx, tx, "DELETE FROM connections WHERE tenant = $1 AND id = $2 AND user_id = $3 AND upstream = $4 AND generation = $5", c.Tenant, c.ID, c.User, c.Upstream, prior)
 		if err != nil {
 			return err
@@ -71,7 +72,7 @@ func (db *DB) Connect(ctx context.Context, c vault.Connection, prior int64) erro
 
 // Prefer implements connect.GrantStore.
 func (db *DB) Prefer(ctx context.Context, c vault.Connection, at time.Time) error {
-	n, err := exec(ctx, db.write, "UPDATE connections SET preferred = $4 WHERE tenant = $1 AND id = $2 AND user_id = $3"+living, c.Tenant, c.ID, c.User, micros(at))
+	n, err := database.Exec(ctx, db.write, "UPDATE connections SET preferred = $4 WHERE tenant = $1 AND id = $2 AND user_id = $3"+living, c.Tenant, c.ID, c.User, micros(at))
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, connectionTable.none, nil)
 	}
@@ -113,7 +114,7 @@ func (db *DB) CountConnections(ctx context.Context, s vault.Status) (int, error)
 
 // Update implements vault.Store.
 func (db *DB) Update(ctx context.Context, c vault.Connection) error {
-	n, err := exec(ctx, db.write, `UPDATE connections SET status = $5, reason = $6, label = $7, scopes = $8, last_used = $9
+	n, err := database.Exec(ctx, db.write, `UPDATE connections SET status = $5, reason = $6, label = $7, scopes = $8, last_used = $9
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living, c.Tenant, c.ID, c.Generation, c.Version, c.Status, c.Reason, c.Label, (*texts)(&c.Scopes), (*when)(&c.LastUsed))
 	if err != nil || n > 0 {
 		return err
@@ -141,7 +142,7 @@ func (db *DB) AddKey(ctx context.Context, k vault.Key) error {
 
 // UpdateKey implements vault.KeyStore.
 func (db *DB) UpdateKey(ctx context.Context, k vault.Key) error {
-	n, err := exec(ctx, db.write, "UPDATE keys SET not_before = $5, not_after = $6, sealed = $7, public = $8 WHERE tenant = $1 AND purpose = $2 AND generation = $3 AND id = $4",
+	n, err := database.Exec(ctx, db.write, "UPDATE keys SET not_before = $5, not_after = $6, sealed = $7, public = $8 WHERE tenant = $1 AND purpose = $2 AND generation = $3 AND id = $4",
 		k.Tenant, k.Purpose, k.Generation, k.ID, (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public))
 	if err == nil && n == 0 {
 		return fault.New(fault.NotFound, keyTable.none, nil)
@@ -204,29 +205,29 @@ func (db *DB) EndingsOf(ctx context.Context, t identity.Tenant, u identity.UserI
 
 // TryEnding implements vault.EndingStore.
 func (db *DB) TryEnding(ctx context.Context, e vault.Ending, next time.Time) (bool, error) {
-	n, err := exec(ctx, db.write, "UPDATE endings SET next = $4, tries = tries + 1 WHERE tenant = $1 AND id = $2 AND tries = $3", e.Tenant, e.ID, e.Tries, micros(next))
+	n, err := database.Exec(ctx, db.write, "UPDATE endings SET next = $4, tries = tries + 1 WHERE tenant = $1 AND id = $2 AND tries = $3", e.Tenant, e.ID, e.Tries, micros(next))
 	return n == 1, err
 }
 
 // FailEnding implements vault.EndingStore.
 func (db *DB) FailEnding(ctx context.Context, e vault.Ending) error {
 	if e.GivenUp.IsZero() {
-		_, err := exec(ctx, db.write, "UPDATE endings SET why = $3 "+byID, e.Tenant, e.ID, e.Why)
+		_, err := database.Exec(ctx, db.write, "UPDATE endings SET why = $3 "+byID, e.Tenant, e.ID, e.Why)
 		return err
 	}
-	_, err := exec(ctx, db.write, "UPDATE endings SET why = $3, given_up = $4, sealed = $5 "+byID, e.Tenant, e.ID, e.Why, micros(e.GivenUp), []byte{})
+	_, err := database.Exec(ctx, db.write, "UPDATE endings SET why = $3, given_up = $4, sealed = $5 "+byID, e.Tenant, e.ID, e.Why, micros(e.GivenUp), []byte{})
 	return err
 }
 
 // RemoveEnding implements vault.EndingStore; one that is gone already is no error.
 func (db *DB) RemoveEnding(ctx context.Context, t identity.Tenant, id string) error {
-	_, err := exec(ctx, db.write, "DELETE FROM endings "+byID, t, id)
+	_, err := database.Exec(ctx, db.write, "DELETE FROM endings "+byID, t, id)
 	return err
 }
 
 // Used implements exchange.Uses.
 func (db *DB) Used(ctx context.Context, t identity.Tenant, id vault.ConnectionID, at time.Time) error {
-	_, err := exec(ctx, db.write, "UPDATE connections SET last_used = $3 WHERE tenant = $1 AND id = $2 AND last_used < $3", t, id, micros(at))
+	_, err := database.Exec(ctx, db.write, "UPDATE connections SET last_used = $3 WHERE tenant = $1 AND id = $2 AND last_used < $3", t, id, micros(at))
 	return err
 }
 
@@ -247,7 +248,7 @@ func (db *DB) SealedUnder(ctx context.Context, t identity.Tenant) (map[string]in
 		head []byte
 		n    int
 	}
-	l, err := list(ctx, db.read, func(c *count) []any { return []any{&c.head, &c.n} },
+	l, err := database.List(ctx, db.read, func(c *count) []any { return []any{&c.head, &c.n} },
 		"SELECT substr(access, 1, 6), count(*) FROM connections WHERE tenant = $1 AND length(access) > 0 GROUP BY 1", t)
 	m := map[string]int{}
 	for _, c := range l {
@@ -263,7 +264,7 @@ func (db *DB) SealedElse(ctx context.Context, t identity.Tenant, prefix string, 
 
 // Reseal implements vault.Resealing.
 func (db *DB) Reseal(ctx context.Context, c vault.Connection, was vault.Sealed) (bool, error) {
-	n, err := exec(ctx, db.write, `UPDATE connections SET access = $6, refresh = $7, previous = $8, identity = $9, proof = $10
+	n, err := database.Exec(ctx, db.write, `UPDATE connections SET access = $6, refresh = $7, previous = $8, identity = $9, proof = $10
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4 AND access = $5`,
 		c.Tenant, c.ID, c.Generation, c.Version, was.Access, (*blob)(&c.Access), (*blob)(&c.Sealed.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof))
 	return n == 1, err
@@ -271,12 +272,12 @@ func (db *DB) Reseal(ctx context.Context, c vault.Connection, was vault.Sealed) 
 
 // DropKeys implements vault.Resealing.
 func (db *DB) DropKeys(ctx context.Context, t identity.Tenant, purpose string, upTo int64) (int64, error) {
-	return exec(ctx, db.write, "DELETE FROM keys WHERE tenant = $1 AND purpose = $2 AND generation <= $3", t, purpose, upTo)
+	return database.Exec(ctx, db.write, "DELETE FROM keys WHERE tenant = $1 AND purpose = $2 AND generation <= $3", t, purpose, upTo)
 }
 
 // Turn implements vault.Turns, by the database's clock.
 func (db *DB) Turn(ctx context.Context, chore, owner string, d time.Duration) (bool, error) {
-	n, err := exec(ctx, db.write, `INSERT INTO chores (name, owner, until) VALUES ($1, $2, `+db.now+` + $3)
-		ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until WHERE chores.owner = excluded.owner OR chores.until < `+db.now, chore, owner, d.Microseconds())
+	n, err := database.Exec(ctx, db.write, `INSERT INTO chores (name, owner, until) VALUES ($1, $2, `+db.base.Now+` + $3)
+		ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until WHERE chores.owner = excluded.owner OR chores.until < `+db.base.Now, chore, owner, d.Microseconds())
 	return n == 1, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
 // ColumnKind is what a column holds, in the words that both databases have.
@@ -44,12 +45,12 @@ type Snapshot struct {
 // Snapshot calls f with the database as it is now, while servers go on. It holds up nobody.
 func (db *DB) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
 	how := &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
-	if db.notify == "" {
+	if db.base.Notify == "" {
 		how = nil // SQLite's transactions see one moment by themselves, and have no other kind
 	}
 	tx, err := db.read.BeginTx(ctx, how)
 	if err != nil {
-		return asFault(err)
+		return database.Fault(err)
 	}
 	defer func() { _ = tx.Rollback() }() // it has changed nothing
 	s := Snapshot{tx: tx}
@@ -63,11 +64,11 @@ func (db *DB) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
 func (s *Snapshot) Rows(ctx context.Context, t Table, f func(values []any) error) error {
 	query := "SELECT " + quoted(t) + " FROM " + quote(t.Name)
 	if t.Name == "chores" {
-		query += " WHERE name <> '" + choreServer + "'" // which server this database has is no matter of another one's
+		query += " WHERE name <> '" + database.ChoreServer + "'" // which server this database has is no matter of another one's
 	}
 	rows, err := s.tx.QueryContext(ctx, query)
 	if err != nil {
-		return asFault(err)
+		return database.Fault(err)
 	}
 	defer func() { _ = rows.Close() }() // its error is that of Err
 	values, places := make([]any, len(t.Columns)), make([]any, len(t.Columns))
@@ -76,7 +77,7 @@ func (s *Snapshot) Rows(ctx context.Context, t Table, f func(values []any) error
 	}
 	for rows.Next() {
 		if err := rows.Scan(places...); err != nil {
-			return asFault(err)
+			return database.Fault(err)
 		}
 		for i, c := range t.Columns {
 			if values[i], err = c.Kind.of(values[i]); err != nil {
@@ -87,7 +88,7 @@ func (s *Snapshot) Rows(ctx context.Context, t Table, f func(values []any) error
 			return err
 		}
 	}
-	return asFault(rows.Err())
+	return database.Fault(rows.Err())
 }
 
 // of is v as a column of this kind holds it.
@@ -134,7 +135,7 @@ type Filling struct {
 func (db *DB) Fill(ctx context.Context, version int64, f func(*Filling) error) error {
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
-		return asFault(err)
+		return database.Fault(err)
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
 	at, tables, err := db.shape(ctx, tx)
@@ -150,32 +151,32 @@ func (db *DB) Fill(ctx context.Context, version int64, f func(*Filling) error) e
 	if err := f(&Filling{db, tx, tables}); err != nil {
 		return err
 	}
-	return asFault(tx.Commit())
+	return database.Fault(tx.Commit())
 }
 
 // empty makes sure that nobody was here, and that nobody comes.
 func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
-	if db.notify != "" { // a SQLite file has one server, and that is us
+	if db.base.Notify != "" { // a SQLite file has one server, and that is us
 		var names []string
 		for _, t := range tables {
 			names = append(names, quote(t.Name))
 		}
 		if _, err := tx.ExecContext(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-			return asFault(err)
+			return database.Fault(err)
 		}
 	}
 	// The rows with which it is born, and with which it is opened; an older version has no chores.
 	born := []string{"DELETE FROM epoch_counter WHERE value = 0"}
 	if slices.ContainsFunc(tables, func(t Table) bool { return t.Name == "chores" }) {
-		born = append(born, "DELETE FROM chores WHERE name = '"+choreServer+"'")
+		born = append(born, "DELETE FROM chores WHERE name = '"+database.ChoreServer+"'")
 	}
 	for _, b := range born {
 		if _, err := tx.ExecContext(ctx, b); err != nil {
-			return asFault(err)
+			return database.Fault(err)
 		}
 	}
 	for _, t := range tables {
-		there, err := list(ctx, tx, value[int64], "SELECT 1 FROM "+quote(t.Name)+" LIMIT 1")
+		there, err := database.List(ctx, tx, database.Value[int64], "SELECT 1 FROM "+quote(t.Name)+" LIMIT 1")
 		if err != nil {
 			return err
 		}
@@ -201,13 +202,13 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 		kinds[n] = f.tables[i].Columns[j].Kind
 	}
 	most := 1 // SQLite is fastest with a prepared statement a row (docs/decisions/0007-the-log-in-sql.md)
-	if f.db.notify != "" {
+	if f.db.base.Notify != "" {
 		most = 200
 	}
 	head := "INSERT INTO " + quote(t.Name) + " (" + quoted(t) + ") VALUES "
 	full, err := f.tx.PrepareContext(ctx, head+tuples(most, len(kinds)))
 	if err != nil {
-		return nil, asFault(err)
+		return nil, database.Fault(err)
 	}
 	var kept []any
 	flush := func() error {
@@ -220,7 +221,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 			_, err = f.tx.ExecContext(ctx, head+tuples(n, len(kinds)), kept...)
 		}
 		kept = kept[:0]
-		return asFault(err)
+		return database.Fault(err)
 	}
 	return func(values []any) error {
 		if values == nil {
@@ -231,7 +232,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 			if err != nil {
 				return fmt.Errorf("store: %s.%s: %w", t.Name, t.Columns[n].Name, err)
 			}
-			if s, ok := v.(string); ok && f.db.notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+			if s, ok := v.(string); ok && f.db.base.Notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
 				return fault.New(fault.Invalid, "a text in the table "+t.Name+" holds characters that PostgreSQL does not keep; nothing was restored", nil)
 			}
 			kept = append(kept, v)
@@ -250,7 +251,7 @@ func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
 	for _, once := range []string{"flows", "devices", "codes", "families", "tickets", "sessions"} {
 		if slices.ContainsFunc(f.tables, func(t Table) bool { return t.Name == once }) { // an older version lacks some
 			if _, err := f.tx.ExecContext(ctx, "DELETE FROM "+once); err != nil {
-				return 0, asFault(err)
+				return 0, database.Fault(err)
 			}
 		}
 	}
@@ -260,10 +261,10 @@ func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
 // Append writes rows of the log, of a chain that this database has not seen.
 func (f *Filling) Append(ctx context.Context, rows []audit.Row) error {
 	for _, r := range rows {
-		if _, err := exec(ctx, f.tx, enlist, r.Writer, micros(r.Time)); err != nil {
+		if _, err := database.Exec(ctx, f.tx, enlist, r.Writer, micros(r.Time)); err != nil {
 			return err
 		}
-		if _, err := exec(ctx, f.tx, insertAudit, (*auditRow)(&r).args()...); err != nil {
+		if _, err := database.Exec(ctx, f.tx, insertAudit, (*auditRow)(&r).args()...); err != nil {
 			return err
 		}
 	}
@@ -271,14 +272,14 @@ func (f *Filling) Append(ctx context.Context, rows []audit.Row) error {
 }
 
 // shape asks the database what it is.
-func (db *DB) shape(ctx context.Context, q querier) (version int64, tables []Table, err error) {
+func (db *DB) shape(ctx context.Context, q database.Querier) (version int64, tables []Table, err error) {
 	query := `SELECT m.name, c.name, c.type FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, c.cid`
-	if db.notify != "" {
+	if db.base.Notify != "" {
 		query = `SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c JOIN information_schema.tables AS t USING (table_schema, table_name)
 			WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' ORDER BY c.table_name COLLATE "C", c.ordinal_position`
 	}
 	type column struct{ table, name, kind string }
-	columns, err := list(ctx, q, func(c *column) []any { return []any{&c.table, &c.name, &c.kind} }, query)
+	columns, err := database.List(ctx, q, func(c *column) []any { return []any{&c.table, &c.name, &c.kind} }, query)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -297,7 +298,7 @@ func (db *DB) shape(ctx context.Context, q querier) (version int64, tables []Tab
 		last := &tables[len(tables)-1]
 		last.Columns = append(last.Columns, Column{c.name, kind})
 	}
-	at, err := list(ctx, q, value[int64], "SELECT max(version_id) FROM "+migrationsTable)
+	at, err := database.List(ctx, q, database.Value[int64], "SELECT max(version_id) FROM "+migrationsTable)
 	if err == nil && len(at) == 1 {
 		version = at[0]
 	}
@@ -320,7 +321,7 @@ func quoted(t Table) string {
 func tuples(n, columns int) string {
 	rows := make([]string, n)
 	for i := range rows {
-		rows[i] = "(" + holes(1+i*columns, columns) + ")"
+		rows[i] = "(" + database.Holes(1+i*columns, columns) + ")"
 	}
 	return strings.Join(rows, ", ")
 }

@@ -1,4 +1,4 @@
-package store
+package database
 
 import (
 	"context"
@@ -17,13 +17,12 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-var sqliteDialect = dialect{
-	now:        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-	insertRows: insertRowsSQLite,
+var sqliteDialect = Dialect{
+	Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
 }
 
 // openSQLite makes one writing connection, since SQLite has one writer, and a pool of readers beside it.
-func (db *DB) openSQLite(ctx context.Context, readOnly bool) (*goose.Provider, error) {
+func (db *DB) openSQLite(ctx context.Context, migrations fs.FS, readOnly bool) (*goose.Provider, error) {
 	path, err := filepath.Abs(db.cfg.Path)
 	if err != nil {
 		return nil, err
@@ -31,17 +30,17 @@ func (db *DB) openSQLite(ctx context.Context, readOnly bool) (*goose.Provider, e
 	if err := refuseNetwork(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	db.dialect = sqliteDialect
+	db.Dialect = sqliteDialect
 	if readOnly {
 		if _, err := os.Stat(path); err != nil {
 			return nil, fault.New(fault.NotFound, "there is no database at "+path, err)
 		}
-		db.read, err = sqlitePool(path, readPragmas, "rw", 1)
+		db.Read, err = sqlitePool(path, readPragmas, "rw", 1)
 		if err != nil {
 			return nil, err
 		}
-		db.write = db.read
-		return provider(goose.DialectSQLite3, db.read, "sqlite")
+		db.Write = db.Read
+		return provider(goose.DialectSQLite3, db.Read, migrations, "sqlite")
 	}
 	if err := db.lockFile(ctx, path); err != nil {
 		return nil, err
@@ -52,13 +51,13 @@ func (db *DB) openSQLite(ctx context.Context, readOnly bool) (*goose.Provider, e
 	if err := private(path); err != nil {
 		return nil, err
 	}
-	if db.write, err = sqlitePool(path, writePragmas, "rw", 1); err != nil {
+	if db.Write, err = sqlitePool(path, writePragmas, "rw", 1); err != nil {
 		return nil, err
 	}
-	if db.read, err = sqlitePool(path, readPragmas, "rw", max(4, runtime.GOMAXPROCS(0))); err != nil {
+	if db.Read, err = sqlitePool(path, readPragmas, "rw", max(4, runtime.GOMAXPROCS(0))); err != nil {
 		return nil, err
 	}
-	return provider(goose.DialectSQLite3, db.write, "sqlite")
+	return provider(goose.DialectSQLite3, db.Write, migrations, "sqlite")
 }
 
 // The order matters: without a busy_timeout first, switching to WAL fails where two open the file at once. An immediate
@@ -85,10 +84,10 @@ func sqlitePool(path string, options url.Values, mode string, size int) (*sql.DB
 // while the writer holds still, so that the next commit begins the log anew. Where this chore does not run, or does not keep up,
 // a commit does it after all (wal_autocheckpoint).
 func (db *DB) checkpoint(ctx context.Context) error {
-	for _, pool := range []*sql.DB{db.read, db.write} {
+	for _, pool := range []*sql.DB{db.Read, db.Write} {
 		var busy, pages, copied int64
 		if err := pool.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &copied); err != nil {
-			return asFault(err)
+			return Fault(err)
 		}
 		if pages < checkpointPages {
 			return nil
@@ -136,7 +135,7 @@ func (db *DB) lockFile(ctx context.Context, path string) error {
 		return fault.New(fault.Conflict, "another Frontdesk has this database open: stop it first, or use PostgreSQL for more than one replica", err)
 	}
 	if err != nil {
-		return asFault(err)
+		return Fault(err)
 	}
 	db.held = append(db.held, tx.Rollback)
 	return nil

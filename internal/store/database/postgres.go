@@ -1,7 +1,8 @@
-package store
+package database
 
 import (
 	"context"
+	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
@@ -15,11 +16,10 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-var postgresDialect = dialect{
-	now:        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
-	lock:       "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-	notify:     "SELECT pg_notify('frontdesk', '')",
-	insertRows: insertRowsPostgres,
+var postgresDialect = Dialect{
+	Now:    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+	Lock:   "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+	Notify: "SELECT pg_notify('frontdesk', '')",
 }
 
 const (
@@ -27,7 +27,7 @@ const (
 	connectTimeout = 5 * time.Second
 )
 
-func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider, error) {
+func (db *DB) openPostgres(ctx context.Context, migrations fs.FS, readOnly bool) (*goose.Provider, error) {
 	cfg, err := db.postgresConfig()
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider,
 	pool.SetMaxOpenConns(size)
 	pool.SetMaxIdleConns(size)
 	pool.SetConnMaxIdleTime(10 * time.Minute)
-	db.dialect, db.write, db.read = postgresDialect, pool, pool
+	db.Dialect, db.Write, db.Read = postgresDialect, pool, pool
 	if err := db.Ping(ctx); err != nil {
 		return nil, err
 	}
@@ -61,16 +61,16 @@ func (db *DB) openPostgres(ctx context.Context, readOnly bool) (*goose.Provider,
 	if err != nil {
 		return nil, err
 	}
-	return provider(goose.DialectPostgres, pool, "postgres", goose.WithSessionLocker(locker))
+	return provider(goose.DialectPostgres, pool, migrations, "postgres", goose.WithSessionLocker(locker))
 }
 
 // Lagging says how many standbys follow the database while none of them is one that a commit waits for: what was stored last is
 // gone where one is promoted. Always 0 with SQLite.
 func (db *DB) Lagging(ctx context.Context) (int, error) {
-	if db.dialect.notify == "" {
+	if db.Notify == "" {
 		return 0, nil
 	}
-	l, err := list(ctx, db.read, value[int], "SELECT count(*) FROM pg_stat_replication WHERE current_setting('synchronous_standby_names') = ''")
+	l, err := List(ctx, db.Read, Value[int], "SELECT count(*) FROM pg_stat_replication WHERE current_setting('synchronous_standby_names') = ''")
 	if err != nil {
 		return 0, err
 	}
@@ -94,18 +94,28 @@ func (db *DB) remember(ctx context.Context) error {
 	if now == "" {
 		return nil
 	}
-	if _, err := exec(ctx, db.write, "INSERT INTO chores (name, owner, until) VALUES ($1, $2, 0) ON CONFLICT (name) DO NOTHING", choreServer, now); err != nil {
+	if _, err := Exec(ctx, db.Write, "INSERT INTO chores (name, owner, until) VALUES ($1, $2, 0) ON CONFLICT (name) DO NOTHING", ChoreServer, now); err != nil {
 		return err
 	}
-	l, err := list(ctx, db.read, value[string], "SELECT owner FROM chores WHERE name = $1", choreServer)
+	l, err := List(ctx, db.Read, Value[string], "SELECT owner FROM chores WHERE name = $1", ChoreServer)
 	if err == nil && len(l) == 1 && l[0] != now {
 		db.lineage.moved()
 	}
 	return err
 }
 
-// choreServer is no chore: its owner is the timeline for which the last failover was seen to.
-const choreServer = "server"
+// ChoreServer is no chore: its owner is the timeline for which the last failover was seen to.
+const ChoreServer = "server"
+
+// SeenTo notes in the database that the last failover was seen to.
+func (db *DB) SeenTo(ctx context.Context) error {
+	now, _, _ := db.lineage.state()
+	if now == "" {
+		return nil
+	}
+	_, err := Exec(ctx, db.Write, "UPDATE chores SET owner = $1 WHERE name = $2", now, ChoreServer)
+	return err
+}
 
 func (l *lineage) state() (timeline string, moves int64, last time.Time) {
 	l.mu.Lock()
@@ -151,7 +161,7 @@ const lookEvery = 5 * time.Second
 
 // lookAtServer asks which server it is: behind a pooler, connections stay and the server changes.
 func (db *DB) lookAtServer(ctx context.Context) error {
-	l, err := list(ctx, db.read, value[string], timeline)
+	l, err := List(ctx, db.Read, Value[string], timeline)
 	if err == nil && len(l) == 1 {
 		db.lineage.seen(l[0])
 	}
@@ -210,7 +220,7 @@ func (db *DB) listenOnce(ctx context.Context) (heard bool, err error) {
 	if _, err := conn.Exec(ctx, "LISTEN frontdesk"); err != nil {
 		return false, err
 	}
-	db.wake()
+	db.Wake()
 	for {
 		if err := db.await(ctx, conn); err != nil {
 			return true, err
@@ -225,7 +235,7 @@ func (db *DB) await(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.WaitForNotification(wait)
 	switch {
 	case err == nil:
-		db.wake()
+		db.Wake()
 		return nil
 	case wait.Err() == nil || ctx.Err() != nil:
 		return err
