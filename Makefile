@@ -55,8 +55,9 @@ images: ## run a server in an image that buildah built, in each form that it wri
 	@go test -count=1 -tags buildah -run TestBuiltByOthers -v ./internal/hosted
 
 helm: ## lint and render the chart with helm itself (fetched as a Go module)
-	@go run helm.sh/helm/v3/cmd/helm@v3.19.0 lint --strict deploy/helm
-	@go run helm.sh/helm/v3/cmd/helm@v3.19.0 template desk deploy/helm >/dev/null
+	@for domains in false true; do \
+		go run helm.sh/helm/v3/cmd/helm@v3.19.0 lint --strict deploy/helm --set domains.enabled=$$domains && \
+		go run helm.sh/helm/v3/cmd/helm@v3.19.0 template desk deploy/helm --set domains.enabled=$$domains >/dev/null || exit 1; done
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 	@test/tools/fuzz.sh $(or $(FUZZTIME),30s)

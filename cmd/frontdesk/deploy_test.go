@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"text/template"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 )
@@ -141,19 +143,28 @@ func TestCompose(t *testing.T) {
 }
 
 // chart renders the Helm chart as far as it goes without Helm: its templates use no more than these functions.
-func chart(t *testing.T) map[string][]map[string]any {
+func chart(t *testing.T, domains bool) map[string][]map[string]any {
 	t.Helper()
 	files, err := filepath.Glob("../../deploy/helm/templates/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	values := map[string]any{"Values": parse(t, "values.yaml", read(t, "../../deploy/helm/values.yaml")), "Release": map[string]any{"Name": "frontdesk"},
+	chosen := parse(t, "values.yaml", read(t, "../../deploy/helm/values.yaml"))
+	at(t, chosen, "domains").(map[string]any)["enabled"] = domains
+	values := map[string]any{"Values": chosen, "Release": map[string]any{"Name": "frontdesk"},
 		"Chart": parse(t, "Chart.yaml", read(t, "../../deploy/helm/Chart.yaml"))}
 	funcs := template.FuncMap{"quote": func(v any) string { return strconv.Quote(v.(string)) },
 		"toJson": func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
 		"indent": func(n int, s string) string {
 			pad := strings.Repeat(" ", n)
 			return pad + strings.ReplaceAll(s, "\n", "\n"+pad)
+		},
+		"int": func(n uint64) int { return int(n) },
+		"until": func(n int) (l []int) {
+			for i := range n {
+				l = append(l, i)
+			}
+			return l
 		},
 		"sha256sum": func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) }}
 	kinds := map[string][]map[string]any{}
@@ -163,6 +174,9 @@ func chart(t *testing.T) map[string][]map[string]any {
 			t.Fatal(err)
 		}
 		for _, doc := range strings.Split(b.String(), "\n---\n") {
+			if strings.TrimSpace(doc) == "" { // what the values leave out
+				continue
+			}
 			v := parse(t, f, doc)
 			kinds[v["kind"].(string)] = append(kinds[v["kind"].(string)], v)
 		}
@@ -172,39 +186,78 @@ func chart(t *testing.T) map[string][]map[string]any {
 
 // TestChart: the config that it writes is one that check accepts; its pods run our commands, on ports and probes that exist.
 func TestChart(t *testing.T) {
-	kinds := chart(t)
-	dir := t.TempDir()
-	t.Chdir(dir)
 	for _, name := range []string{"IDP_SECRET", "GITHUB_SECRET"} {
 		t.Setenv(name, "s")
 	}
 	t.Setenv("DATABASE_URL", "postgres://x")
+	t.Setenv("GATEWAY_DATABASE_URL", "postgres://y")
+	for _, domains := range []bool{false, true} {
+		t.Run(fmt.Sprintf("domains %v", domains), func(t *testing.T) { checkChart(t, chart(t, domains), domains) })
+	}
+}
+
+func checkChart(t *testing.T, kinds map[string][]map[string]any, domains bool) {
+	t.Chdir(t.TempDir())
 	if err := os.WriteFile("frontdesk.yaml", []byte(at(t, kinds["ConfigMap"][0], "data", "frontdesk.yaml").(string)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// The README's lines, which values.yaml shows too, may say egress; the chart says it itself.
-	if _, err := config.Checked("frontdesk.yaml"); err != nil {
-		t.Errorf("the chart's config:\n%v", err)
+	cfg, err := config.Checked("frontdesk.yaml")
+	if err != nil {
+		t.Fatalf("the chart's config:\n%v", err)
 	}
-	pod := at(t, kinds["Deployment"][0], "spec", "template", "spec")
-	runs(t, texts(at(t, pod, "initContainers", 0, "args")))
-	runs(t, texts(at(t, pod, "containers", 0, "args")))
 	ports := map[string]bool{}
-	for _, p := range at(t, pod, "containers", 0, "ports").([]any) {
-		ports[at(t, p, "name").(string)] = true
-	}
-	for _, probe := range []string{"livenessProbe", "readinessProbe"} {
-		if !ports[at(t, pod, "containers", 0, probe, "httpGet", "port").(string)] {
-			t.Errorf("%s asks a port that is not there", probe)
+	for _, workload := range append(kinds["Deployment"], kinds["StatefulSet"]...) {
+		pod := at(t, workload, "spec", "template", "spec")
+		runs(t, texts(at(t, pod, "initContainers", 0, "args")))
+		runs(t, texts(at(t, pod, "containers", 0, "args")))
+		own := map[string]bool{}
+		for _, p := range at(t, pod, "containers", 0, "ports").([]any) {
+			own[at(t, p, "name").(string)], ports[at(t, p, "name").(string)] = true, true
+		}
+		for _, probe := range []string{"livenessProbe", "readinessProbe"} {
+			if !own[at(t, pod, "containers", 0, probe, "httpGet", "port").(string)] {
+				t.Errorf("%s asks a port that is not there", probe)
+			}
 		}
 	}
-	for _, p := range at(t, kinds["Service"][0], "spec", "ports").([]any) {
-		if !ports[at(t, p, "targetPort").(string)] {
-			t.Errorf("the service leads to a port that is not there: %v", p)
+	for _, service := range kinds["Service"] {
+		for _, p := range at(t, service, "spec", "ports").([]any) {
+			if !ports[at(t, p, "targetPort").(string)] {
+				t.Errorf("the service leads to a port that is not there: %v", p)
+			}
 		}
 	}
-	if len(kinds["NetworkPolicy"]) != 1 || len(kinds["Ingress"]) != 1 {
-		t.Errorf("got %d kinds", len(kinds))
+	roles := 1
+	if domains {
+		roles = 2
+		heldApart(t, kinds, cfg)
+	}
+	if len(kinds["NetworkPolicy"]) != roles || len(kinds["Service"]) != roles || len(kinds["Ingress"]) != 1 {
+		t.Errorf("got %d policies, %d services, %d ways in", len(kinds["NetworkPolicy"]), len(kinds["Service"]), len(kinds["Ingress"]))
+	}
+}
+
+// heldApart: the gateway's pods are given no secret that the broker's are, and find each broker by a name that it has.
+func heldApart(t *testing.T, kinds map[string][]map[string]any, cfg *config.Config) {
+	given := func(workload map[string]any) []any {
+		pod := at(t, workload, "spec", "template", "spec")
+		return []any{at(t, pod, "containers", 0, "envFrom", 0, "secretRef", "name"), at(t, pod, "volumes", 1, "secret", "secretName")}
+	}
+	gateway, broker := given(kinds["Deployment"][0]), given(kinds["StatefulSet"][0])
+	if diff := cmp.Diff([]any{"frontdesk-gateway-environment", "frontdesk-gateway"}, gateway); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]any{"frontdesk-environment", "frontdesk-broker"}, broker); diff != "" {
+		t.Error(diff)
+	}
+	for i, address := range append([]string{cfg.Domains.Address}, cfg.Domains.Others...) {
+		if want := fmt.Sprintf("%s-%d.%s:8443", at(t, kinds["StatefulSet"][0], "metadata", "name"), i, at(t, kinds["StatefulSet"][0], "spec", "serviceName")); address != want {
+			t.Errorf("broker %d is looked for at %s, and is at %s", i, address, want)
+		}
+	}
+	if n := at(t, kinds["StatefulSet"][0], "spec", "replicas").(uint64); int(n) != 1+len(cfg.Domains.Others) {
+		t.Errorf("there are %d brokers", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,34 +26,61 @@ func keysCommand() *cobra.Command {
 			if err := os.MkdirAll(args[0], 0o700); err != nil {
 				return err
 			}
-			if err := openKeys(args[0], true); err != nil {
+			if err := openKeys(args[0]); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), "%s and %s are in %s. With the database, the first opens every credential: keep a copy, and keep it apart from the database's.\n", vaultKey, facesKey, args[0])
 			return err
 		}},
-		&cobra.Command{Use: "copy FROM TO", Short: "copy the key files from a mounted secret to where they are the process's alone (mode 0600)", Args: cobra.ExactArgs(2),
-			RunE: func(_ *cobra.Command, args []string) error {
-				for _, name := range []string{vaultKey, facesKey} {
-					text, err := os.ReadFile(filepath.Join(args[0], name))
-					if err != nil {
-						return fmt.Errorf("%s holds no %s: `frontdesk keys make` makes one", args[0], name)
-					}
-					if err := os.WriteFile(filepath.Join(args[1], name), text, 0o600); err != nil {
-						return err
-					}
-				}
-				return openKeys(args[1], false)
-			}})
+		&cobra.Command{Use: "copy FROM TO", Short: "copy the files of a mounted secret to where they are the process's alone (mode 0600)", Args: cobra.ExactArgs(2),
+			Long: "Copies the files of a mounted secret, which others can often read, to a directory of the process's own. One of vault.key and faces.key\nmust be among them: of two processes each has its own.",
+			RunE: func(_ *cobra.Command, args []string) error { return copyKeys(args[0], args[1]) }})
 	l := dataKeyCommands()
 	c.AddCommand(l...)
 	c.RunE, c.Args = l[0].RunE, cobra.NoArgs // by itself it lists
 	return c
 }
 
-// openKeys proves that both can be used.
-func openKeys(dir string, create bool) error {
-	if _, err := kms.OpenKeyFile(filepath.Join(dir, vaultKey), create); err != nil {
+// copyKeys copies what is in a secret, and proves that the key files of it can be used.
+func copyKeys(from, to string) error {
+	files, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	keys := 0
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), ".") { // Kubernetes keeps the versions of a secret there, and the names lead to one
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(from, f.Name()))
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(to, f.Name())
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return err
+		}
+		switch f.Name() {
+		case vaultKey:
+			_, err = kms.OpenKeyFile(path, false)
+			keys++
+		case facesKey:
+			_, err = web.OpenKeys(path)
+			keys++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if keys == 0 {
+		return fmt.Errorf("%s holds neither %s nor %s: `frontdesk keys make` makes both", from, vaultKey, facesKey)
+	}
+	return nil
+}
+
+// openKeys makes both where they are not there yet, and proves that they can be used.
+func openKeys(dir string) error {
+	if _, err := kms.OpenKeyFile(filepath.Join(dir, vaultKey), true); err != nil {
 		return err
 	}
 	_, err := web.OpenKeys(filepath.Join(dir, facesKey))
