@@ -20,8 +20,8 @@ var floors = [][]string{
 	{"internal/identity", "internal/catalog/openapi"},
 	{"internal/catalog", "internal/audit"},
 	{"internal/policy", "internal/policy/pack", "internal/policy/content", "internal/vault", "internal/vault/kms", "internal/hosted/sandbox", "internal/hosted/image"},
-	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/connect/discovery", "internal/connect/intake", "internal/hosted", "internal/ending", "internal/catalog/rehearsal"},
-	{"internal/broker", "internal/broker/booking", "internal/broker/traffic", "internal/broker/visits", "internal/broker/remote/frame"},
+	{"internal/exchange", "internal/exchange/refresh", "internal/exchange/federation", "internal/connect", "internal/connect/discovery", "internal/connect/intake", "internal/hosted", "internal/ending"},
+	{"internal/broker", "internal/broker/booking", "internal/broker/traffic", "internal/broker/visits", "internal/broker/remote/frame", "internal/catalog/rehearsal"},
 	{"internal/gateway", "internal/egress", "internal/egress/forms", "internal/issuer", "internal/portal", "internal/admin", "internal/signals", "internal/broker/remote", "internal/store/database"},
 	{"cmd/frontdesk/config", "cmd/frontdesk/console", "internal/store", "internal/store/storetest", "internal/store/backup"}, // store stands above the faces, so that it can serve them all and only cmd may import it
 	{"cmd/frontdesk/premises", "cmd/frontdesk/operate", "cmd/frontdesk/setup", "cmd/frontdesk/doctor", "cmd/frontdesk/traces"},

@@ -22,15 +22,13 @@ type Sites struct {
 	Pattern string `yaml:"pattern" doc:"regular expression from ^ to $ of what may stand for {site}. A security control: within base, it is where credentials go"`
 	Extract string `yaml:"extract" doc:"regular expression whose first group is the site, where the vendor gives more, as a URL; default: all of it"`
 
-	Param   string `yaml:"param" doc:"parameter of the callback that holds it"`
-	Pointer string `yaml:"pointer" doc:"or JSON pointer into the token answer"`
-	URL     string `yaml:"url" doc:"or a call of the API, with the new credential, that lists them"`
-	List    string `yaml:"list" doc:"of the call: JSON pointer to the list; default: the answer itself. What is no list is one site"`
-	Value   string `yaml:"value" doc:"of the call: JSON pointer to the site within an entry"`
-	Label   string `yaml:"label" doc:"of the call: JSON pointer to its name, for people, within an entry"`
+	Param   string   `yaml:"param" doc:"parameter of the callback that holds it"`
+	Pointer string   `yaml:"pointer" doc:"or JSON pointer into the token answer"`
+	Call    SiteCall `yaml:"call" doc:"or a call of the API, with the new credential, that lists them"`
 
 	Headers  map[string]string `yaml:"headers" doc:"sent with each request to host, {site} filled in"`
 	Account  string            `yaml:"account" doc:"account.url then; may hold {site}"`
+	Whole    bool              `yaml:"is_account" doc:"the vendor tells nobody which person it is: the site is all that tells one account from another"`
 	Instead  []string          `yaml:"instead" doc:"inputs that are not given then"`
 	Endpoint SiteEndpoints     `yaml:"endpoints" doc:"endpoints that are not the same then"`
 
@@ -43,6 +41,15 @@ type asked struct {
 	given  map[string]string // the inputs of the config
 	input  string            // the one that is asked for
 	listed []string          // all that may be said; none: what the pattern allows
+}
+
+// SiteCall lists the sites of an account.
+type SiteCall struct {
+	URL       string     `yaml:"url" doc:"asked with GET"`
+	Injection *Injection `yaml:"injection" doc:"where the credential goes on this call; default: as on others"`
+	List      string     `yaml:"list" doc:"JSON pointer to the list; default: the answer itself. What is no list is one site"`
+	Value     string     `yaml:"value" doc:"JSON pointer to the site within an entry"`
+	Label     string     `yaml:"label" doc:"JSON pointer to its name, for people, within an entry"`
 }
 
 // SiteEndpoints are those of the vendor that serve every site.
@@ -58,7 +65,8 @@ type Site struct {
 	Label string `json:"label,omitzero"` // its name, for people
 }
 
-const maxSites = 200
+// MaxSites is how many a person is shown, the vendor's first: their names travel in the address of the page that asks.
+const MaxSites = 100
 
 // Of is what a vendor's value says: false where that is no site that credentials may go to.
 func (s *Sites) Of(value, label string) (Site, bool) {
@@ -76,18 +84,49 @@ func (s *Sites) Of(value, label string) (Site, bool) {
 	return Site{value, label}, err == nil
 }
 
-// In lists the sites in the answer of a call, without those that no credential may go to.
-func (s *Sites) In(answer []byte) []Site {
-	doc, list := oauth.Read(answer), s.List
+// In lists the sites in the answer of the call, without those that no credential may go to. Of entries that lead to one place (accounts
+// behind one host) one is made, with their names; where two places have one name, they are told apart by what they are. False: the
+// answer is no JSON.
+func (s *Sites) In(answer []byte) ([]Site, bool) {
+	doc, list := oauth.Read(answer), s.Call.List
+	if doc.IsZero() {
+		return nil, false
+	}
 	if n := doc.Len(list); n < 0 {
-		return s.entry(doc, list)
+		return s.entry(doc, list), true
 	}
 	var l []Site
-	for i := range min(doc.Len(list), maxSites) {
+	for i := 0; i < doc.Len(list) && len(l) < MaxSites; i++ {
 		for _, one := range s.entry(doc, list+"/"+strconv.Itoa(i)) {
-			if !slices.ContainsFunc(l, func(o Site) bool { return o.Value == one.Value }) {
-				l = append(l, one)
-			}
+			l = join(l, one)
+		}
+	}
+	return apart(l), true
+}
+
+const maxLabel = 1024
+
+// join adds a site, or its name to that of the same one.
+func join(l []Site, one Site) []Site {
+	i := slices.IndexFunc(l, func(o Site) bool { return o.Value == one.Value })
+	if i < 0 {
+		return append(l, one)
+	}
+	if has := strings.Split(l[i].Label, ", "); !slices.Contains(has, one.Label) && len(l[i].Label)+len(one.Label) < maxLabel {
+		l[i].Label += ", " + one.Label
+	}
+	return l
+}
+
+// apart adds to the names of several sites which of them each is.
+func apart(l []Site) []Site {
+	count := map[string]int{}
+	for _, o := range l {
+		count[o.Label]++
+	}
+	for i, o := range l {
+		if count[o.Label] > 1 {
+			l[i].Label += " (" + o.Value + ")"
 		}
 	}
 	return l
@@ -95,12 +134,12 @@ func (s *Sites) In(answer []byte) []Site {
 
 func (s *Sites) entry(doc oauth.Document, at string) []Site {
 	text := func(pointer string) string {
-		if l, ok := doc.Texts(at + pointer); ok && pointer != "" && len(l) == 1 && len(l[0]) <= 1024 {
+		if l, ok := doc.Texts(at + pointer); ok && pointer != "" && len(l) == 1 && len(l[0]) <= maxLabel {
 			return l[0]
 		}
 		return ""
 	}
-	if one, ok := s.Of(text(s.Value), text(s.Label)); ok {
+	if one, ok := s.Of(text(s.Call.Value), text(s.Call.Label)); ok {
 		return []Site{one}
 	}
 	return nil
@@ -158,18 +197,18 @@ func (s *Sites) check() error {
 		return nil
 	}
 	ways := 0
-	for _, w := range []string{s.Param, s.Pointer, s.URL} {
+	for _, w := range []string{s.Param, s.Pointer, s.Call.URL} {
 		if w != "" {
 			ways++
 		}
 	}
 	switch {
 	case ways != 1:
-		return fmt.Errorf("one of param, pointer and url says where a site is read")
+		return fmt.Errorf("one of param, pointer and call.url says where a site is read")
 	case s.Host == "" || strings.ContainsAny(s.Host, "/{"):
 		return fmt.Errorf("host is a name, as api.example.com")
-	case s.URL != "" && s.Value == "":
-		return fmt.Errorf("a call needs value: where the site stands in an entry")
+	case s.Call.URL != "" && s.Call.Value == "":
+		return fmt.Errorf("call.value is missing: where the site stands in an entry")
 	case !strings.HasPrefix(s.Pattern, "^") || !strings.HasSuffix(s.Pattern, "$"):
 		return fmt.Errorf("its pattern must be a regular expression from ^ to $")
 	}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,16 +19,16 @@ func TestSites(t *testing.T) {
 		base   string
 	}{
 		"atlassian": {`[{"id":"11223344-a1b2-3b33-c444-def123456789","name":"acme","url":"https://acme.atlassian.net"},{"id":"../../evil","name":"x"},{"id":"https://evil.test","name":"y"},
-			{"id":"99999999-a1b2-3b33-c444-def123456789","name":"beta","url":"https://beta.atlassian.net"},{"id":"11223344-a1b2-3b33-c444-def123456789","name":"twice"}]`,
-			map[string]string{"11223344-a1b2-3b33-c444-def123456789": "acme", "99999999-a1b2-3b33-c444-def123456789": "beta"}, "https://api.atlassian.com/ex/jira/11223344-a1b2-3b33-c444-def123456789"},
-		"docusign":  {`{"accounts":[{"account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_name":"E","base_uri":"https://evil.test/x.docusign.net"},{"account_name":"F","base_uri":"https://a.docusign.net.evil.test"}]}`, map[string]string{"na3": "Acme"}, "https://na3.docusign.net"},
+			{"id":"99999999-a1b2-3b33-c444-def123456789","name":"beta","url":"https://beta.atlassian.net"},{"id":"11223344-a1b2-3b33-c444-def123456789","url":"https://acme.atlassian.net"}]`,
+			map[string]string{"11223344-a1b2-3b33-c444-def123456789": "https://acme.atlassian.net", "99999999-a1b2-3b33-c444-def123456789": "https://beta.atlassian.net"}, "https://api.atlassian.com/ex/jira/11223344-a1b2-3b33-c444-def123456789"},
+		"docusign":  {`{"accounts":[{"account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_name":"Acme Labs","base_uri":"https://na3.docusign.net"},{"account_name":"E","base_uri":"https://evil.test/x.docusign.net"},{"account_name":"F","base_uri":"https://a.docusign.net.evil.test"}]}`, map[string]string{"na3": "Acme, Acme Labs"}, "https://na3.docusign.net"},
 		"xero":      {`[{"tenantId":"45e4708e-d862-4111-ab3a-dd8cd03913e1","tenantName":"Acme"},{"tenantId":"x\r\ny","tenantName":"E"}]`, map[string]string{"45e4708e-d862-4111-ab3a-dd8cd03913e1": "Acme"}, "https://api.xero.com"},
 		"mailchimp": {`{"dc":"us19","accountname":"Acme"}`, map[string]string{"us19": "Acme"}, "https://us19.api.mailchimp.com"},
 	} {
 		s := with(t, all[id]).Sites
-		l := s.In([]byte(c.answer))
-		if len(l) != len(c.want) {
-			t.Errorf("%s: %v, want %v", id, l, c.want)
+		l, ok := s.In([]byte(c.answer))
+		if !ok || len(l) != len(c.want) {
+			t.Fatalf("%s: %v, want %v", id, l, c.want)
 		}
 		for _, one := range l {
 			if c.want[one.Value] != one.Label {
@@ -65,6 +66,30 @@ func TestSites(t *testing.T) {
 		if s.check() == nil {
 			t.Errorf("%s is no mistake", name)
 		}
+	}
+}
+
+// TestSitesOfOneName: a person can tell apart what he chooses from, and is shown no more than a page's address has room for.
+func TestSitesOfOneName(t *testing.T) {
+	s := &Sites{Host: "api.example.com", Base: "https://{site}.example.com", Pattern: "^[a-z0-9]+$", Call: SiteCall{Value: "/id", Label: "/name"}}
+	l, ok := s.In([]byte(`[{"id":"a1","name":"Acme"},{"id":"a2","name":"Acme"},{"id":"b","name":"Beta"}]`))
+	if got := fmt.Sprint(l); !ok || got != "[{a1 Acme (a1)} {a2 Acme (a2)} {b Beta}]" {
+		t.Errorf("%s, %v", got, ok)
+	}
+	var all []string
+	for i := range 3 * MaxSites {
+		all = append(all, fmt.Sprintf(`{"id":"a%d","name":"%d"}`, i, i))
+	}
+	if l, ok := s.In([]byte("[" + strings.Join(all, ",") + "]")); !ok || len(l) != MaxSites {
+		t.Errorf("%d sites, %v", len(l), ok)
+	}
+	for _, bad := range []string{"", "null", "<html>", `[{"id":"a1"`, strings.Repeat("[", 100_000)} {
+		if l, ok := s.In([]byte(bad)); ok || len(l) > 0 {
+			t.Errorf("%.20q is read as %v", bad, l)
+		}
+	}
+	if l, ok := s.In([]byte(`[{"id":["a1","a2"]},{"id":{"id":"a1"}},7,null]`)); !ok || len(l) > 0 {
+		t.Errorf("what is no text is read as %v, %v", l, ok)
 	}
 }
 

@@ -32,31 +32,13 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	if a.URL == "" {
 		return "", "", nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.Method, http.MethodGet), accountURL(up, c, a.URL), strings.NewReader(a.Body))
-	if err != nil {
-		return "", "", err
-	}
-	if a.Body != "" {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	for k, v := range up.Provider.Headers {
-		r.Header.Set(k, v)
-	}
-	r.Header.Set("Accept", "application/json")
 	in := up.Provider.Injection
 	if c.Method == catalog.APIKey && up.Provider.APIKey.Injection != nil {
 		in = *up.Provider.APIKey.Injection
 	}
-	resp, err := d.call(r, in, s)
+	resp, body, err := d.ask(ctx, up, asking{a.Method, accountURL(up, c, a.URL), a.Body, in, c.Site.Value}, s)
 	if err != nil {
 		return "", "", fault.Later(up.Title+" does not answer, so the new credential could not be tested; nothing was saved; try again", time.Minute, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAccount))
-	if err != nil {
-		return "", "", fault.New(fault.Unavailable, up.Title+" broke off its answer; nothing was saved; try again", err)
 	}
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
@@ -67,10 +49,48 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	if means, _ := up.Provider.Says(resp.StatusCode, resp.Header, func() []byte { return body }, nil); means == catalog.MeansDead { // said under status 200
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
 	}
+	if up.Sites != nil && up.Sites.Whole {
+		return "", "", nil
+	}
 	return lookup(body, a.ID), lookup(body, a.Label), nil
 }
 
-// call asks the vendor's API with a credential that need not be stored yet.
+// asking is a request to a vendor's API with a credential that need not be stored yet.
+type asking struct {
+	method, url, body string
+	in                catalog.Injection
+	site              string // at which the account is, once that is known
+}
+
+// ask sends it, and reads of the answer what is too long by one byte at most.
+func (d *Desk) ask(ctx context.Context, up *catalog.Upstream, a asking, s vault.Secrets) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.method, http.MethodGet), a.url, strings.NewReader(a.body))
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for k, v := range up.Provider.Headers {
+		r.Header.Set(k, v)
+	}
+	if up.Sites != nil && a.site != "" {
+		for k, v := range up.Sites.Headers {
+			r.Header.Set(k, strings.ReplaceAll(v, "{site}", a.site))
+		}
+	}
+	r.Header.Set("Accept", "application/json")
+	resp, err := d.call(r, a.in, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAccount+1))
+	return resp, body, err
+}
+
 func (d *Desk) call(r *http.Request, in catalog.Injection, s vault.Secrets) (*http.Response, error) {
 	bound, err := s.Bound(d.OAuth)
 	if err != nil {

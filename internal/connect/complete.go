@@ -331,7 +331,12 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 		}
 	}
 	if c.Site.Value != "" { // the same account at another site is another connection
-		account, label = account+"@"+c.Site.Value, strings.TrimSpace(label+" ("+c.Site.Label+")")
+		account += "@" + c.Site.Value
+		if label != "" {
+			label += " (" + c.Site.Label + ")"
+		} else {
+			label = c.Site.Label
+		}
 	}
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Account, c.Label = f.Tenant, f.User, up.Name, account, label

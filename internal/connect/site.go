@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"io"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -70,28 +70,29 @@ func (d *Desk) sites(ctx context.Context, up *catalog.Upstream, g gained) ([]cat
 		value, _ := g.Lookup(s.Pointer)
 		return one(value)
 	}
-	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Accept", "application/json")
 	held, err := g.secrets()
 	if err != nil {
 		return nil, err
 	}
-	resp, err := d.call(r, up.Provider.Injection, held)
-	if err != nil {
-		return nil, fault.Later(up.Title+" does not say which sites the account has; nothing was saved; try again", time.Minute, err)
+	in := up.Provider.Injection
+	if s.Call.Injection != nil {
+		in = *s.Call.Injection
 	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAccount))
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fault.New(fault.Unavailable, up.Title+" does not say which sites the account has; nothing was saved; try again later", err)
+	const unsaid = " does not say which sites the account has; nothing was saved; try again later"
+	resp, body, err := d.ask(ctx, up, asking{url: s.Call.URL, in: in}, held)
+	switch {
+	case err != nil:
+		return nil, fault.Later(up.Title+unsaid, time.Minute, err)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fault.New(fault.Unavailable, fmt.Sprintf("%s answered with status %d when it was asked which sites the account has; nothing was saved; try again later", up.Title, resp.StatusCode), nil)
+	case len(body) > maxAccount:
+		return nil, fault.New(fault.Unavailable, up.Title+" names more sites of the account than can be read here; nothing was saved; ask an operator, who can name the site in the config", nil)
 	}
-	l := s.In(body)
-	if len(l) == 0 {
+	l, ok := s.In(body)
+	switch {
+	case !ok:
+		return nil, fault.New(fault.Unavailable, up.Title+unsaid, nil)
+	case len(l) == 0:
 		return nil, errNoSite
 	}
 	return l, nil
@@ -106,7 +107,7 @@ func (d *Desk) placed(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 		}
 		r := Result{Kind: FlowSite, Swap: state, Request: f.Request, Return: f.Return, Connection: vault.Connection{Upstream: up.Name}}
 		for _, s := range h.Sites {
-			r.Sites = append(r.Sites, s.Label)
+			r.Sites = append(r.Sites, short(s.Label))
 		}
 		return r, nil
 	}
@@ -115,6 +116,15 @@ func (d *Desk) placed(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 		c.Site = h.Sites[0]
 	}
 	return d.finish(ctx, v, f, up, c, h.secrets())
+}
+
+// short is a name of a site as a page's address has room for it: beginning and end, which tell names apart.
+func short(label string) string {
+	const head, tail = 24, 20
+	if r := []rune(label); len(r) > head+tail {
+		return string(r[:head]) + "…" + string(r[len(r)-tail:])
+	}
+	return label
 }
 
 // completeSite goes on with the site that the person chose: one of those that the vendor named.

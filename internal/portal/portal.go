@@ -286,7 +286,7 @@ func (s *Site) swap(w http.ResponseWriter, r *http.Request, v visit) error {
 		return fault.New(fault.Denied, "this page began in another browser; nothing was done; start again", nil)
 	}
 	if len(k.Sites) > 0 {
-		s.render(w, v, "site", "Which site of "+k.Title+" is it to be?", map[string]any{"Sites": k.Sites, "State": k.State, "Action": s.Prefix + "/portal/key"})
+		s.render(w, v, "site", "Which site of "+k.Title+" is it to be?", map[string]any{"Sites": k.Sites, "More": len(k.Sites) >= catalog.MaxSites, "State": k.State, "Action": s.Prefix + "/portal/key"})
 		return nil
 	}
 	s.render(w, v, "swap", "This is another account than you meant", map[string]string{"Old": k.Old, "New": k.New, "State": k.State, "Action": s.Prefix + "/portal/key"})

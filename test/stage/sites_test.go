@@ -85,7 +85,7 @@ func TestSitesOfAConnection(t *testing.T) {
     hosts: ["%[1]s"]
     oauth: {authorization_endpoint: "%[1]s/authorize", token_endpoint: "%[1]s/token", revocation_endpoint: "%[1]s/revoke", token_auth: none}
     account: {url: "%[1]s/me", pointer: /login, id_pointer: /id}
-    sites: {host: many.test, base: "http://127.0.0.1:{site}/api", pattern: "^[0-9]{4,5}$", url: "%[1]s/sites", value: /id, label: /name, headers: {X-Site: "{site}"}}
+    sites: {host: many.test, base: "http://127.0.0.1:{site}/api", pattern: "^[0-9]{4,5}$", call: {url: "%[1]s/sites", value: /id, label: /name}, headers: {X-Site: "{site}"}}
 `, v.URL)
 		},
 		Upstream: fmt.Sprintf("  many: {provider: many, client_id: frontdesk, scopes: [read], site: connection, hosts: [\"%s\", \"%s\"]}\n", v.sites[0].URL, v.sites[1].URL),

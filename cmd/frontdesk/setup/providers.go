@@ -3,6 +3,7 @@ package setup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -156,9 +157,23 @@ func unproven(line string, facts []string) bool {
 
 // played is what became of one vendor's rehearsal.
 type played struct {
-	ID    string            `json:"id"`
-	Steps int               `json:"steps"`
-	Wrong map[string]string `json:"wrong,omitempty"`
+	ID    string `json:"id"`
+	Steps []step `json:"steps"`
+}
+
+type step struct {
+	Name  string `json:"name"`
+	Wrong string `json:"wrong,omitempty"`
+}
+
+func (p played) wrong() int {
+	n := 0
+	for _, s := range p.Steps {
+		if s.Wrong != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func testProviders(c *cobra.Command, file string, ids []string) error {
@@ -170,49 +185,62 @@ func testProviders(c *cobra.Command, file string, ids []string) error {
 	if err != nil {
 		return err
 	}
-	if len(ids) == 0 {
+	named := len(ids) > 0
+	if !named {
 		ids = slices.Sorted(maps.Keys(vendors))
+	}
+	for _, id := range ids { // before anything is played
+		switch {
+		case all[id] == nil:
+			return unknownProvider(id, all)
+		case vendors[id].ID == "":
+			return fmt.Errorf("what %s documents of itself is not built in, so that there is nothing to play its entry against", all[id].Name)
+		}
 	}
 	var l []played
 	bad := 0
 	for _, id := range ids {
-		p, v := all[id], vendors[id]
-		if p == nil {
-			return unknownProvider(id, all)
-		}
-		if v.ID == "" {
-			return fmt.Errorf("what %s documents of itself is not built in, so that there is nothing to play its entry against", p.Name)
-		}
-		values := inputsOf(p, cfg)
-		full, err := p.With(values)
-		if err != nil {
-			return err
-		}
-		one := played{ID: id, Wrong: map[string]string{}}
-		for _, s := range rehearsal.Play(c.Context(), full, v, values) {
-			one.Steps++
+		one := played{ID: id}
+		for _, s := range rehearsal.Play(c.Context(), all[id], vendors[id], inputsOf(all[id], cfg)) {
+			k := step{Name: s.Name}
 			if s.Err != nil {
-				one.Wrong[s.Name] = s.Err.Error()
-				bad++
+				k.Wrong = s.Err.Error()
 			}
+			one.Steps = append(one.Steps, k)
 		}
+		bad += one.wrong()
 		l = append(l, one)
 	}
-	if done, err := console.JSON(c, l); err != nil || !done {
-		if err != nil {
-			return err
-		}
-		for _, one := range l {
-			fmt.Fprintf(c.OutOrStdout(), "%-20s %s\n", one.ID, console.Plural(one.Steps, "step", "steps"))
-			for _, name := range slices.Sorted(maps.Keys(one.Wrong)) {
-				fmt.Fprintf(c.OutOrStdout(), "  %s: %s\n", name, strings.ReplaceAll(one.Wrong[name], "\n", "; "))
-			}
-		}
+	done, err := console.JSON(c, l)
+	if err != nil {
+		return err
+	}
+	if !done {
+		tellPlayed(c.OutOrStdout(), l, named)
 	}
 	if bad > 0 {
 		return errors.New("the catalogue and the vendors' documentation disagree in " + console.Plural(bad, "step", "steps"))
 	}
 	return nil
+}
+
+// tellPlayed lists vendors, with every step where they were asked for by name, else with what is wrong.
+func tellPlayed(w io.Writer, l []played, named bool) {
+	for _, one := range l {
+		said := "as documented"
+		if n := one.wrong(); n > 0 {
+			said = fmt.Sprintf("%d wrong", n)
+		}
+		fmt.Fprintf(w, "%-20s %s, %s\n", one.ID, console.Plural(len(one.Steps), "step", "steps"), said)
+		for _, s := range one.Steps {
+			switch {
+			case s.Wrong != "":
+				fmt.Fprintf(w, "  WRONG %s: %s\n", s.Name, strings.ReplaceAll(s.Wrong, "\n", "; "))
+			case named:
+				fmt.Fprintf(w, "  ok    %s\n", s.Name)
+			}
+		}
+	}
 }
 
 // inputsOf are the config's inputs of a vendor's first upstream, else values that its patterns let through.

@@ -40,6 +40,10 @@ type Vendor struct {
 	Scope  *Example `json:"scope"`
 	Right  *Example `json:"right"`
 
+	Account *Account `json:"account"` // whose a credential is
+	Sites   *Sites   `json:"sites"`   // where accounts are, said after the consent
+	Named   *Named   `json:"named"`   // where they are, said by their people before it
+
 	Failures []Failure `json:"failures"` // those that an agent is told about
 	Retries  Retries   `json:"retries"`  // what the vendor asks to send again
 }
@@ -131,13 +135,13 @@ const (
 	code     = "CODE"
 )
 
-// Play tries an entry, with its inputs filled in by values, against what its vendor documents.
-func Play(ctx context.Context, p *catalog.Provider, v Vendor, values map[string]string) []Step {
-	var pairs []string
-	for name, value := range values {
-		pairs = append(pairs, "{"+name+"}", value)
+// Play tries an entry, its inputs filled in by values, against what its vendor documents.
+func Play(ctx context.Context, entry *catalog.Provider, v Vendor, values map[string]string) []Step {
+	p, err := entry.With(values)
+	if err != nil {
+		return []Step{{"inputs", err}}
 	}
-	s := &stage{vendor: v, entry: p, fill: strings.NewReplacer(pairs...).Replace, now: time.Unix(1_800_000_000, 0)}
+	s := &stage{vendor: v, entry: p, fill: filler(values), now: time.Unix(1_800_000_000, 0)}
 	s.client = oauth.Client{HTTP: s, Now: func() time.Time { return s.now }}
 	if v.OAuth != nil && p.OAuth != nil {
 		s.try("authorization request", s.authorize)
@@ -166,7 +170,25 @@ func Play(ctx context.Context, p *catalog.Provider, v Vendor, values map[string]
 	s.try("what is sent again", func() error {
 		return errors.Join(different("statuses", p.Retries.Status, v.Retries.Status), different("the key", p.Retries.Key, v.Retries.Key))
 	})
+	if v.Account != nil {
+		s.try("account", func() error { return s.whom(ctx) })
+	}
+	if v.Sites != nil {
+		s.sited(ctx, entry, values)
+	}
+	if v.Named != nil {
+		s.named(ctx, entry, values)
+	}
 	return s.steps
+}
+
+// filler puts inputs into what a vendor documents.
+func filler(values map[string]string) func(string) string {
+	var pairs []string
+	for name, value := range values {
+		pairs = append(pairs, "{"+name+"}", value)
+	}
+	return strings.NewReplacer(pairs...).Replace
 }
 
 type stage struct {
@@ -182,6 +204,7 @@ type stage struct {
 	token     oauth.Token
 	fault     *http.Response // what the token endpoint answers instead
 	wrong     error          // what the vendor found wrong with the last request
+	body      func() string  // its token answer, where that is not the usual one
 }
 
 func (s *stage) try(name string, f func() error) { s.steps = append(s.steps, Step{name, f()}) }
@@ -402,6 +425,9 @@ func (s *stage) Do(r *http.Request) (*http.Response, error) {
 		if s.wrong = s.asked(r, params, coding, at); s.wrong != nil {
 			return respond(http.StatusBadRequest, `{"error":"invalid_request"}`), nil
 		}
+		if s.body != nil {
+			return respond(http.StatusOK, s.body()), nil
+		}
 		return respond(http.StatusOK, s.answer()), nil
 	}
 	return nil, fmt.Errorf("it went to %s, which the vendor does not document", u.String())
@@ -495,8 +521,16 @@ func (s *stage) answer() string {
 	if said.Response != "" {
 		sep = said.Response
 	}
+	return strings.NewReplacer("SCOPE", "alpha"+sep+"beta", "EXPIRES_AT", s.now.Add(time.Hour).UTC().Format(time.RFC3339), `"JWT"`, `"`+s.access()+`"`).Replace(string(said.Answer))
+}
+
+// access is the token that the vendor gives, or a person pastes.
+func (s *stage) access() string {
+	if s.vendor.OAuth == nil || !strings.Contains(string(s.vendor.OAuth.Answer), `"JWT"`) {
+		return "ACCESS"
+	}
 	claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"exp":%d}`, s.now.Add(time.Hour).Unix()))
-	return strings.NewReplacer("SCOPE", "alpha"+sep+"beta", "EXPIRES_AT", s.now.Add(time.Hour).UTC().Format(time.RFC3339), "JWT", "e30."+claims+".c2ln").Replace(string(said.Answer))
+	return "e30." + claims + ".c2ln"
 }
 
 // random is no chance at all: nothing here is secret.

@@ -121,6 +121,9 @@ func Read(data []byte) Document {
 	return Document{doc}
 }
 
+// IsZero reports whether it holds nothing: what was read was no JSON, or null.
+func (d Document) IsZero() bool { return d.root == nil }
+
 // Len is how many entries a list has; -1 where there is none. The empty pointer is the whole document.
 func (d Document) Len(pointer string) int {
 	v := at(d.root, pointer)
