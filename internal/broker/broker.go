@@ -114,6 +114,7 @@ type Holding struct {
 	Told    func(hint string) // where the act is open in another process
 
 	book *booking.Book // nil where nothing is open here
+	asks time.Time     // when it was asked for
 }
 
 // Tell notes on the open call what its agent can do about an API request that failed. The sentence is ours: nothing that an
@@ -121,10 +122,19 @@ type Holding struct {
 func (h *Holding) Tell(hint string) {
 	switch {
 	case h.book != nil:
-		h.book.Tell(h.Call, hint)
+		h.book.Tell(h.booked(), hint)
 	case h.Told != nil:
 		h.Told(hint)
 	}
+}
+
+// booked is what a request of the holder's is booked on. Of a session without a call here there may be one elsewhere.
+func (h *Holding) booked() booking.Booked {
+	on := booking.Booked{Call: h.Call, Caller: h.Caller}
+	if h.Ticket.Kind == identity.TicketSession && h.InSession() {
+		on.Since = h.asks.Add(-h.Server.CallLimit - time.Minute) // clocks differ
+	}
+	return on
 }
 
 // InSession reports that a request could not be booked on one call.

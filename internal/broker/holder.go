@@ -20,7 +20,7 @@ func (b *Broker) Holder(ctx context.Context, t identity.Tenant, ticket string) (
 	if t != "" && k.Tenant != t || s == nil {
 		return nil, booking.ErrEnded
 	}
-	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), Keycard: secret.New(ticket), book: &b.Calls}
+	h := &Holding{Ticket: k, Server: s, Call: audit.CallID(k.Txn), Keycard: secret.New(ticket), book: &b.Calls, asks: b.Now()}
 	if e := b.Calls.Get(h.Call); e != nil {
 		h.Caller = e.Caller
 	} else if h.Caller, err = booking.Elsewhere(ctx, b.Log, b.Users, k); err != nil {

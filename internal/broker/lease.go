@@ -89,7 +89,7 @@ func (l *lease) Close(ctx context.Context, o Outcome) {
 // note tells the call, for which an API request was refused, what a person must do.
 func (b *Broker) note(a Act, err error) error {
 	if needed, ok := errors.AsType[*catalog.Needed](err); ok && a.Kind == KindAPI {
-		b.Calls.Refused(a.Holding.Call, needed.Missing)
+		b.Calls.Refused(a.Holding.booked(), needed.Missing)
 	}
 	return err
 }

@@ -64,19 +64,26 @@ func TestTwoReplicas(t *testing.T) {
 	}
 }
 
-// roaming is two replicas, and a server behind /mcp/roaming whose API requests go through the one that is named.
+// roaming is two replicas, and a server behind /mcp/roaming whose API requests go through the one that is named; one more behind
+// /mcp/settled holds one token for a whole session.
 func roaming(t *testing.T, o stage.Options, needs string) (*stage.Stage, func(replica int)) {
 	t.Helper()
 	var egress atomic.Pointer[url.URL]
 	way := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(egress.Load()) }})
 	t.Cleanup(way.Close)
-	server, err := world.NewIssuesServer(world.IssuesConfig{API: way.URL + "/egress/tracker", Stateless: true})
-	if err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]world.IssuesConfig{"roaming: {": {Stateless: true}, "settled: {placeholder: session, ": {TokenAtStart: true}} {
+		c.API = way.URL + "/egress/tracker"
+		server, err := world.NewIssuesServer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = server.Close() })
+		o.Servers += "  " + name + "url: " + server.MCP() + ", upstreams: [" + needs + "], allow: [group:engineering]}\n"
 	}
-	t.Cleanup(func() { _ = server.Close() })
-	o.Replicas, o.Database = 2, pg.Start(t)
-	o.Servers = "  roaming: {url: " + server.MCP() + ", upstreams: [" + needs + "], allow: [group:engineering]}\n"
+	o.Replicas = 2
+	if o.Database == "" {
+		o.Database = pg.Start(t)
+	}
 	s := start(t, o)
 	return s, func(replica int) {
 		u, err := url.Parse(s.Desks[replica].Egress)
@@ -154,5 +161,54 @@ func TestRefusedElsewhere(t *testing.T) {
 	}
 	if out, err := s.Desk().Run("audit", "verify"); err != nil {
 		t.Errorf("audit verify: %v, %s", err, out)
+	}
+}
+
+// TestSessionRefusedElsewhere: a keycard of a whole session names the replica that began it. Wherever that was, wherever the call is open and
+// wherever its API request is refused, the agent gets the question, for a connection and for a scope. With two roles it is the brokers that know.
+func TestSessionRefusedElsewhere(t *testing.T) {
+	t.Run("one process", func(t *testing.T) { sessionRefusedElsewhere(t, stage.Options{}) })
+	t.Run("two", func(t *testing.T) {
+		a := twoAccounts(t)
+		sessionRefusedElsewhere(t, stage.Options{Database: a.broker, Domains: a.domains(t)})
+	})
+}
+
+func sessionRefusedElsewhere(t *testing.T, o stage.Options) {
+	at, hosts := vendor(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/scope" {
+			w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="admin"`)
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	o.Upstream = hosts
+	s, through := roaming(t, o, "tracker: {optional: true}")
+	for begun := range 2 {
+		s.Pin(begun)
+		legacy := func(who string, yes ...string) *world.Agent {
+			a := agent(t, world.AgentConfig{URL: s.Desk().MCP("settled"), Name: "of " + who, Era: world.Era2025November, Browser: s.Person(who, yes...)})
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if _, err := a.Session(ctx); err != nil {
+				t.Fatal(err)
+			}
+			return a
+		}
+		bob, alice := legacy("bob", "Later: a tool that needs it will ask then", "Done"), legacy("alice", "Connect Tracker", "Done")
+		for _, where := range []struct{ call, request int }{{0, 0}, {0, 1}, {1, 0}, {1, 1}} {
+			s.Pin(where.call)
+			through(where.request)
+			for range 2 { // each time: it is no matter of luck
+				if got := world.Text(call(t, bob, "whoami", nil)); !strings.Contains(got, "is not connected for the user yet") || !strings.Contains(got, "/connect/") {
+					t.Errorf("begun at %d, called and asked at %v, the agent is told: %s", begun, where, got)
+				}
+				if got := world.Text(call(t, alice, "whoami", nil)); !strings.Contains(got, "octo-alice") {
+					t.Errorf("begun at %d, called and asked at %v: %s", begun, where, got)
+				}
+				if got := world.Text(call(t, alice, "fetch", map[string]any{"path": at + "/scope"})); !strings.Contains(got, "more has to be allowed for this") {
+					t.Errorf("begun at %d, called and asked at %v, a scope that is missing: %s", begun, where, got)
+				}
+			}
+		}
 	}
 }

@@ -20,12 +20,20 @@ type Entry struct {
 	Acts    bool         // a call, rather than the session itself, a stream or a list
 	Caller  *identity.Caller
 
-	post  *Post
+	book  *Book
 	begun time.Time // here
 
-	mu        sync.Mutex
-	so        Report // guarded by mu
-	elsewhere bool   // guarded by mu: requests of it were made at another replica
+	mu sync.Mutex
+	so Report // guarded by mu
+}
+
+// Booked is what an API request is booked on.
+type Booked struct {
+	Call   audit.CallID
+	Caller *identity.Caller
+	// Since is given where Call is a session whose keycard the request came with, and that has no call open here: none that is open
+	// elsewhere began before.
+	Since time.Time
 }
 
 // Report is what became of an act's API requests.
@@ -39,13 +47,14 @@ type Report struct {
 // maxHints is for how many failures of one act there are hints: what is told more is not read.
 const maxHints = 3
 
-// Report returns what is known so far. Where requests were refused at other replicas, the log is asked whether any succeeded.
+// Report returns what is known so far. Where requests were refused and none succeeded here, the log is asked whether any did at another
+// replica.
 func (e *Entry) Report() Report {
 	e.mu.Lock()
-	r, elsewhere := e.so, e.elsewhere
+	r := e.so
 	r.Missing, r.Hints = slices.Clone(r.Missing), slices.Clone(r.Hints)
 	e.mu.Unlock()
-	if elsewhere && len(r.Missing) > 0 && r.Successes == 0 && e.post.succeeded(e) {
+	if len(r.Missing) > 0 && r.Successes == 0 && e.book.Post != nil && e.book.Post.succeeded(e, e.book.sessionOf(e)) {
 		r.Successes++
 	}
 	return r
@@ -67,7 +76,7 @@ func (b *Book) Add(e *Entry) {
 	if b.open == nil {
 		b.open, b.sessions = map[audit.CallID]*Entry{}, map[audit.CallID][]audit.CallID{}
 	}
-	e.post, e.begun = b.Post, time.Now()
+	e.book, e.begun = b, time.Now()
 	b.open[e.Call] = e
 	if e.Acts && e.Session != "" {
 		b.sessions[e.Session] = append(b.sessions[e.Session], e.Call)
@@ -83,7 +92,7 @@ func (b *Book) Join(call, process audit.CallID) {
 	if e == nil || b.open[process] == nil {
 		return
 	}
-	b.open[process] = &Entry{Call: process, Caller: e.Caller}
+	b.open[process] = &Entry{Call: process, Caller: e.Caller, book: b}
 	if e.Acts && e.Session != process {
 		e.Session = process
 		b.sessions[process] = append(b.sessions[process], e.Call)
@@ -129,6 +138,19 @@ func (b *Book) InSession(session audit.CallID) audit.CallID {
 	return session
 }
 
+// sessionOf is read here, for a call may be booked on a process later than it begins.
+func (b *Book) sessionOf(e *Entry) audit.CallID {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return e.Session
+}
+
+func (b *Book) severalIn(session audit.CallID) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.sessions[session]) > 1
+}
+
 // Succeeded counts an API request of the call that the upstream answered with success.
 func (b *Book) Succeeded(id audit.CallID) {
 	if e := b.Get(id); e != nil {
@@ -139,25 +161,33 @@ func (b *Book) Succeeded(id audit.CallID) {
 	}
 }
 
-// Refused notes what an API request of the call was refused for, wherever the call is open.
-func (b *Book) Refused(id audit.CallID, missing []catalog.Missing) { b.note(id, missing, "") }
+// Refused notes what an API request was refused for at its call, wherever that is open.
+func (b *Book) Refused(on Booked, missing []catalog.Missing) { b.note(on, missing, "") }
 
-// Tell notes what an agent can do about an API request of the call that failed, wherever the call is open.
-func (b *Book) Tell(id audit.CallID, hint string) { b.note(id, nil, hint) }
+// Tell notes what an agent can do about an API request that failed at its call, wherever that is open.
+func (b *Book) Tell(on Booked, hint string) { b.note(on, nil, hint) }
 
-func (b *Book) note(id audit.CallID, missing []catalog.Missing, hint string) {
+func (b *Book) note(on Booked, missing []catalog.Missing, hint string) {
+	id := on.Call
+	if b.Post != nil && !on.Since.IsZero() {
+		if b.severalIn(on.Call) {
+			return // nobody knows whose it is
+		}
+		if id = b.Post.onlyCall(on); id == "" {
+			return
+		}
+	}
 	if e := b.Get(id); e != nil {
-		e.note(missing, hint, false)
+		e.note(missing, hint)
 		return
 	}
 	b.Post.send(id, missing, hint)
 }
 
-func (e *Entry) note(missing []catalog.Missing, hint string, elsewhere bool) {
+func (e *Entry) note(missing []catalog.Missing, hint string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.so.Missing = append(e.so.Missing, missing...)
-	e.elsewhere = e.elsewhere || elsewhere
 	if hint == "" {
 		return
 	}

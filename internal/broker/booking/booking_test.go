@@ -12,10 +12,10 @@ func TestHintsOfACall(t *testing.T) {
 	var b booking.Book
 	e := &booking.Entry{Call: "w.1"}
 	b.Add(e)
-	b.Tell("w.2", "of nobody's call")
+	b.Tell(booking.Booked{Call: "w.2"}, "of nobody's call")
 	b.Succeeded("w.1")
 	for _, h := range []string{"a", "b", "a", "c", "d"} {
-		b.Tell("w.1", h)
+		b.Tell(booking.Booked{Call: "w.1"}, h)
 	}
 	if r := e.Report(); !slices.Equal(r.Hints, []string{"a", "b", "c"}) || !r.Failing || r.Successes != 1 {
 		t.Errorf("%+v", r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/identity"
 )
 
 // Post carries, between processes over one database, what one finds out about an API request of a call that is open in another. All
@@ -86,8 +88,8 @@ func (b *Book) take(ctx context.Context) error {
 			return err
 		}
 		for _, n := range l {
-			if e := b.Get(b.InSession(n.Call)); e != nil {
-				e.note(n.Missing, n.Hint, true)
+			if e := b.Get(n.Call); e != nil {
+				e.note(n.Missing, n.Hint)
 			}
 			if err := b.Post.Notes.DropNote(ctx, n.ID); err != nil {
 				return err
@@ -123,42 +125,89 @@ func (p *Post) send(call audit.CallID, missing []catalog.Missing, hint string) {
 	}
 }
 
-// succeeded reports whether an API request of the act succeeded at any replica, by the log. What cannot be found out counts as a success:
-// then the server's own answer passes.
-func (p *Post) succeeded(e *Entry) bool {
+// onlyCall is the call of a session that is open, at whichever replica, by the log; "" where there is none, or several. What ended a moment ago
+// looks open until its outcome is in the log, so it is looked for again.
+func (p *Post) onlyCall(on Booked) (call audit.CallID) {
+	if on.Caller.User == "" {
+		return ""
+	}
+	p.look(on.Caller, on.Since, "which call an API request belongs to", func(rows []audit.Row) bool {
+		var open []audit.CallID
+		for r, o := range intents(rows) {
+			if o == nil && r.Action == actionCall && r.Session == string(on.Call) {
+				open = append(open, r.Call)
+			}
+		}
+		if call = ""; len(open) == 1 {
+			call = open[0]
+		}
+		return len(open) < 2
+	})
+	return call
+}
+
+// actionCall is what an intent is of, as the broker writes it, that answers somebody who can be asked.
+const actionCall = "call"
+
+// succeeded reports whether an API request of the act succeeded at another replica, by the log. Those that are booked on its session count
+// where they came since it began, by the clocks of both replicas. What cannot be found out counts as a success: then the server's own answer passes.
+func (p *Post) succeeded(e *Entry, session audit.CallID) bool {
+	if e.Caller.User == "" {
+		return false // who is no person is served by one replica alone (Elsewhere)
+	}
+	yes, own := false, p.Own()
+	known := p.look(e.Caller, e.begun.Add(-time.Minute), "whether an API request succeeded at another replica", func(rows []audit.Row) bool {
+		open := false
+		for r, o := range intents(rows) {
+			of := r.Parent == e.Call || session != "" && r.Parent == session && !r.Time.Before(e.begun)
+			if writer, _, _ := strings.Cut(string(r.Call), "."); !of || slices.Contains(own, writer) {
+				continue // those of ours were counted
+			}
+			open = open || o == nil
+			yes = yes || o != nil && o.Result == audit.ResultOK
+		}
+		return yes || !open
+	})
+	return yes || !known
+}
+
+// look reads what a person did since, until f has found what it looks for: an outcome reaches the log a moment after its answer has reached
+// the server. False: it could not be read, or f found nothing.
+func (p *Post) look(c *identity.Caller, since time.Time, what string, f func([]audit.Row) bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), logTime)
 	defer cancel()
 	for range 5 {
-		rows, err := p.Acts.Rows(ctx, audit.Query{Tenant: e.Caller.Tenant, User: e.Caller.User, Since: e.begun.Add(-time.Minute), Limit: 1000})
+		rows, err := p.Acts.Rows(ctx, audit.Query{Tenant: c.Tenant, User: c.User, Since: since, Limit: 1000})
 		if err != nil {
-			p.Log.Warn("whether an API request succeeded at another replica cannot be read", "error", err)
+			p.Log.Warn(what+" cannot be read", "error", err)
+			return false
+		}
+		if f(rows) {
 			return true
 		}
-		yes, open := outcomes(rows, e.Call)
-		if yes || !open {
-			return yes
-		}
-		select { // an outcome reaches the log a moment after its answer has reached the server
+		select {
 		case <-ctx.Done():
-			return true
+			return false
 		case <-time.After(40 * time.Millisecond):
 		}
 	}
-	return true
+	return false
 }
 
-// outcomes reads what came of a call's API requests: whether one succeeded, and whether one has no outcome yet.
-func outcomes(rows []audit.Row, call audit.CallID) (yes, open bool) {
-	for i, row := range rows {
-		var r, o audit.Record
-		if json.Unmarshal(row.Record, &r) != nil || r.Parent != call || row.Kind != audit.KindIntent {
-			continue
+// intents are those among rows, each with the outcome that it has.
+func intents(rows []audit.Row) iter.Seq2[*audit.Record, *audit.Record] {
+	return func(yield func(r, o *audit.Record) bool) {
+		for i, row := range rows {
+			r, o := &audit.Record{}, &audit.Record{}
+			if row.Kind != audit.KindIntent || json.Unmarshal(row.Record, r) != nil {
+				continue
+			}
+			if i+1 == len(rows) || rows[i+1].Kind != audit.KindOutcome || json.Unmarshal(rows[i+1].Record, o) != nil {
+				o = nil
+			}
+			if !yield(r, o) {
+				return
+			}
 		}
-		if i+1 == len(rows) || rows[i+1].Kind != audit.KindOutcome || json.Unmarshal(rows[i+1].Record, &o) != nil {
-			open = true
-			continue
-		}
-		yes = yes || o.Result == audit.ResultOK
 	}
-	return yes, open
 }
