@@ -9,6 +9,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store/database"
@@ -173,4 +174,24 @@ func (db *DB) SetDevice(ctx context.Context, d connect.Device) (bool, error) {
 	n, err := database.Exec(ctx, db.write, `UPDATE devices SET code = $4, next = $5, status = $6, outcome = $7, verifier = $8, tries = tries + 1
 		WHERE tenant = $1 AND state = $2 AND tries = $3 AND status = 'open'`, d.Tenant, d.State, d.Tries, &record{&d.Code}, micros(d.Next), d.Status, &record{&d.End}, (*blob)(&d.Verifier))
 	return n == 1, err
+}
+
+var _ discovery.Store = (*DB)(nil)
+
+var foundTable = table[discovery.Found]{
+	name: "found", none: "nothing was found",
+	columns: "tenant, upstream, issuer, created, facts",
+	fields: func(f *discovery.Found) []any {
+		return []any{&f.Tenant, &f.Upstream, &f.Issuer, (*when)(&f.Created), (*blob)(&f.Facts)}
+	},
+}
+
+// Found implements discovery.Store.
+func (db *DB) Found(ctx context.Context, t identity.Tenant, up catalog.UpstreamName) ([]discovery.Found, error) {
+	return foundTable.all(ctx, db.read, "WHERE tenant = $1 AND upstream = $2 ORDER BY created DESC, issuer", t, up)
+}
+
+// PutFound implements discovery.Store.
+func (db *DB) PutFound(ctx context.Context, f discovery.Found) error {
+	return foundTable.put(ctx, db.write, &f, " ON CONFLICT DO NOTHING")
 }

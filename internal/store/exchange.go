@@ -131,9 +131,9 @@ func (db *DB) Doubt(ctx context.Context, reason string) (int64, error) {
 // Restored marks every connection that can be renewed as uncertain, after a restore from a backup: since it was made, vendors
 // may have replaced what is stored here.
 func (db *DB) Restored(ctx context.Context, reason string) (int64, error) {
-	return db.restored(ctx, db.write, reason)
+	return restored(ctx, db.write, reason)
 }
 
-func (db *DB) restored(ctx context.Context, q database.Querier, reason string) (int64, error) {
+func restored(ctx context.Context, q database.Querier, reason string) (int64, error) {
 	return database.Exec(ctx, q, "UPDATE connections SET status = 'uncertain', reason = $1, not_before = 0, "+noLease+" WHERE refreshes AND status IN ('active', 'suspect', 'uncertain')", reason)
 }

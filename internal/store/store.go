@@ -14,7 +14,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/store/database"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 )
 
 // Config says which database, by one of DSN and Path.
@@ -79,6 +81,46 @@ func (db *DB) Moves() (int64, time.Time) { return db.base.Moves() }
 
 // Lagging says how many standbys follow the database while none of them is one that a commit waits for.
 func (db *DB) Lagging(ctx context.Context) (int, error) { return db.base.Lagging(ctx) }
+
+// Snapshot calls f with the whole database as it is now, while servers go on. It holds up nobody.
+func (db *DB) Snapshot(ctx context.Context, f func(*whole.Snapshot) error) error {
+	return whole.Read(ctx, db.base, f)
+}
+
+// Filling is an empty database that is being filled, with what the rooms say of their rows. It is good inside DB.Fill alone.
+type Filling struct{ *whole.Filling }
+
+// Fill calls f to fill a database in which nothing is: see whole.Fill.
+func (db *DB) Fill(ctx context.Context, version int64, f func(*Filling) error) error {
+	return whole.Fill(ctx, db.base, version, func(w *whole.Filling) error { return f(&Filling{w}) })
+}
+
+// Restored marks what cannot be trusted after time has passed since the backup: connections that can be renewed are uncertain,
+// and everybody signs in again, since sign-ins that were ended meanwhile would be back, and refresh tokens of ours that were
+// replaced would be good. It returns how many connections it marked.
+func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
+	for _, once := range []string{"flows", "devices", "codes", "families", "tickets", "sessions"} {
+		if f.Has(once) { // an older version lacks some
+			if _, err := f.Tx.ExecContext(ctx, "DELETE FROM "+once); err != nil {
+				return 0, database.Fault(err)
+			}
+		}
+	}
+	return restored(ctx, f.Tx, reason)
+}
+
+// Append writes rows of the log, of a chain that this database has not seen.
+func (f *Filling) Append(ctx context.Context, rows []audit.Row) error {
+	for _, r := range rows {
+		if _, err := database.Exec(ctx, f.Tx, enlist, r.Writer, micros(r.Time)); err != nil {
+			return err
+		}
+		if _, err := database.Exec(ctx, f.Tx, insertAudit, (*auditRow)(&r).args()...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 const (
 	indexEvery = 10 * time.Second

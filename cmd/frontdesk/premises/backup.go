@@ -18,6 +18,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/backup"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -118,7 +119,7 @@ func checkBackup(c *cobra.Command, p premises, from io.Reader) error {
 		return err
 	}
 	tell, end := telling(c)
-	t, err := b.Rows(func(store.Table, []any) error { return nil }, tell)
+	t, err := b.Rows(func(whole.Table, []any) error { return nil }, tell)
 	end()
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -49,7 +50,7 @@ type Manifest struct {
 	By       string        `json:"by"`     // version of Frontdesk
 	Schema   int64         `json:"schema"` // version of the tables
 	Database string        `json:"database"`
-	Tables   []store.Table `json:"tables"`
+	Tables   []whole.Table `json:"tables"`
 }
 
 // Trailer closes a backup.
@@ -92,7 +93,7 @@ func Write(ctx context.Context, db *store.DB, wrap vault.Wrapper, w io.Writer, m
 		return t, err
 	}
 	out := &writer{to: packed, sum: sha256.New()}
-	err = db.Snapshot(ctx, func(s *store.Snapshot) error {
+	err = db.Snapshot(ctx, func(s *whole.Snapshot) error {
 		m.Schema, m.Tables = s.Version, s.Tables
 		if err := out.json(m); err != nil {
 			return err
@@ -219,7 +220,7 @@ func opening(plain []byte) (tink.StreamingAEAD, error) {
 
 // Rows calls f for each row of each table, in the manifest's order, then with nil values at the end of a table. It returns nil
 // only if the backup was whole to its last byte: what f did before that is to be undone with an error.
-func (b *Reader) Rows(f func(t store.Table, values []any) error, p Progress) (Trailer, error) {
+func (b *Reader) Rows(f func(t whole.Table, values []any) error, p Progress) (Trailer, error) {
 	want := Trailer{}
 	counts, current := map[string]int64{}, -1
 	end := func() error {

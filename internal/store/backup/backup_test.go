@@ -23,6 +23,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/backup"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 	"frontdesk.dev/frontdesk/internal/vault"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 	"frontdesk.dev/frontdesk/test/pg"
@@ -63,8 +64,8 @@ func stock(t testing.TB, db *store.DB, rows int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	var version int64
-	var tables []store.Table
-	if err := db.Snapshot(t.Context(), func(s *store.Snapshot) error { version, tables = s.Version, s.Tables; return nil }); err != nil {
+	var tables []whole.Table
+	if err := db.Snapshot(t.Context(), func(s *whole.Snapshot) error { version, tables = s.Version, s.Tables; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Fill(t.Context(), version, func(f *store.Filling) error {
@@ -93,21 +94,21 @@ func stock(t testing.TB, db *store.DB, rows int) {
 }
 
 // some is a value, different in each row; the first rows have the ones at the edges.
-func some(r *rand.Rand, c store.Column, row int) any {
+func some(r *rand.Rand, c whole.Column, row int) any {
 	switch k := c.Kind; {
-	case k == store.Int && (c.Name == "refreshes" || c.Name == "url_ask"): // as SQLite keeps a bool
+	case k == whole.Int && (c.Name == "refreshes" || c.Name == "url_ask"): // as SQLite keeps a bool
 		return int64(row % 2)
-	case k == store.Int && row == 0:
+	case k == whole.Int && row == 0:
 		return int64(-1 << 63)
-	case k == store.Int && row == 1:
+	case k == whole.Int && row == 1:
 		return int64(1<<63 - 1)
-	case k == store.Int:
+	case k == whole.Int:
 		return r.Int64()
-	case k == store.Bool:
+	case k == whole.Bool:
 		return row%2 == 0
-	case k == store.Text && row == 0:
+	case k == whole.Text && row == 0:
 		return ""
-	case k == store.Text:
+	case k == whole.Text:
 		return fmt.Sprintf("%s ö\U0001F511\t\"' %d", canary, r.Int64())
 	case row == 0:
 		return []byte{}
@@ -123,7 +124,7 @@ func some(r *rand.Rand, c store.Column, row int) any {
 func contents(t testing.TB, db *store.DB, known map[string]bool) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
-	if err := db.Snapshot(t.Context(), func(s *store.Snapshot) error {
+	if err := db.Snapshot(t.Context(), func(s *whole.Snapshot) error {
 		for _, table := range s.Tables {
 			all[table.Name] = nil
 			if err := s.Rows(t.Context(), table, func(values []any) error {
@@ -291,7 +292,7 @@ func TestSaysNothing(t *testing.T) {
 func read(ctx context.Context, w vault.Wrapper, file []byte) error {
 	b, err := backup.Open(ctx, w, bytes.NewReader(file))
 	if err == nil {
-		_, err = b.Rows(func(store.Table, []any) error { return nil }, nil)
+		_, err = b.Rows(func(whole.Table, []any) error { return nil }, nil)
 	}
 	return err
 }
@@ -415,7 +416,7 @@ func TestWhileServing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.Rows(func(table store.Table, values []any) error {
+			if _, err := b.Rows(func(table whole.Table, values []any) error {
 				if table.Name == "audit" && values != nil {
 					count[values[0]]++
 				}

@@ -13,6 +13,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -56,7 +57,7 @@ func (r Restoring) Restore(ctx context.Context, from io.Reader) (done Restored, 
 func (r Restoring) fill(ctx context.Context, f *store.Filling, b *Reader, done *Restored) error {
 	var put func([]any) error
 	var heads heads
-	trailer, err := b.Rows(func(t store.Table, values []any) (err error) {
+	trailer, err := b.Rows(func(t whole.Table, values []any) (err error) {
 		if put == nil {
 			if put, err = f.Table(ctx, t); err != nil {
 				return err
@@ -99,7 +100,7 @@ type head struct {
 	hash []byte
 }
 
-func (h *heads) see(t store.Table, values []any) {
+func (h *heads) see(t whole.Table, values []any) {
 	if t.Name != "audit" || values == nil {
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"hash"
 	"io"
 
-	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 )
 
 // writer writes what a backup is made of, and sums it up.
@@ -143,22 +143,22 @@ func (r *reader) json(v any) error {
 	return json.Unmarshal(b, v)
 }
 
-func (r *reader) row(t store.Table) ([]any, error) {
+func (r *reader) row(t whole.Table) ([]any, error) {
 	values := make([]any, len(t.Columns))
 	for i, c := range t.Columns {
 		var err error
 		switch c.Kind {
-		case store.Int:
+		case whole.Int:
 			values[i], err = binary.ReadVarint(r)
-		case store.Bool:
+		case whole.Bool:
 			var b byte
 			b, err = r.ReadByte()
 			values[i] = b == 1
-		case store.Text:
+		case whole.Text:
 			var b []byte
 			b, err = r.bytes(maxValue)
 			values[i] = string(b)
-		case store.Blob:
+		case whole.Blob:
 			values[i], err = r.bytes(maxValue)
 		default:
 			err = errBad

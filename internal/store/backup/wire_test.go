@@ -7,10 +7,10 @@ import (
 	"reflect"
 	"testing"
 
-	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/whole"
 )
 
-var everyKind = store.Table{Name: "t", Columns: []store.Column{{Name: "i", Kind: store.Int}, {Name: "b", Kind: store.Bool}, {Name: "t", Kind: store.Text}, {Name: "x", Kind: store.Blob}}}
+var everyKind = whole.Table{Name: "t", Columns: []whole.Column{{Name: "i", Kind: whole.Int}, {Name: "b", Kind: whole.Bool}, {Name: "t", Kind: whole.Text}, {Name: "x", Kind: whole.Blob}}}
 
 // FuzzRow: whatever is read as a row is written as the same row again, and nothing that is no row takes memory or panics.
 func FuzzRow(f *testing.F) {

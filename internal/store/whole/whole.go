@@ -1,4 +1,9 @@
-package store
+// Package whole answers: what is in a whole database, and how is an empty one filled?
+//
+// It knows tables and columns as the database itself describes them, and no row but those with which a database is born: so a table
+// that is new is in the next backup without a line here. It trusts no name and no value that comes from a file: only the tables and columns of the version
+// at hand are filled, with values of their kinds.
+package whole
 
 import (
 	"context"
@@ -8,7 +13,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store/database"
 )
@@ -35,26 +39,26 @@ type Table struct {
 	Columns []Column `json:"columns"`
 }
 
-// Snapshot is the whole database as it was at one moment. It is good inside DB.Snapshot alone.
+// Snapshot is the whole database as it was at one moment. It is good inside Read alone.
 type Snapshot struct {
 	Version int64   // of the tables: the newest migration
 	Tables  []Table // all but the migrations', by name
 	tx      *sql.Tx
 }
 
-// Snapshot calls f with the database as it is now, while servers go on. It holds up nobody.
-func (db *DB) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
+// Read calls f with the database as it is now, while servers go on. It holds up nobody.
+func Read(ctx context.Context, db *database.DB, f func(*Snapshot) error) error {
 	how := &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
-	if db.base.Notify == "" {
+	if db.Notify == "" {
 		how = nil // SQLite's transactions see one moment by themselves, and have no other kind
 	}
-	tx, err := db.read.BeginTx(ctx, how)
+	tx, err := db.Read.BeginTx(ctx, how)
 	if err != nil {
 		return database.Fault(err)
 	}
 	defer func() { _ = tx.Rollback() }() // it has changed nothing
 	s := Snapshot{tx: tx}
-	if s.Version, s.Tables, err = db.shape(ctx, tx); err != nil {
+	if s.Version, s.Tables, err = shape(ctx, db, tx); err != nil {
 		return err
 	}
 	return f(&s)
@@ -123,40 +127,40 @@ func (k ColumnKind) of(v any) (any, error) {
 	return nil, fmt.Errorf("it holds a %T, not %s", v, k)
 }
 
-// Filling is an empty database that is being filled, in one transaction. It is good inside DB.Fill alone.
+// Filling is an empty database that is being filled, in one transaction. It is good inside Fill alone.
 type Filling struct {
-	db     *DB
-	tx     *sql.Tx
+	Tx     *sql.Tx
+	db     *database.DB
 	tables []Table
 }
 
 // Fill calls f to fill a database in which nothing is; with an error of f, or of anything else, nothing is in it afterwards. A
 // database that is not empty is fault.Conflict, and so is one whose tables are not those of version. Servers on it wait.
-func (db *DB) Fill(ctx context.Context, version int64, f func(*Filling) error) error {
-	tx, err := db.write.BeginTx(ctx, nil)
+func Fill(ctx context.Context, db *database.DB, version int64, f func(*Filling) error) error {
+	tx, err := db.Write.BeginTx(ctx, nil)
 	if err != nil {
 		return database.Fault(err)
 	}
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	at, tables, err := db.shape(ctx, tx)
+	at, tables, err := shape(ctx, db, tx)
 	if err != nil {
 		return err
 	}
 	if at != version {
 		return fault.New(fault.Conflict, fmt.Sprintf("the database's tables are of version %d, the backup's of %d: restore into a new database", at, version), nil)
 	}
-	if err := db.empty(ctx, tx, tables); err != nil {
+	if err := empty(ctx, db, tx, tables); err != nil {
 		return err
 	}
-	if err := f(&Filling{db, tx, tables}); err != nil {
+	if err := f(&Filling{tx, db, tables}); err != nil {
 		return err
 	}
 	return database.Fault(tx.Commit())
 }
 
 // empty makes sure that nobody was here, and that nobody comes.
-func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
-	if db.base.Notify != "" { // a SQLite file has one server, and that is us
+func empty(ctx context.Context, db *database.DB, tx *sql.Tx, tables []Table) error {
+	if db.Notify != "" { // a SQLite file has one server, and that is us
 		var names []string
 		for _, t := range tables {
 			names = append(names, quote(t.Name))
@@ -167,7 +171,7 @@ func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
 	}
 	// The rows with which it is born, and with which it is opened; an older version has no chores.
 	born := []string{"DELETE FROM epoch_counter WHERE value = 0"}
-	if slices.ContainsFunc(tables, func(t Table) bool { return t.Name == "chores" }) {
+	if has(tables, "chores") {
 		born = append(born, "DELETE FROM chores WHERE name = '"+database.ChoreServer+"'")
 	}
 	for _, b := range born {
@@ -187,6 +191,13 @@ func (db *DB) empty(ctx context.Context, tx *sql.Tx, tables []Table) error {
 	return nil
 }
 
+// Has reports whether there is such a table in this version.
+func (f *Filling) Has(table string) bool { return has(f.tables, table) }
+
+func has(tables []Table, name string) bool {
+	return slices.ContainsFunc(tables, func(t Table) bool { return t.Name == name })
+}
+
 // Table begins a table. The function that it returns takes one row's values, and with nil those that it has kept back.
 func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error, error) {
 	i := slices.IndexFunc(f.tables, func(own Table) bool { return own.Name == t.Name })
@@ -202,11 +213,11 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 		kinds[n] = f.tables[i].Columns[j].Kind
 	}
 	most := 1 // SQLite is fastest with a prepared statement a row (docs/decisions/0007-the-log-in-sql.md)
-	if f.db.base.Notify != "" {
+	if f.db.Notify != "" {
 		most = 200
 	}
 	head := "INSERT INTO " + quote(t.Name) + " (" + quoted(t) + ") VALUES "
-	full, err := f.tx.PrepareContext(ctx, head+tuples(most, len(kinds)))
+	full, err := f.Tx.PrepareContext(ctx, head+tuples(most, len(kinds)))
 	if err != nil {
 		return nil, database.Fault(err)
 	}
@@ -218,7 +229,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 		case most:
 			_, err = full.ExecContext(ctx, kept...)
 		default:
-			_, err = f.tx.ExecContext(ctx, head+tuples(n, len(kinds)), kept...)
+			_, err = f.Tx.ExecContext(ctx, head+tuples(n, len(kinds)), kept...)
 		}
 		kept = kept[:0]
 		return database.Fault(err)
@@ -232,7 +243,7 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 			if err != nil {
 				return fmt.Errorf("store: %s.%s: %w", t.Name, t.Columns[n].Name, err)
 			}
-			if s, ok := v.(string); ok && f.db.base.Notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
+			if s, ok := v.(string); ok && f.db.Notify != "" && (strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s)) {
 				return fault.New(fault.Invalid, "a text in the table "+t.Name+" holds characters that PostgreSQL does not keep; nothing was restored", nil)
 			}
 			kept = append(kept, v)
@@ -244,37 +255,10 @@ func (f *Filling) Table(ctx context.Context, t Table) (func(values []any) error,
 	}, nil
 }
 
-// Restored marks what cannot be trusted after time has passed since the backup: connections that can be renewed are uncertain,
-// and everybody signs in again, since sign-ins that were ended meanwhile would be back, and refresh tokens of ours that were
-// replaced would be good. It returns how many connections it marked.
-func (f *Filling) Restored(ctx context.Context, reason string) (int64, error) {
-	for _, once := range []string{"flows", "devices", "codes", "families", "tickets", "sessions"} {
-		if slices.ContainsFunc(f.tables, func(t Table) bool { return t.Name == once }) { // an older version lacks some
-			if _, err := f.tx.ExecContext(ctx, "DELETE FROM "+once); err != nil {
-				return 0, database.Fault(err)
-			}
-		}
-	}
-	return f.db.restored(ctx, f.tx, reason)
-}
-
-// Append writes rows of the log, of a chain that this database has not seen.
-func (f *Filling) Append(ctx context.Context, rows []audit.Row) error {
-	for _, r := range rows {
-		if _, err := database.Exec(ctx, f.tx, enlist, r.Writer, micros(r.Time)); err != nil {
-			return err
-		}
-		if _, err := database.Exec(ctx, f.tx, insertAudit, (*auditRow)(&r).args()...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // shape asks the database what it is.
-func (db *DB) shape(ctx context.Context, q database.Querier) (version int64, tables []Table, err error) {
+func shape(ctx context.Context, db *database.DB, q database.Querier) (version int64, tables []Table, err error) {
 	query := `SELECT m.name, c.name, c.type FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' ORDER BY m.name, c.cid`
-	if db.base.Notify != "" {
+	if db.Notify != "" {
 		query = `SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c JOIN information_schema.tables AS t USING (table_schema, table_name)
 			WHERE c.table_schema = current_schema() AND t.table_type = 'BASE TABLE' ORDER BY c.table_name COLLATE "C", c.ordinal_position`
 	}
