@@ -27,6 +27,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // homes is how many people have a home credential at the company's IdP, for the methods that ask nobody.
@@ -91,7 +92,7 @@ func (r *room) federate(ctx context.Context, log *audit.Log) (federated, error) 
 	idps.Use([]*identity.IdP{identity.NewIdP(identity.IdPConfig{Tenant: identity.DefaultTenant, Name: "login", Issuer: "https://idp.test", ClientID: "frontdesk", Secret: secret.New("s")}, other{}, time.Now, quiet)})
 	epochs := &identity.Epochs{Store: r.db, Now: time.Now, Log: quiet, Changed: func(identity.Epoch) {}}
 	home := &obtaining.Home{Vault: r.vault, Refresh: r.x.Refresh, IdPs: idps, Users: r.db, Epochs: epochs, Events: log}
-	f := federated{Federation: &federation.Federation{Subjects: federation.Subjects{Home: home, Users: r.db}, IdPs: idps, Clients: clients, Signer: &vault.Signer{Keys: r.db, Wrap: r.vault.Wrap, Now: time.Now},
+	f := federated{Federation: &federation.Federation{Subjects: federation.Subjects{Home: home, Users: r.db}, IdPs: idps, Clients: clients, Signer: &keyring.Signer{Keys: r.db, Wrap: r.vault.Wrap, Now: time.Now},
 		OAuth: client, HTTP: other{}, Issuer: func(identity.Tenant) string { return "https://desk.test" }, Now: time.Now}}
 	for i := range homes {
 		u, err := r.db.EnsureUser(ctx, identity.User{Tenant: identity.DefaultTenant, IDP: "login", Subject: fmt.Sprint("sub-", i), Name: "x"})

@@ -23,6 +23,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -243,7 +244,7 @@ func timed(what string, n int, do func(i int) error) (cost, error) {
 
 // slow is a key service that takes its time.
 type slow struct {
-	vault.Wrapper
+	keyring.Wrapper
 	asked int
 }
 
@@ -278,7 +279,7 @@ func (b *bench) opens() error {
 	service := &slow{Wrapper: file}
 	for _, k := range []struct {
 		name string
-		wrap vault.Wrapper
+		wrap keyring.Wrapper
 	}{{"key file", file}, {"key service, 20 ms away", &kms.Cached{Wrapper: service, Now: time.Now}}} {
 		v := &vault.Vault{Store: db, Keys: db, Wrap: k.wrap, Now: time.Now}
 		began := time.Now()

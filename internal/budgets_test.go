@@ -48,7 +48,6 @@ var over = map[string]struct {
 	"struct internal/portal.holding":         {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":       {19, "a row"},
 	"package internal/store/storetest lines": {3000, "the contract of every row, for both databases"},
-	"package internal/vault lines":           {2600, "keys and rows have one lock, and what holds rows against the log reads its entries"},
 	"package internal/gateway lines":         {3000, "two eras of one protocol, and the batches of one revision"},
 	"package internal/gateway files":         {13, "the same"},
 }

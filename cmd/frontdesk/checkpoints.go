@@ -11,6 +11,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // keepLog makes the log, what signs where it stands, and what holds the vault against it.
@@ -40,7 +41,7 @@ func (d *desk) keepLog(ctx context.Context, cfg *config.Config) (err error) {
 		return nil
 	}
 	guard, began := &vault.Guard{Log: d.db, Now: d.now}, d.now()
-	keys, err := vault.CheckpointPublic(ctx, d.db)
+	keys, err := keyring.CheckpointPublic(ctx, d.db)
 	if err == nil {
 		err = guard.Load(ctx, audit.Against{Now: d.now(), Checkpoints: d.db, Keys: keys})
 	}
@@ -59,6 +60,6 @@ type keepers struct {
 }
 
 // logKeys sign the log's checkpoints.
-func (d *desk) logKeys(cfg *config.Config) vault.CheckpointKeys {
-	return vault.CheckpointKeys{Signer: d.signer, Log: premises.LogName(cfg)}
+func (d *desk) logKeys(cfg *config.Config) keyring.CheckpointKeys {
+	return keyring.CheckpointKeys{Signer: d.signer, Log: premises.LogName(cfg)}
 }

@@ -42,6 +42,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/signals"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // waist is the broker's side: what decides, records and obtains, and the only part that has keys.
@@ -49,7 +50,7 @@ type waist struct {
 	idps     identity.IdPs
 	audit    *audit.Log
 	vault    *vault.Vault
-	signer   *vault.Signer
+	signer   *keyring.Signer
 	clients  vault.Clients
 	refresh  *refresh.Machine
 	endings  *vault.Endings
@@ -65,7 +66,7 @@ type waist struct {
 	federation  *federation.Federation
 	rotation    *vault.Rotation
 
-	ca   *vault.Authority
+	ca   *keyring.Authority
 	hear atomic.Pointer[http.Handler] // what the IdP and the directory say
 	apart
 }
@@ -148,8 +149,8 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 
 // publicKeys are what gateways see of keys.
 type publicKeys struct {
-	*vault.Signer
-	*vault.Authority
+	*keyring.Signer
+	*keyring.Authority
 }
 
 // unlock opens the keys, and with them the vault and the log.
@@ -158,7 +159,7 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 	for t := range cfg.Organisations() {
 		tenants = append(tenants, t)
 	}
-	fresh, err := vault.Fresh(ctx, d.db, tenants)
+	fresh, err := keyring.Fresh(ctx, d.db, tenants)
 	if err != nil {
 		return err
 	}
@@ -169,27 +170,27 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
 		return err
 	}
-	if err := vault.Check(ctx, d.db, wrap, tenants); err != nil {
+	if err := keyring.Check(ctx, d.db, wrap, tenants); err != nil {
 		return err
 	}
 	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
-	d.signer = &vault.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
+	d.signer = &keyring.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
 	place, err := placeID(cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: place, Tenants: d.tenants, Log: d.log,
 		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
-	d.ca = &vault.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
+	d.ca = &keyring.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
 	return d.keepLog(ctx, cfg)
 }
 
 // rewrap moves every key under the current provider, where the config names the one before it.
-func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all vault.Wrapper, tenants []identity.Tenant) error {
+func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all keyring.Wrapper, tenants []identity.Tenant) error {
 	if cfg.Keys.Previous == nil {
 		return nil
 	}
-	n, err := vault.Rewrap(ctx, d.db, all, current, tenants)
+	n, err := keyring.Rewrap(ctx, d.db, all, current, tenants)
 	if err != nil {
 		return fmt.Errorf("keys.previous: %w", err)
 	}

@@ -43,7 +43,7 @@ type CheckpointKey struct {
 	Public string
 }
 
-// CheckpointKeys gives the keys (vault.Signer).
+// CheckpointKeys gives the keys (keyring.Signer).
 type CheckpointKeys interface {
 	// CheckpointKeys returns all keys, oldest first, at least one.
 	CheckpointKeys(ctx context.Context) ([]CheckpointKey, error)

@@ -48,7 +48,7 @@ type Proxy struct {
 	blind  chan struct{} // one place for each tunnel that is passed on blindly
 }
 
-// Certifier makes certificates for the names in the config, and refuses all others (vault.Authority).
+// Certifier makes certificates for the names in the config, and refuses all others (keyring.Authority).
 type Certifier interface {
 	Leaf(ctx context.Context, name string) (*tls.Certificate, error)
 }

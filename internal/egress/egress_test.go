@@ -34,6 +34,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/redact"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -174,39 +175,39 @@ func (l *lease) Close(_ context.Context, o broker.Outcome) {
 	l.door.ended = append(l.door.ended, o)
 }
 
-// keyStore is a vault.KeyStore for one process.
+// keyStore is a keyring.Store for one process.
 type keyStore struct {
 	mu sync.Mutex
-	l  []vault.Key
+	l  []keyring.Key
 }
 
-func (k *keyStore) Keys(_ context.Context, t identity.Tenant, purpose string) ([]vault.Key, error) {
+func (k *keyStore) Keys(_ context.Context, t identity.Tenant, purpose string) ([]keyring.Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(k.l), func(x vault.Key) bool { return x.Tenant != t || x.Purpose != purpose }), nil
+	return slices.DeleteFunc(slices.Clone(k.l), func(x keyring.Key) bool { return x.Tenant != t || x.Purpose != purpose }), nil
 }
 
-func (k *keyStore) AddKey(_ context.Context, n vault.Key) error {
+func (k *keyStore) AddKey(_ context.Context, n keyring.Key) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.l = append(k.l, n)
 	return nil
 }
 
-func (k *keyStore) UpdateKey(context.Context, vault.Key) error { return nil }
+func (k *keyStore) UpdateKey(context.Context, keyring.Key) error { return nil }
 func (k *keyStore) NameID(context.Context, identity.Tenant, string, string) (id [16]byte, err error) {
 	return id, nil
 }
 
 // authority makes a certification authority for names, and writes its certificate into a file.
-func authority(t *testing.T, names ...string) (a *vault.Authority, file string) {
+func authority(t *testing.T, names ...string) (a *keyring.Authority, file string) {
 	t.Helper()
 	dir := t.TempDir()
 	wrap, err := kms.OpenKeyFile(filepath.Join(dir, "vault.key"), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a = &vault.Authority{Keys: &keyStore{}, Wrap: wrap, Now: time.Now}
+	a = &keyring.Authority{Keys: &keyStore{}, Wrap: wrap, Now: time.Now}
 	if err := a.Use(t.Context(), names); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func authority(t *testing.T, names ...string) (a *vault.Authority, file string) 
 	return a, file
 }
 
-func newAPI(t *testing.T, certs *vault.Authority) *api {
+func newAPI(t *testing.T, certs *keyring.Authority) *api {
 	t.Helper()
 	a := &api{mux: http.NewServeMux()}
 	srv := httptest.NewUnstartedServer(a)

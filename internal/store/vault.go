@@ -13,13 +13,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store/database"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 var (
 	_ vault.Store       = (*DB)(nil)
 	_ vault.All         = (*DB)(nil)
 	_ vault.Sampled     = (*DB)(nil)
-	_ vault.KeyStore    = (*DB)(nil)
+	_ keyring.Store     = (*DB)(nil)
 	_ vault.EndingStore = (*DB)(nil)
 )
 
@@ -122,26 +123,26 @@ func (db *DB) Update(ctx context.Context, c vault.Connection) error {
 	return connectionTable.conflict(ctx, db.write, byID, c.Tenant, c.ID)
 }
 
-var keyTable = table[vault.Key]{
+var keyTable = table[keyring.Key]{
 	name: "keys", none: "there is no such key",
 	columns: "tenant, purpose, generation, id, created, not_before, not_after, sealed, public",
-	fields: func(k *vault.Key) []any {
+	fields: func(k *keyring.Key) []any {
 		return []any{&k.Tenant, &k.Purpose, &k.Generation, &k.ID, (*when)(&k.Created), (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public)}
 	},
 }
 
-// Keys implements vault.KeyStore, oldest generation first.
-func (db *DB) Keys(ctx context.Context, t identity.Tenant, purpose string) ([]vault.Key, error) {
+// Keys implements keyring.Store, oldest generation first.
+func (db *DB) Keys(ctx context.Context, t identity.Tenant, purpose string) ([]keyring.Key, error) {
 	return keyTable.all(ctx, db.read, "WHERE tenant = $1 AND purpose = $2 ORDER BY generation", t, purpose)
 }
 
-// AddKey implements vault.KeyStore.
-func (db *DB) AddKey(ctx context.Context, k vault.Key) error {
+// AddKey implements keyring.Store.
+func (db *DB) AddKey(ctx context.Context, k keyring.Key) error {
 	return keyTable.put(ctx, db.write, &k, "")
 }
 
-// UpdateKey implements vault.KeyStore.
-func (db *DB) UpdateKey(ctx context.Context, k vault.Key) error {
+// UpdateKey implements keyring.Store.
+func (db *DB) UpdateKey(ctx context.Context, k keyring.Key) error {
 	n, err := database.Exec(ctx, db.write, "UPDATE keys SET not_before = $5, not_after = $6, sealed = $7, public = $8 WHERE tenant = $1 AND purpose = $2 AND generation = $3 AND id = $4",
 		k.Tenant, k.Purpose, k.Generation, k.ID, (*when)(&k.NotBefore), (*when)(&k.NotAfter), (*blob)(&k.Sealed), (*blob)(&k.Public))
 	if err == nil && n == 0 {
@@ -163,7 +164,7 @@ var nameTable = table[nameID]{
 	fields:  func(n *nameID) []any { return []any{&n.tenant, &n.kind, &n.name, (*blob)(&n.id)} },
 }
 
-// NameID implements vault.KeyStore: the first one to ask makes it, for all.
+// NameID implements keyring.Store: the first one to ask makes it, for all.
 func (db *DB) NameID(ctx context.Context, t identity.Tenant, kind, name string) (id [16]byte, err error) {
 	const where = "WHERE tenant = $1 AND kind = $2 AND name = $3"
 	n, err := nameTable.one(ctx, db.read, where, t, kind, name)

@@ -15,6 +15,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/jwt"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // ClientKey names a secret of ours at an upstream.
@@ -37,7 +38,7 @@ const (
 // Clients holds the secrets of our own registrations at upstreams, from the config. The zero Clients has none, and proves itself
 // by no key.
 type Clients struct {
-	Signer *Signer          // of private_key_jwt
+	Signer *keyring.Signer  // of private_key_jwt
 	Now    func() time.Time // required with Signer
 
 	now atomic.Pointer[map[ClientKey]secret.Text]

@@ -20,20 +20,13 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-)
-
-const (
-	purposeTenant = "tenant"
-
-	// dataKeyAhead is how long a new data key is there before it seals: longer than any replica takes to read it, so that
-	// all open what one of them sealed with it.
-	dataKeyAhead = 2*keysFresh + 30*time.Second
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // dataKey is one generation of a tenant's data key.
 type dataKey struct {
 	tink.AEAD
-	Key
+	keyring.Key
 	prefix string // with which everything begins that it sealed: format ‖ 0x01 ‖ key id
 }
 
@@ -66,7 +59,7 @@ func (v *Vault) tenant(ctx context.Context, t identity.Tenant) (dataKeys, error)
 	d, ok := v.keys[t]
 	v.mu.RUnlock()
 	age := v.Now().Sub(d.read)
-	if ok && age < keysFresh {
+	if ok && age < keyring.SeenWithin {
 		return d, nil
 	}
 	fresh, err := v.dataKeys(ctx, t)
@@ -92,11 +85,11 @@ const keysStale = 10 * time.Minute
 // stillThere reports whether keys that could not be read again may be used a while longer: not where the provider says no, nor
 // where the database answers that they were dropped.
 func (v *Vault) stillThere(ctx context.Context, d dataKeys, why error) bool {
-	if refused(why) {
+	if keyring.Refused(why) {
 		return false
 	}
-	l, err := v.Keys.Keys(ctx, d.seals.Tenant, purposeTenant)
-	return err != nil || slices.ContainsFunc(l, func(k Key) bool { return k.ID == d.seals.ID })
+	l, err := v.Keys.Keys(ctx, d.seals.Tenant, keyring.PurposeTenant)
+	return err != nil || slices.ContainsFunc(l, func(k keyring.Key) bool { return k.ID == d.seals.ID })
 }
 
 // unknownAgain is how soon keys are read again because something was sealed with one that is not known.
@@ -125,23 +118,25 @@ func (v *Vault) open(ctx context.Context, t identity.Tenant, sealed, aad []byte)
 	return plain, nil
 }
 
+func (v *Vault) ring() keyring.Ring { return keyring.Ring{Store: v.Keys, Wrap: v.Wrap, Now: v.Now} }
+
 func (v *Vault) dataKeys(ctx context.Context, t identity.Tenant) (dataKeys, error) {
-	ring := keyring{v.Keys, v.Wrap, v.Now}
-	current, err := ring.current(ctx, t, purposeTenant, newDataKey)
+	ring := v.ring()
+	current, err := ring.Current(ctx, t, keyring.PurposeTenant, newDataKey)
 	if err != nil {
 		return dataKeys{}, err
 	}
-	all, err := ring.all(ctx, t, purposeTenant)
+	all, err := ring.All(ctx, t, keyring.PurposeTenant)
 	if err != nil {
 		return dataKeys{}, err
 	}
 	d := dataKeys{read: v.Now()}
 	for _, k := range all {
-		h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(k.secret)))
+		h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(k.Secret)))
 		if err != nil {
 			return dataKeys{}, err
 		}
-		clear(k.secret)
+		clear(k.Secret)
 		primary, err := h.Primary()
 		if err != nil {
 			return dataKeys{}, err
@@ -186,9 +181,9 @@ type Rotation struct {
 
 // Calendar says when keys are followed by new ones, without being asked.
 type Calendar struct {
-	Signer *Signer
-	Log    CheckpointKeys       // of the audit log
-	Every  func() time.Duration // zero: never
+	Signer *keyring.Signer
+	Log    keyring.CheckpointKeys // of the audit log
+	Every  func() time.Duration   // zero: never
 }
 
 // Turns lets one replica do a chore at a time.
@@ -282,7 +277,7 @@ func (r *Rotation) Rotate(ctx context.Context, t identity.Tenant) error {
 	if now.Before(newest.NotBefore) {
 		return nil
 	}
-	err = keyring{r.Vault.Keys, r.Vault.Wrap, r.Vault.Now}.add(ctx, t, purposeTenant, newest.Generation+1, now.Add(dataKeyAhead), newDataKey)
+	err = r.Vault.ring().Add(ctx, t, keyring.PurposeTenant, newest.Generation+1, now.Add(keyring.Ahead), newDataKey)
 	if fault.KindOf(err) == fault.Conflict {
 		return nil // another replica was asked at the same moment
 	}
@@ -304,7 +299,7 @@ func (r *Rotation) Retire(ctx context.Context, t identity.Tenant) (int64, error)
 		case k.Seals && r.Vault.Now().Sub(k.From) < retireAfter:
 			return 0, fault.New(fault.Conflict, "the new key is in use for too short a time: sign-ins under way and endings that vendors have not confirmed are sealed with the old one for up to a day", nil)
 		case k.Seals:
-			return r.Rows.DropKeys(ctx, t, purposeTenant, upTo)
+			return r.Rows.DropKeys(ctx, t, keyring.PurposeTenant, upTo)
 		case k.Rows > 0:
 			return 0, fault.New(fault.Conflict, "connections are still sealed with an old key; they are being sealed anew, ask again later", nil)
 		}
@@ -319,11 +314,11 @@ const retireAfter = 25 * time.Hour
 // Shred drops all data keys of a tenant: nothing that they sealed opens again, here or on any replica within two minutes. Backups
 // that were made before hold the wrapped keys: they are shredded with the key that wraps them, or with the backup.
 func (r *Rotation) Shred(ctx context.Context, t identity.Tenant) (int64, error) {
-	keys, err := r.Vault.Keys.Keys(ctx, t, purposeTenant)
+	keys, err := r.Vault.Keys.Keys(ctx, t, keyring.PurposeTenant)
 	if err != nil || len(keys) == 0 {
 		return 0, err
 	}
-	n, err := r.Rows.DropKeys(ctx, t, purposeTenant, keys[len(keys)-1].Generation)
+	n, err := r.Rows.DropKeys(ctx, t, keyring.PurposeTenant, keys[len(keys)-1].Generation)
 	r.Vault.mu.Lock()
 	defer r.Vault.mu.Unlock()
 	delete(r.Vault.keys, t)

@@ -22,13 +22,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // Vault seals and opens. All fields but Log and Guard are required.
 type Vault struct {
 	Store Store
-	Keys  KeyStore
-	Wrap  Wrapper
+	Keys  keyring.Store
+	Wrap  keyring.Wrapper
 	Log   Events // nil: nothing is recorded, so nothing can be held against the log; of a tool that serves nobody
 	Guard *Guard // nil: rows are not held against the log as they are opened
 	Now   func() time.Time
@@ -51,11 +52,10 @@ type nameKey struct {
 
 // What a sealed field is (docs/security.md): format ‖ Tink ciphertext of the value, padded so that its length names no vendor.
 const (
-	format    = 1
-	padTo     = 256
-	aadHead   = "frontdesk/sealed/v1\x00"
-	aadKeyset = "frontdesk/keyset/v1\x00"
-	aadFlow   = "frontdesk/flow/v1\x00"
+	format  = 1
+	padTo   = 256
+	aadHead = "frontdesk/sealed/v1\x00"
+	aadFlow = "frontdesk/flow/v1\x00"
 
 	fieldAccess   = 1
 	fieldRefresh  = 2

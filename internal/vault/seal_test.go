@@ -14,15 +14,16 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // shelf keeps keys in memory, and gives a name the id that can be read off it: kind, then name, filled with dots.
 type shelf struct {
 	mu   sync.Mutex
-	keys []Key
+	keys []keyring.Key
 }
 
-func (s *shelf) Keys(_ context.Context, t identity.Tenant, purpose string) (l []Key, err error) {
+func (s *shelf) Keys(_ context.Context, t identity.Tenant, purpose string) (l []keyring.Key, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.keys {
@@ -33,7 +34,7 @@ func (s *shelf) Keys(_ context.Context, t identity.Tenant, purpose string) (l []
 	return l, nil
 }
 
-func (s *shelf) AddKey(_ context.Context, n Key) error {
+func (s *shelf) AddKey(_ context.Context, n keyring.Key) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.keys {
@@ -45,7 +46,7 @@ func (s *shelf) AddKey(_ context.Context, n Key) error {
 	return nil
 }
 
-func (s *shelf) UpdateKey(context.Context, Key) error { return errors.New("not here") }
+func (s *shelf) UpdateKey(context.Context, keyring.Key) error { return errors.New("not here") }
 
 func (s *shelf) NameID(_ context.Context, t identity.Tenant, kind, name string) (id [16]byte, err error) {
 	copy(id[:], strings.Repeat(".", 16))
@@ -96,12 +97,12 @@ func TestAADGolden(t *testing.T) {
 	if got, want := hex.EncodeToString(flowAAD("acme", "state")), hex.EncodeToString([]byte("frontdesk/flow/v1\x00"))+"00000004"+hex.EncodeToString([]byte("acmestate")); got != want {
 		t.Errorf("flow: %s, want %s", got, want)
 	}
-	k := Key{Tenant: "acme", Purpose: "tenant", ID: "t01", Generation: 7}
-	if got, want := hex.EncodeToString(k.context()), hex.EncodeToString([]byte("frontdesk/keyset/v1\x00"))+"00000004"+hex.EncodeToString([]byte("acme"))+"00000006"+hex.EncodeToString([]byte("tenant"))+"00000003"+hex.EncodeToString([]byte("t01"))+"0000000000000007"; got != want {
+	k := keyring.Key{Tenant: "acme", Purpose: "tenant", ID: "t01", Generation: 7}
+	if got, want := hex.EncodeToString(k.Context()), hex.EncodeToString([]byte("frontdesk/keyset/v1\x00"))+"00000004"+hex.EncodeToString([]byte("acme"))+"00000006"+hex.EncodeToString([]byte("tenant"))+"00000003"+hex.EncodeToString([]byte("t01"))+"0000000000000007"; got != want {
 		t.Errorf("keyset: %s, want %s", got, want)
 	}
 	// Two pairs that joined text would make equal.
-	if bytes.Equal(flowAAD("a", "bc"), flowAAD("ab", "c")) || bytes.Equal(Key{Tenant: "a", Purpose: "bc"}.context(), Key{Tenant: "ab", Purpose: "c"}.context()) {
+	if bytes.Equal(flowAAD("a", "bc"), flowAAD("ab", "c")) || bytes.Equal(keyring.Key{Tenant: "a", Purpose: "bc"}.Context(), keyring.Key{Tenant: "ab", Purpose: "c"}.Context()) {
 		t.Error("two different places have one associated data")
 	}
 	c.ID = "not hex"
@@ -130,10 +131,10 @@ func TestSealedGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := Key{Tenant: "acme", Purpose: purposeTenant, ID: "t01", Generation: 1}
-	k.Sealed = slices.Concat([]byte("w"), k.context(), wrapped)
+	k := keyring.Key{Tenant: "acme", Purpose: keyring.PurposeTenant, ID: "t01", Generation: 1}
+	k.Sealed = slices.Concat([]byte("w"), k.Context(), wrapped)
 	v := testVault()
-	v.Keys = &shelf{keys: []Key{k}}
+	v.Keys = &shelf{keys: []keyring.Key{k}}
 	c := connection()
 	c.Refreshes, c.Access = false, field
 	s, err := v.Open(t.Context(), c)
@@ -273,10 +274,10 @@ func TestAnotherKeyFile(t *testing.T) {
 	if err := v.Seal(ctx, &c, threeSecrets); err != nil {
 		t.Fatal(err)
 	}
-	if err := Check(ctx, store, plainWrap{"one"}, []identity.Tenant{"acme"}); err != nil {
+	if err := keyring.Check(ctx, store, plainWrap{"one"}, []identity.Tenant{"acme"}); err != nil {
 		t.Errorf("the right key: %v", err)
 	}
-	if err := Check(ctx, store, plainWrap{"other"}, []identity.Tenant{"acme"}); fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.Message(err), "another key file") {
+	if err := keyring.Check(ctx, store, plainWrap{"other"}, []identity.Tenant{"acme"}); fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.Message(err), "another key file") {
 		t.Errorf("the wrong key starts: %v", err)
 	}
 	if _, err := (&Vault{Keys: store, Wrap: plainWrap{"other"}, Now: time.Now}).Open(ctx, c); err == nil || errors.Is(err, ErrSealed) {
@@ -285,7 +286,7 @@ func TestAnotherKeyFile(t *testing.T) {
 	// A tenant's keyset moved to another tenant opens nothing.
 	moved := store.keys[0]
 	moved.Tenant = "globex"
-	if _, err := (&Vault{Keys: &shelf{keys: []Key{moved}}, Wrap: plainWrap{"one"}, Now: time.Now}).Open(ctx, Connection{Tenant: "globex", ID: c.ID, Status: Active, Sealed: c.Sealed}); err == nil {
+	if _, err := (&Vault{Keys: &shelf{keys: []keyring.Key{moved}}, Wrap: plainWrap{"one"}, Now: time.Now}).Open(ctx, Connection{Tenant: "globex", ID: c.ID, Status: Active, Sealed: c.Sealed}); err == nil {
 		t.Error("a keyset opens for another tenant")
 	}
 }
@@ -360,7 +361,7 @@ func TestTheProviderIsBelieved(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			now, keys, wrap := time.Now(), &shelf{}, &service{plainWrap: plainWrap{"w"}}
 			v := &Vault{Keys: keys, Wrap: wrap, Now: func() time.Time { return now }}
-			signer := &Signer{Keys: keys, Wrap: wrap, Now: v.Now}
+			signer := &keyring.Signer{Keys: keys, Wrap: wrap, Now: v.Now}
 			c := connection()
 			if err := v.Seal(t.Context(), &c, threeSecrets); err != nil {
 				t.Fatal(err)

@@ -107,33 +107,3 @@ type Store interface {
 	// hits a newer credential: 0 rows is fault.Conflict.
 	Update(ctx context.Context, c Connection) error
 }
-
-// Key is one sealed key or keyset of the system: signing keys, tenant keysets.
-type Key struct {
-	Tenant     identity.Tenant // "" for the system's
-	Purpose    string          // tenant, issuer, client, ticket, ca, checkpoint
-	ID         string          // kid
-	Generation int64
-	Created    time.Time
-	NotBefore  time.Time // used from then on
-	NotAfter   time.Time // zero: until a successor is used
-	Sealed     []byte
-	Public     []byte // JWK, where there is one
-}
-
-// KeyStore keeps keys.
-type KeyStore interface {
-	Keys(ctx context.Context, t identity.Tenant, purpose string) ([]Key, error)
-	// AddKey inserts; two replicas that add the same (tenant, purpose, generation) at once: the second gets fault.Conflict.
-	AddKey(ctx context.Context, k Key) error
-	// UpdateKey changes NotBefore, NotAfter, Sealed and Public of the key with k's tenant, purpose, generation and id.
-	UpdateKey(ctx context.Context, k Key) error
-	// NameID returns the random 128-bit id under which a name (of a tenant, user, upstream) is bound into sealed fields.
-	NameID(ctx context.Context, t identity.Tenant, kind, name string) ([16]byte, error)
-}
-
-// Wrapper wraps keysets: a key file, or a KMS. The context is authenticated, and logged by a KMS.
-type Wrapper interface {
-	Wrap(ctx context.Context, plain, context []byte) ([]byte, error)
-	Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error)
-}

@@ -21,7 +21,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/store"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
@@ -169,7 +169,7 @@ func keysOf(t *testing.T, s *stage.Stage, a accounts) []sought {
 	}
 	defer func() { _ = db.Close() }()
 	opened := &opener{DB: db}
-	if _, err := vault.Rewrap(t.Context(), opened, wrap, opened, []identity.Tenant{identity.DefaultTenant}); err != nil {
+	if _, err := keyring.Rewrap(t.Context(), opened, wrap, opened, []identity.Tenant{identity.DefaultTenant}); err != nil {
 		t.Fatal(err)
 	}
 	for _, plain := range opened.plain {
@@ -216,7 +216,7 @@ func (o *opener) Unwrap(context.Context, []byte, []byte) ([]byte, error) {
 	return nil, errors.New("not mine")
 }
 
-func (o *opener) UpdateKey(context.Context, vault.Key) error { return nil }
+func (o *opener) UpdateKey(context.Context, keyring.Key) error { return nil }
 
 // image is all that a process can write to; none where it cannot be read. Pages of zeros are left out.
 func image(t *testing.T, pid int) []seen {

@@ -21,6 +21,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 func auditCommand() *cobra.Command {
@@ -217,7 +218,7 @@ func (f *verifyFlags) against(ctx context.Context, db *store.DB) (a audit.Agains
 		}
 		a.Outside = append(a.Outside, l...)
 	}
-	a.Keys, err = vault.CheckpointPublic(ctx, db)
+	a.Keys, err = keyring.CheckpointPublic(ctx, db)
 	return a, err
 }
 
@@ -229,7 +230,7 @@ func auditKeyCommand(database *string) *cobra.Command {
 				return err
 			}
 			defer func() { _ = db.Close() }() // nothing was written
-			keys, err := vault.CheckpointPublic(c.Context(), db)
+			keys, err := keyring.CheckpointPublic(c.Context(), db)
 			if err != nil {
 				return err
 			}

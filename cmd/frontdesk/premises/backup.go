@@ -19,7 +19,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/backup"
 	"frontdesk.dev/frontdesk/internal/store/whole"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 func backupCommand(version string) *cobra.Command {
@@ -179,12 +179,12 @@ func LogName(cfg *config.Config) string { return cfg.PublicURL.Host + "/audit" }
 
 // signRestored signs that the log comes from a backup: what was signed after that is gone, and not cut off by anybody.
 func signRestored(ctx context.Context, p premises, db checkpointed) error {
-	signer := &vault.Signer{Keys: db, Wrap: p.wrap, Now: time.Now}
-	return audit.SignRestored(ctx, db, vault.CheckpointKeys{Signer: signer, Log: LogName(p.cfg)}, time.Now())
+	signer := &keyring.Signer{Keys: db, Wrap: p.wrap, Now: time.Now}
+	return audit.SignRestored(ctx, db, keyring.CheckpointKeys{Signer: signer, Log: LogName(p.cfg)}, time.Now())
 }
 
 // checkpointed is a database, as signRestored needs it.
 type checkpointed interface {
 	audit.CheckpointStore
-	vault.KeyStore
+	keyring.Store
 }

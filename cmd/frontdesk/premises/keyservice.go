@@ -17,12 +17,12 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
 // Wrappers are what wraps the vault's keys, and what opens those that the one before it wrapped.
-func Wrappers(ctx context.Context, c *config.Config, door *outbound.Door, fresh bool, now func() time.Time) (current, all vault.Wrapper, err error) {
+func Wrappers(ctx context.Context, c *config.Config, door *outbound.Door, fresh bool, now func() time.Time) (current, all keyring.Wrapper, err error) {
 	if fresh && c.Keys.Service == nil && c.Keys.Previous == nil {
 		if current, err = kms.OpenKeyFile(c.Keys.Vault, true); err != nil {
 			return nil, nil, err
@@ -42,7 +42,7 @@ func Wrappers(ctx context.Context, c *config.Config, door *outbound.Door, fresh 
 	return current, kms.Chain{current, before}, nil
 }
 
-func wrapper(ctx context.Context, c *config.Config, door *outbound.Door, from config.WrappingKey, now func() time.Time) (vault.Wrapper, error) {
+func wrapper(ctx context.Context, c *config.Config, door *outbound.Door, from config.WrappingKey, now func() time.Time) (keyring.Wrapper, error) {
 	if from.Service == nil {
 		return kms.OpenKeyFile(from.File, false)
 	}

@@ -14,7 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/store"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // Commands are backup and restore, and those about the log, the keys and the two processes. What they write carries the version.
@@ -26,7 +26,7 @@ func Commands(version string) []*cobra.Command {
 type premises struct {
 	cfg   *config.Config
 	store store.Config
-	wrap  vault.Wrapper
+	wrap  keyring.Wrapper
 }
 
 func openPremises(c *cobra.Command) (premises, error) {
@@ -58,7 +58,7 @@ func openPremises(c *cobra.Command) (premises, error) {
 }
 
 // both wraps with one provider and opens what it, or the one before it, wrapped.
-type both struct{ current, all vault.Wrapper }
+type both struct{ current, all keyring.Wrapper }
 
 func (b both) Wrap(ctx context.Context, plain, context []byte) ([]byte, error) {
 	return b.current.Wrap(ctx, plain, context)

@@ -34,6 +34,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/policy"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -56,8 +57,8 @@ type room struct {
 	catalog  *catalog.Catalog
 	epochs   *identity.Epochs
 	verifier *identity.Verifier
-	signer   *vault.Signer
-	ca       *vault.Authority
+	signer   *keyring.Signer
+	ca       *keyring.Authority
 	db       *store.DB
 	log      *audit.Log
 	people   *people
@@ -104,8 +105,8 @@ func newRoom(t *testing.T) *room {
 		t.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	r.signer = &vault.Signer{Keys: r.db, Wrap: key, Now: time.Now}
-	r.ca = &vault.Authority{Keys: r.db, Wrap: key, Now: time.Now}
+	r.signer = &keyring.Signer{Keys: r.db, Wrap: key, Now: time.Now}
+	r.ca = &keyring.Authority{Keys: r.db, Wrap: key, Now: time.Now}
 	if err := r.ca.Use(t.Context(), []string{"api.example.com"}); err != nil {
 		t.Fatal(err)
 	}
@@ -346,8 +347,8 @@ func (r *room) listen(t *testing.T) {
 }
 
 type keys struct {
-	*vault.Signer
-	*vault.Authority
+	*keyring.Signer
+	*keyring.Authority
 }
 
 // gateway is a gateway's process with these pins.

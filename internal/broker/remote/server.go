@@ -59,7 +59,7 @@ type Asks interface {
 	State(ctx context.Context, t identity.Tenant, id connect.RequestID) (connect.State, error)
 }
 
-// Keys show what is public of them (vault.Signer, and vault.Authority as PEM), and certify a public key for a name of the config.
+// Keys show what is public of them (keyring.Signer, and keyring.Authority as PEM), and certify a public key for a name of the config.
 type Keys interface {
 	JWKS(ctx context.Context, t identity.Tenant) ([]byte, error)
 	PEM() []byte

@@ -13,7 +13,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
-// Signer signs access tokens of our issuer (vault.Signer).
+// Signer signs access tokens of our issuer (keyring.Signer).
 type Signer interface {
 	Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error)
 }

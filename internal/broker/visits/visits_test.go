@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -126,7 +127,7 @@ func newRoom(t *testing.T) *room {
 	}
 	r := &room{now: time.Now()}
 	now := func() time.Time { return r.now }
-	signer := &vault.Signer{Keys: db, Wrap: key, Now: now}
+	signer := &keyring.Signer{Keys: db, Wrap: key, Now: now}
 	r.epochs = &identity.Epochs{Store: db, Now: now, Log: slog.New(slog.DiscardHandler)}
 	g := guarded{r: r}
 	r.Desk = &visits.Desk{Flows: g, People: g, Shelf: shelf{db}, Tools: g, Signer: signer, Log: r, MAC: signer, Epochs: r.epochs, Now: now,

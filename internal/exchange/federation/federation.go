@@ -38,7 +38,7 @@ type Federation struct {
 	found discovered
 }
 
-// Signer signs what we state to other authorization servers (vault.Signer).
+// Signer signs what we state to other authorization servers (keyring.Signer).
 type Signer interface {
 	// Assert returns a compact JWS of the given `typ` with a key that our JWKS publishes.
 	Assert(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error)

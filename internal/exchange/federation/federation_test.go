@@ -39,6 +39,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -48,7 +49,7 @@ type bench struct {
 	f     *federation.Federation
 	vault *vault.Vault
 	users identity.Users
-	sign  *vault.Signer
+	sign  *keyring.Signer
 	user  identity.User
 	other *httptest.Server
 	now   time.Time
@@ -92,7 +93,7 @@ func newBench(t *testing.T) *bench {
 	go func() { defer close(ended); _ = logs.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
 	b.vault = &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: now}
-	b.sign, b.users = &vault.Signer{Keys: db, Wrap: wrap, Now: now}, db
+	b.sign, b.users = &keyring.Signer{Keys: db, Wrap: wrap, Now: now}, db
 	epochs := &identity.Epochs{Store: db, Now: now, Log: log, Changed: func(identity.Epoch) {}}
 	client := oauth.Client{HTTP: door.Found(), Now: now}
 	var idps identity.IdPs

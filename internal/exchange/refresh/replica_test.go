@@ -22,13 +22,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
 // scene is a vendor, a database and the config that every replica has.
 type scene struct {
 	vendor  *vendor
-	wrap    vault.Wrapper
+	wrap    keyring.Wrapper
 	catalog *catalog.Catalog
 	up      *catalog.Upstream
 	method  catalog.Method

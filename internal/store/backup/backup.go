@@ -26,7 +26,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/whole"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // The file is (docs/operate.md, Backup)
@@ -82,7 +82,7 @@ var errDamaged = fault.New(fault.Invalid, "this backup is cut off, or was altere
 
 // Write makes a backup of db as it is now and writes it to w. m needs Made, By and Database. Memory does not grow with the
 // database. fault.Unavailable where the key provider or the database is away.
-func Write(ctx context.Context, db *store.DB, wrap vault.Wrapper, w io.Writer, m Manifest, p Progress) (Trailer, error) {
+func Write(ctx context.Context, db *store.DB, wrap keyring.Wrapper, w io.Writer, m Manifest, p Progress) (Trailer, error) {
 	t := Trailer{Rows: map[string]int64{}}
 	sealed, err := sealing(ctx, wrap, w)
 	if err != nil {
@@ -129,7 +129,7 @@ func Write(ctx context.Context, db *store.DB, wrap vault.Wrapper, w io.Writer, m
 }
 
 // sealing writes the head and returns what seals everything after it.
-func sealing(ctx context.Context, wrap vault.Wrapper, w io.Writer) (io.WriteCloser, error) {
+func sealing(ctx context.Context, wrap keyring.Wrapper, w io.Writer) (io.WriteCloser, error) {
 	h, err := keyset.NewHandle(streamingaead.AES256GCMHKDF4KBKeyTemplate())
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ type Reader struct {
 }
 
 // Open reads the head and the manifest. fault.Invalid for what is no backup, or not one that this key provider opens.
-func Open(ctx context.Context, wrap vault.Wrapper, r io.Reader) (*Reader, error) {
+func Open(ctx context.Context, wrap keyring.Wrapper, r io.Reader) (*Reader, error) {
 	r = source{r}
 	head := make([]byte, len(magic)+4)
 	if _, err := io.ReadFull(r, head); err != nil && !cut(err) {

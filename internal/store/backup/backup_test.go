@@ -25,13 +25,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/store/backup"
 	"frontdesk.dev/frontdesk/internal/store/whole"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 	"frontdesk.dev/frontdesk/test/pg"
 )
 
 const canary = "alice.canary@example.com"
 
-func key(t testing.TB) vault.Wrapper {
+func key(t testing.TB) keyring.Wrapper {
 	t.Helper()
 	w, err := kms.OpenKeyFile(filepath.Join(t.TempDir(), "vault.key"), true)
 	if err != nil {
@@ -151,7 +152,7 @@ func contents(t testing.TB, db *store.DB, known map[string]bool) map[string][]st
 	return all
 }
 
-func write(t testing.TB, db *store.DB, w vault.Wrapper) []byte {
+func write(t testing.TB, db *store.DB, w keyring.Wrapper) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if _, err := backup.Write(t.Context(), db, w, &b, backup.Manifest{Made: time.Now(), By: "test"}, nil); err != nil {
@@ -289,7 +290,7 @@ func TestSaysNothing(t *testing.T) {
 }
 
 // read goes through a backup without a database.
-func read(ctx context.Context, w vault.Wrapper, file []byte) error {
+func read(ctx context.Context, w keyring.Wrapper, file []byte) error {
 	b, err := backup.Open(ctx, w, bytes.NewReader(file))
 	if err == nil {
 		_, err = b.Rows(func(whole.Table, []any) error { return nil }, nil)

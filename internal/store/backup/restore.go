@@ -14,13 +14,13 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/store/whole"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // Restoring says what is restored, and how.
 type Restoring struct {
 	To       store.Config
-	Wrap     vault.Wrapper
+	Wrap     keyring.Wrapper
 	Moved    bool   // nothing has run on the old database since the backup was made: nothing is outdated
 	Reason   string // that connections carry until they have proved themselves
 	Now      func() time.Time

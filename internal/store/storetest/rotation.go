@@ -20,6 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
@@ -42,7 +43,7 @@ func (d *dial) add(by time.Duration) {
 }
 
 // replicas are two vaults over one store, as in two processes, and the rotation that each runs.
-func replicas(t *testing.T, a, b *store.DB, wrap vault.Wrapper, clock *dial) [2]*vault.Rotation {
+func replicas(t *testing.T, a, b *store.DB, wrap keyring.Wrapper, clock *dial) [2]*vault.Rotation {
 	var l [2]*vault.Rotation
 	for i, db := range []*store.DB{a, b} {
 		l[i] = &vault.Rotation{Vault: &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock.Now}, Rows: db, Turns: db, Owner: fmt.Sprint("replica ", i), Tenants: func() []identity.Tenant { return []identity.Tenant{ours} }, Log: slog.New(slog.DiscardHandler)}
@@ -159,19 +160,19 @@ func keysWrappedAnew(t *testing.T, a, b *store.DB) {
 	r := replicas(t, a, b, old, clock)
 	c := vault.Connection{Tenant: ours, User: "alice", Upstream: "tracker", Status: vault.Active, Created: day}
 	c = must(r[0].Vault.Connect(ctx, c, vault.Secrets{Access: secret.New("token")}))(t)
-	must((&vault.Signer{Keys: a, Wrap: old, Now: clock.Now}).JWKS(ctx, ours))(t)
-	if err := vault.Check(ctx, a, next, []identity.Tenant{ours}); err == nil {
+	must((&keyring.Signer{Keys: a, Wrap: old, Now: clock.Now}).JWKS(ctx, ours))(t)
+	if err := keyring.Check(ctx, a, next, []identity.Tenant{ours}); err == nil {
 		t.Fatal("the new key opens what the old one wrapped")
 	}
 	chain := kms.Chain{next, old}
-	if n := must(vault.Rewrap(ctx, a, chain, next, []identity.Tenant{ours}))(t); n != 3 { // data key, and the two that sign
+	if n := must(keyring.Rewrap(ctx, a, chain, next, []identity.Tenant{ours}))(t); n != 3 { // data key, and the two that sign
 		t.Errorf("%d keys were wrapped anew", n)
 	}
-	if n := must(vault.Rewrap(ctx, b, chain, next, []identity.Tenant{ours}))(t); n != 0 {
+	if n := must(keyring.Rewrap(ctx, b, chain, next, []identity.Tenant{ours}))(t); n != 0 {
 		t.Errorf("%d keys were wrapped anew once more", n)
 	}
-	ok(t, vault.Check(ctx, b, next, []identity.Tenant{ours}))
-	if err := vault.Check(ctx, b, old, []identity.Tenant{ours}); err == nil {
+	ok(t, keyring.Check(ctx, b, next, []identity.Tenant{ours}))
+	if err := keyring.Check(ctx, b, old, []identity.Tenant{ours}); err == nil {
 		t.Error("the old key still opens")
 	}
 	s := must((&vault.Vault{Store: b, Keys: b, Wrap: next, Now: clock.Now}).Open(ctx, c))(t)
@@ -212,9 +213,9 @@ func keysByCalendar(t *testing.T, a, b *store.DB) {
 	ctx, clock := t.Context(), &dial{now: day}
 	wrap := must(kms.OpenKeyFile(filepath.Join(t.TempDir(), "vault.key"), true))(t)
 	r := replicas(t, a, b, wrap, clock)
-	signers := [2]*vault.Signer{{Keys: a, Wrap: wrap, Now: clock.Now}, {Keys: b, Wrap: wrap, Now: clock.Now}}
+	signers := [2]*keyring.Signer{{Keys: a, Wrap: wrap, Now: clock.Now}, {Keys: b, Wrap: wrap, Now: clock.Now}}
 	for i := range r {
-		r[i].Calendar = vault.Calendar{Signer: signers[i], Log: vault.CheckpointKeys{Signer: signers[i], Log: "desk.example.com/audit"}, Every: func() time.Duration { return 30 * 24 * time.Hour }}
+		r[i].Calendar = vault.Calendar{Signer: signers[i], Log: keyring.CheckpointKeys{Signer: signers[i], Log: "desk.example.com/audit"}, Every: func() time.Duration { return 30 * 24 * time.Hour }}
 	}
 	fillVault(t, r[0].Vault)
 	old, kid, err := signers[0].MAC(ctx, "", []byte("x"))

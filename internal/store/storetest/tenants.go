@@ -17,13 +17,14 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // things is one of everything, of one tenant.
 type things struct {
 	user    identity.User
 	conn    vault.Connection
-	key     vault.Key
+	key     keyring.Key
 	request connect.Request
 	waits
 	grant   connect.Grant
@@ -47,7 +48,7 @@ type waits struct {
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
-	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[vault.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
+	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[keyring.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
 		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[discovery.Found](), task: filled[gateway.Task]()}
 	s.device.Status = connect.Open
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
@@ -318,7 +319,7 @@ func untouched(t *testing.T, db *store.DB, s things) {
 	}
 	c.Machine, s.conn.Machine = vault.Machine{}, vault.Machine{}
 	same(t, c, s.conn)
-	same(t, must(db.Keys(ctx, ours, s.key.Purpose))(t), []vault.Key{s.key})
+	same(t, must(db.Keys(ctx, ours, s.key.Purpose))(t), []keyring.Key{s.key})
 	same(t, must(db.Request(ctx, ours, s.request.ID))(t), s.request)
 	same(t, must(db.Grants(ctx, ours, s.grant.User))(t), []connect.Grant{s.grant})
 	same(t, must(db.Client(ctx, ours, s.client.ID))(t), s.client)

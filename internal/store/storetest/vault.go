@@ -10,6 +10,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
 
 // fresh is a connection with something in every field, as it stands after a connect.
@@ -143,28 +144,28 @@ func connectionsRaced(t *testing.T, a, b *store.DB) {
 
 func keys(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	k := filled[vault.Key]()
+	k := filled[keyring.Key]()
 	k.Purpose, k.Generation, k.ID = "issuer", 2, "k2"
 	older, system := k, k
 	older.Generation, older.ID = 1, "k1"
 	system.Tenant = ""
-	for _, k := range []vault.Key{k, older, system} {
+	for _, k := range []keyring.Key{k, older, system} {
 		ok(t, a.AddKey(ctx, k))
 	}
-	same(t, must(b.Keys(ctx, ours, "issuer"))(t), []vault.Key{older, k})
-	same(t, must(b.Keys(ctx, "", "issuer"))(t), []vault.Key{system})
+	same(t, must(b.Keys(ctx, ours, "issuer"))(t), []keyring.Key{older, k})
+	same(t, must(b.Keys(ctx, "", "issuer"))(t), []keyring.Key{system})
 	same(t, must(b.Keys(ctx, ours, "ticket"))(t), nil)
 
 	k.NotBefore, k.NotAfter, k.Sealed, k.Public = day, day, []byte("new"), nil
 	ok(t, b.UpdateKey(ctx, k))
-	same(t, must(a.Keys(ctx, ours, "issuer"))(t), []vault.Key{older, k})
+	same(t, must(a.Keys(ctx, ours, "issuer"))(t), []keyring.Key{older, k})
 	k.ID = "k1"
 	wantKind(t, a.UpdateKey(ctx, k), fault.NotFound)
 
 	var n tally[fault.Kind]
 	won := 0
 	race(a, b, func(i int, db *store.DB) {
-		fresh := vault.Key{Tenant: ours, Purpose: "tenant", ID: fmt.Sprint(i), Generation: 1, Created: day, Sealed: []byte{byte(i)}}
+		fresh := keyring.Key{Tenant: ours, Purpose: "tenant", ID: fmt.Sprint(i), Generation: 1, Created: day, Sealed: []byte{byte(i)}}
 		if err := db.AddKey(ctx, fresh); err != nil {
 			n.add(fault.KindOf(err))
 		}

@@ -85,12 +85,12 @@ func makeKeyFile(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Wrap implements vault.Wrapper.
+// Wrap implements keyring.Wrapper.
 func (k *KeyFile) Wrap(_ context.Context, plain, context []byte) ([]byte, error) {
 	return k.aead.Encrypt(plain, context)
 }
 
-// Unwrap implements vault.Wrapper.
+// Unwrap implements keyring.Wrapper.
 func (k *KeyFile) Unwrap(_ context.Context, wrapped, context []byte) ([]byte, error) {
 	return k.aead.Decrypt(wrapped, context)
 }

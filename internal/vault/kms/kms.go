@@ -29,7 +29,7 @@ type Doer interface {
 	Do(r *http.Request) (*http.Response, error)
 }
 
-// Wrapper is vault.Wrapper, which this package must not import.
+// Wrapper is keyring.Wrapper, which this package must not import.
 type Wrapper interface {
 	Wrap(ctx context.Context, plain, context []byte) ([]byte, error)
 	Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error)

@@ -1,4 +1,4 @@
-package vault
+package keyring
 
 import (
 	"context"
@@ -24,17 +24,17 @@ var _ audit.CheckpointKeys = CheckpointKeys{}
 // CheckpointKeys implements audit.CheckpointKeys.
 func (k CheckpointKeys) CheckpointKeys(ctx context.Context) ([]audit.CheckpointKey, error) {
 	ring := k.Signer.ring()
-	if _, err := ring.current(ctx, "", purposeCheckpoint, func(string) (plain, public []byte, err error) { return newNoteKey(k.Log) }); err != nil {
+	if _, err := ring.Current(ctx, "", purposeCheckpoint, func(string) (plain, public []byte, err error) { return newNoteKey(k.Log) }); err != nil {
 		return nil, err
 	}
-	all, err := ring.all(ctx, "", purposeCheckpoint)
+	all, err := ring.All(ctx, "", purposeCheckpoint)
 	if err != nil {
 		return nil, err
 	}
 	var l []audit.CheckpointKey
 	for _, o := range all {
-		s, err := note.NewSigner(string(o.secret))
-		clear(o.secret)
+		s, err := note.NewSigner(string(o.Secret))
+		clear(o.Secret)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +60,7 @@ func (k CheckpointKeys) name(ctx context.Context) string {
 }
 
 // CheckpointPublic are the verifier keys as the database holds them, oldest first. Only one that was pinned proves anything.
-func CheckpointPublic(ctx context.Context, keys KeyStore) ([]string, error) {
+func CheckpointPublic(ctx context.Context, keys Store) ([]string, error) {
 	l, err := keys.Keys(ctx, "", purposeCheckpoint)
 	var public []string
 	for _, k := range l {

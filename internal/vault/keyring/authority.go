@@ -1,4 +1,4 @@
-package vault
+package keyring
 
 import (
 	"context"
@@ -35,7 +35,7 @@ const (
 // (RFC 5280 section 4.2.1.10) bind it to the names that Use was given and close all other addresses, so what a thief of
 // the key can pretend to be is what stands in the config. Safe for concurrent use.
 type Authority struct {
-	Keys KeyStore
+	Keys Store
 	Wrap Wrapper
 	Now  func() time.Time
 
@@ -56,11 +56,11 @@ func (a *Authority) Use(ctx context.Context, names []string) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	key, err := keyring{a.Keys, a.Wrap, a.Now}.current(ctx, "", purposeAuthority, newAuthorityKey)
+	key, err := Ring{a.Keys, a.Wrap, a.Now}.Current(ctx, "", purposeAuthority, newAuthorityKey)
 	if err != nil {
 		return err
 	}
-	private, err := x509.ParseECPrivateKey(key.secret)
+	private, err := x509.ParseECPrivateKey(key.Secret)
 	if err != nil {
 		return err
 	}

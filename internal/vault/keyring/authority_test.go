@@ -1,4 +1,4 @@
-package vault_test
+package keyring_test
 
 import (
 	"bytes"
@@ -14,23 +14,23 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/vault"
+	"frontdesk.dev/frontdesk/internal/vault/keyring"
 	"frontdesk.dev/frontdesk/internal/vault/kms"
 )
 
 // keys is a key store in memory.
 type keys struct {
 	mu sync.Mutex
-	l  []vault.Key
+	l  []keyring.Key
 }
 
-func (k *keys) Keys(_ context.Context, t identity.Tenant, purpose string) ([]vault.Key, error) {
+func (k *keys) Keys(_ context.Context, t identity.Tenant, purpose string) ([]keyring.Key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(k.l), func(x vault.Key) bool { return x.Tenant != t || x.Purpose != purpose }), nil
+	return slices.DeleteFunc(slices.Clone(k.l), func(x keyring.Key) bool { return x.Tenant != t || x.Purpose != purpose }), nil
 }
 
-func (k *keys) AddKey(_ context.Context, n vault.Key) error {
+func (k *keys) AddKey(_ context.Context, n keyring.Key) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, x := range k.l {
@@ -42,7 +42,7 @@ func (k *keys) AddKey(_ context.Context, n vault.Key) error {
 	return nil
 }
 
-func (k *keys) UpdateKey(context.Context, vault.Key) error { return nil }
+func (k *keys) UpdateKey(context.Context, keyring.Key) error { return nil }
 
 func (k *keys) NameID(context.Context, identity.Tenant, string, string) ([16]byte, error) {
 	return [16]byte{}, nil
@@ -50,16 +50,16 @@ func (k *keys) NameID(context.Context, identity.Tenant, string, string) ([16]byt
 
 var day = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 
-func newAuthority(t *testing.T, store *keys, wrap vault.Wrapper, names ...string) *vault.Authority {
+func newAuthority(t *testing.T, store *keys, wrap keyring.Wrapper, names ...string) *keyring.Authority {
 	t.Helper()
-	a := &vault.Authority{Keys: store, Wrap: wrap, Now: func() time.Time { return day }}
+	a := &keyring.Authority{Keys: store, Wrap: wrap, Now: func() time.Time { return day }}
 	if err := a.Use(t.Context(), names); err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
-func root(t *testing.T, a *vault.Authority) *x509.Certificate {
+func root(t *testing.T, a *keyring.Authority) *x509.Certificate {
 	t.Helper()
 	b, _ := pem.Decode(a.PEM())
 	c, err := x509.ParseCertificate(b.Bytes)

@@ -1,4 +1,4 @@
-package vault
+package keyring
 
 import (
 	"context"
@@ -8,10 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
 	"sync"
@@ -24,162 +21,6 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
-// keyring keeps wrapped keys in the store.
-type keyring struct {
-	store KeyStore
-	wrap  Wrapper
-	now   func() time.Time
-}
-
-// opened is a key with its secret part.
-type opened struct {
-	Key
-	secret []byte
-}
-
-// context is what a wrapped key is bound to, and what a KMS would log: whose, what for, which generation.
-func (k Key) context() []byte {
-	b := []byte(aadKeyset)
-	for _, s := range []string{string(k.Tenant), k.Purpose, k.ID} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	return binary.BigEndian.AppendUint64(b, uint64(k.Generation))
-}
-
-// refusal is a provider's no to a key: unlike one that is away it is believed at once.
-type refusal struct{ error }
-
-func (r *refusal) Unwrap() error { return r.error }
-
-func refused(err error) bool { _, no := errors.AsType[*refusal](err); return no }
-
-// all opens every key of a purpose, oldest first.
-func (r keyring) all(ctx context.Context, t identity.Tenant, purpose string) ([]opened, error) {
-	keys, err := r.store.Keys(ctx, t, purpose)
-	if err != nil {
-		return nil, err
-	}
-	var l []opened
-	for _, k := range keys {
-		plain, err := r.wrap.Unwrap(ctx, k.Sealed, k.context())
-		if fault.KindOf(err) == fault.Unavailable {
-			return nil, err
-		}
-		if err != nil {
-			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(err), &refusal{err})
-		}
-		l = append(l, opened{k, plain})
-	}
-	return l, nil
-}
-
-// whatToDo tells an operator, by what refused the key.
-func whatToDo(err error) string {
-	if fault.KindOf(err) == fault.Denied {
-		return "the key service says no; its right was taken from this process, or another key wrapped the database's: look at the service, or name the old key under keys.previous"
-	}
-	return "this process has another key file than the one that wrote it; put back the one that belongs to this database, or name it under keys.previous"
-}
-
-// current is the newest key that may be used now; one is made where there is none.
-func (r keyring) current(ctx context.Context, t identity.Tenant, purpose string, create func(kid string) (secret, public []byte, err error)) (opened, error) {
-	for range 2 {
-		l, err := r.all(ctx, t, purpose)
-		if err != nil {
-			return opened{}, err
-		}
-		for i := len(l) - 1; i >= 0; i-- {
-			if !r.now().Before(l[i].NotBefore) {
-				return l[i], nil
-			}
-		}
-		if len(l) > 0 {
-			return l[0], nil
-		}
-		if err := r.add(ctx, t, purpose, 1, r.now(), create); err != nil && fault.KindOf(err) != fault.Conflict {
-			return opened{}, err
-		} // on a conflict another replica made it: read again
-	}
-	return opened{}, fault.New(fault.Unavailable, "a key could not be made; try again", nil)
-}
-
-func (r keyring) add(ctx context.Context, t identity.Tenant, purpose string, generation int64, from time.Time, create func(kid string) (secret, public []byte, err error)) error {
-	id := make([]byte, 8)
-	if _, err := rand.Read(id); err != nil {
-		return err
-	}
-	k := Key{Tenant: t, Purpose: purpose, ID: purpose[:1] + hex.EncodeToString(id), Generation: generation, Created: r.now(), NotBefore: from}
-	plain, public, err := create(k.ID)
-	if err != nil {
-		return err
-	}
-	k.Public = public
-	if k.Sealed, err = r.wrap.Wrap(ctx, plain, k.context()); err != nil {
-		return err
-	}
-	return r.store.AddKey(ctx, k)
-}
-
-var purposes = []string{purposeTenant, purposeIssuer, purposeClient, purposeTicket, purposeAuthority, purposeCheckpoint}
-
-// Rewrap wraps anew what another provider than the current one had wrapped, and returns how many keys that were. from opens
-// what either wrapped, to is the current one. It may be broken off at any point, and begun again.
-func Rewrap(ctx context.Context, store KeyStore, from, to Wrapper, tenants []identity.Tenant) (int, error) {
-	n := 0
-	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range purposes {
-			keys, err := store.Keys(ctx, t, purpose)
-			if err != nil {
-				return n, err
-			}
-			for _, k := range keys {
-				if _, err := to.Unwrap(ctx, k.Sealed, k.context()); err == nil {
-					continue
-				}
-				plain, err := from.Unwrap(ctx, k.Sealed, k.context())
-				if err != nil {
-					return n, err
-				}
-				if k.Sealed, err = to.Wrap(ctx, plain, k.context()); err != nil {
-					return n, err
-				}
-				clear(plain)
-				if err := store.UpdateKey(ctx, k); err != nil {
-					return n, err
-				}
-				n++
-			}
-		}
-	}
-	return n, nil
-}
-
-// Fresh reports whether there is no key at all yet: only then may a key file be made.
-func Fresh(ctx context.Context, store KeyStore, tenants []identity.Tenant) (bool, error) {
-	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range purposes {
-			if l, err := store.Keys(ctx, t, purpose); err != nil || len(l) > 0 {
-				return false, err
-			}
-		}
-	}
-	return true, nil
-}
-
-// Check opens one key of each kind that is there, so that a process with the wrong key file does not start.
-func Check(ctx context.Context, store KeyStore, wrap Wrapper, tenants []identity.Tenant) error {
-	r := keyring{store, wrap, time.Now}
-	for _, t := range append([]identity.Tenant{""}, tenants...) {
-		for _, purpose := range purposes {
-			if _, err := r.all(ctx, t, purpose); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 const (
 	purposeIssuer = "issuer"
 	purposeClient = "client"
@@ -188,13 +29,12 @@ const (
 	nextAhead   = 24 * time.Hour   // a new signing key is published that long before it is used
 	retiredKeep = 10 * time.Minute // longer than any token that an old key signed
 	ticketsKeep = 25 * time.Hour   // longer than any transaction token of an old key is good
-	keysFresh   = time.Minute      // other replicas see a rotation within that time
 )
 
 // Signer signs what Frontdesk issues. Keys are made when first needed; access tokens are ES256, which every client library
 // verifies, transaction tokens HS256, which only we read. Safe for concurrent use.
 type Signer struct {
-	Keys KeyStore
+	Keys Store
 	Wrap Wrapper
 	Now  func() time.Time
 
@@ -221,7 +61,7 @@ type ticketKeys struct {
 	read    time.Time
 }
 
-func (s *Signer) ring() keyring { return keyring{s.Keys, s.Wrap, s.Now} }
+func (s *Signer) ring() Ring { return Ring{s.Keys, s.Wrap, s.Now} }
 
 // Sign implements the signing half of broker.Notary: access tokens of our issuer, and nothing else.
 func (s *Signer) Sign(ctx context.Context, t identity.Tenant, typ string, claims []byte) (string, error) {
@@ -300,11 +140,11 @@ func (s *Signer) keys(ctx context.Context, r ring, again bool) (signingKeys, err
 	s.mu.RLock()
 	k, ok := s.signing[r]
 	s.mu.RUnlock()
-	if age := s.Now().Sub(k.read); ok && age < keysFresh && (!again || age < 5*time.Second) {
+	if age := s.Now().Sub(k.read); ok && age < SeenWithin && (!again || age < 5*time.Second) {
 		return k, nil
 	}
 	fresh, err := s.load(ctx, r)
-	if err != nil && ok && !refused(err) {
+	if err != nil && ok && !Refused(err) {
 		return k, nil // the database is away: what signed a minute ago still does
 	}
 	if err != nil {
@@ -320,7 +160,7 @@ func (s *Signer) keys(ctx context.Context, r ring, again bool) (signingKeys, err
 }
 
 func (s *Signer) load(ctx context.Context, r ring) (signingKeys, error) {
-	current, err := s.ring().current(ctx, r.tenant, r.purpose, newSigningKey)
+	current, err := s.ring().Current(ctx, r.tenant, r.purpose, newSigningKey)
 	if err != nil {
 		return signingKeys{}, err
 	}
@@ -339,7 +179,7 @@ func (s *Signer) load(ctx context.Context, r ring) (signingKeys, error) {
 		}
 		out.public = append(out.public, j)
 	}
-	private, err := x509.ParseECPrivateKey(current.secret)
+	private, err := x509.ParseECPrivateKey(current.Secret)
 	if err != nil {
 		return signingKeys{}, err
 	}
@@ -388,7 +228,7 @@ func (s *Signer) RotateAged(ctx context.Context, t identity.Tenant, age time.Dur
 	}
 	l := []aged{{ring{t, purposeIssuer}, nextAhead, newSigningKey}}
 	if t == identity.DefaultTenant {
-		l = append(l, aged{ring{"", purposeTicket}, dataKeyAhead, newMACKey})
+		l = append(l, aged{ring{"", purposeTicket}, Ahead, newMACKey})
 	}
 	for _, a := range l {
 		new, err := s.succeed(ctx, a.ring, age, a.ahead, a.create)
@@ -421,7 +261,7 @@ func (s *Signer) succeed(ctx context.Context, r ring, age, ahead time.Duration, 
 	if s.Now().Before(newest.NotBefore) || s.Now().Sub(newest.Created) < age {
 		return false, nil
 	}
-	err = s.ring().add(ctx, r.tenant, r.purpose, newest.Generation+1, from, create)
+	err = s.ring().Add(ctx, r.tenant, r.purpose, newest.Generation+1, from, create)
 	if fault.KindOf(err) == fault.Conflict {
 		return false, nil // another replica did so at the same moment
 	}
@@ -460,17 +300,17 @@ func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
 	s.mu.RLock()
 	k := s.tickets
 	s.mu.RUnlock()
-	if k.pools != nil && s.Now().Sub(k.read) < keysFresh {
+	if k.pools != nil && s.Now().Sub(k.read) < SeenWithin {
 		return k, nil
 	}
-	current, err := s.ring().current(ctx, "", purposeTicket, newMACKey)
-	if err != nil && k.pools != nil && !refused(err) {
+	current, err := s.ring().Current(ctx, "", purposeTicket, newMACKey)
+	if err != nil && k.pools != nil && !Refused(err) {
 		return k, nil
 	}
 	if err != nil {
 		return k, err
 	}
-	all, err := s.ring().all(ctx, "", purposeTicket)
+	all, err := s.ring().All(ctx, "", purposeTicket)
 	if err != nil {
 		return k, err
 	}
@@ -479,7 +319,7 @@ func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
 		if !key.NotAfter.IsZero() && s.Now().After(key.NotAfter.Add(ticketsKeep)) {
 			continue
 		}
-		fresh.pools[key.ID] = &sync.Pool{New: func() any { return hmac.New(sha256.New, key.secret) }}
+		fresh.pools[key.ID] = &sync.Pool{New: func() any { return hmac.New(sha256.New, key.Secret) }}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
