@@ -131,6 +131,11 @@ func (p *Provider) Check() error {
 }
 
 func (p TokenPlaces) check() error {
+	for _, at := range p.JSON {
+		if at == "" || !jsontext.Pointer(at).IsValid() {
+			return fmt.Errorf("json: %q is no JSON pointer to a member, as /api_key", at)
+		}
+	}
 	for _, v := range p.Protocols {
 		if strings.Count(v, "{token}") != 1 || strings.ContainsAny(v, " ,\t") {
 			return fmt.Errorf("protocols: %q does not hold {token} once, or is no name of a subprotocol", v)

@@ -91,6 +91,7 @@ type TokenPlaces struct {
 	Headers   []string       `yaml:"headers" doc:"headers"`
 	Query     []string       `yaml:"query" doc:"parameters of the query"`
 	Form      []string       `yaml:"form" doc:"fields of a form; of one with files (multipart/form-data) the field has to stand before them"`
+	JSON      []string       `yaml:"json" doc:"JSON pointers to members of JSON bodies of 1 MiB at most, as /api_key; beside a header, where servers send both"`
 	Protocols []string       `yaml:"protocols" doc:"subprotocols that a WebSocket offers, as openai-insecure-api-key.{token}; the credential goes there too"`
 	Messages  []MessagePlace `yaml:"messages" doc:"first messages of WebSockets that come without a token; the credential goes there too"`
 }

@@ -170,6 +170,23 @@ func TestCodedForms(t *testing.T) {
 	}
 }
 
+// TestLongJSON: a body that is too long to be held passes as it is, unless the keycard stands in it.
+func TestLongJSON(t *testing.T) {
+	s := newStage(t, func(s *stage) {
+		s.ups["plain"].Provider.Egress.TokenIn.JSON = []string{"/api_key"}
+	})
+	long := `{"text":"` + strings.Repeat("long ", 300_000) + `"`
+	head := []string{"Content-Type", "application/json", "Authorization", "Bearer " + keycard}
+	got := do(t, http.DefaultClient, request(t, http.MethodPost, "http://"+s.addr+"/egress/plain/echo", strings.NewReader(long+"}"), head...))
+	if got.StatusCode != http.StatusOK || !strings.HasSuffix(got.body, long+"}") {
+		t.Errorf("%s, %d bytes of %d came back", got.Status, len(got.body), len(long)+1)
+	}
+	got = do(t, http.DefaultClient, request(t, http.MethodPost, "http://"+s.addr+"/egress/plain/echo", strings.NewReader(long+`,"api_key":"`+keycard+`"}`), head...))
+	if got.StatusCode != http.StatusUnauthorized || strings.Contains(got.body, keycard) {
+		t.Errorf("with a keycard: %s %.200s", got.Status, got.body)
+	}
+}
+
 // named is gzip whose file has a name.
 func named(t *testing.T, name string, text []byte) []byte {
 	t.Helper()

@@ -326,9 +326,11 @@ func TestWebSockets(t *testing.T) {
 // TestWhereKeycardsStand is every place in which servers put a token, and what must not be one.
 func TestWhereKeycardsStand(t *testing.T) {
 	const opaque = "ghp_0123456789abcdefGHIJKLMNOPQRSTUVWXYZ"
+	inJSON := catalog.TokenPlaces{JSON: []string{"/api_key"}}
 	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
 	for _, tc := range []struct {
 		name, query, form string
+		js                string
 		headers           []string
 		in                catalog.Injection
 		token             catalog.TokenPlaces
@@ -347,6 +349,13 @@ func TestWhereKeycardsStand(t *testing.T) {
 		{name: "query to header", query: "a=b%20c&token=" + keycard + "&a=d", token: catalog.TokenPlaces{Query: []string{"token"}}, ok: true, want: "?a=b%20c&a=d HTTP"},
 		{name: "header to query", query: "z=1&a=%7E", headers: []string{"Authorization", "Bearer " + keycard}, in: catalog.Injection{Kind: "query", Name: "key"}, ok: true, want: "?z=1&a=%7E&key=@ HTTP"},
 		{name: "form to header", form: "channel=C1&token=" + keycard + "&text=a+b", token: catalog.TokenPlaces{Form: []string{"token"}}, ok: true, want: "\nchannel=C1&text=a+b"},
+		{name: "JSON to header", js: `{"q":"a", "api_key":"` + keycard + `" , "n":[1.0]}`, token: inJSON, ok: true, want: "\n" + `{"q":"a" , "n":[1.0]}`},
+		{name: "first in JSON", js: `{ "api_key" : "` + keycard + `", "q":"a,"}`, token: inJSON, ok: true, want: "\n" + `{ "q":"a,"}`},
+		{name: "alone in JSON", js: `{"api_key":"` + keycard + `"}`, token: inJSON, ok: true, want: "\n{}"},
+		{name: "deep in JSON", js: `[{"auth":{"api_key":"` + keycard + `"},"q":1}]`, token: catalog.TokenPlaces{JSON: []string{"/0/auth/api_key"}}, ok: true, want: "\n" + `[{"auth":{},"q":1}]`},
+		{name: "in a header and in JSON", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":"a","api_key":"` + keycard + `"}`, token: inJSON, ok: true, want: "\n" + `{"q":"a"}`},
+		{name: "in a header, with JSON that has none", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":"a"}`, token: inJSON, ok: true, want: "\n" + `{"q":"a"}`},
+		{name: "in a header, with something that is no JSON", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":`, token: inJSON, ok: true, want: "\n" + `{"q":`},
 		{name: "opaque", headers: []string{"Authorization", "Bearer " + opaque}, ok: true, want: "Authorization: Bearer @"},
 
 		{name: "nowhere"},
@@ -359,6 +368,12 @@ func TestWhereKeycardsStand(t *testing.T) {
 		{name: "again in a cookie's neighbour", headers: []string{"Authorization", "Bearer " + keycard, "X-Note", "it is " + keycard}},
 		{name: "again in the body", form: "x=" + keycard, headers: []string{"Authorization", "Bearer " + keycard}},
 		{name: "again in the body, in base64", form: "x=" + base64.StdEncoding.EncodeToString([]byte("12"+keycard)), headers: []string{"Authorization", "Bearer " + keycard}},
+		{name: "again in JSON", js: `{"api_key":"` + keycard + `","q":"` + keycard + `"}`, token: inJSON},
+		{name: "twice in JSON", js: `{"api_key":"` + keycard + `","api_key":"` + keycard + `"}`, token: inJSON},
+		{name: "in JSON, where it is not listed", js: `{"key":"` + keycard + `"}`, token: inJSON},
+		{name: "within a longer text in JSON", js: `{"api_key":"Bearer ` + keycard + `"}`, token: inJSON},
+		{name: "another one in JSON", headers: []string{"Authorization", "Bearer " + opaque}, js: `{"api_key":"` + keycard + `"}`, token: inJSON},
+		{name: "in JSON that is none", js: `{"api_key":"` + keycard + `"`, token: inJSON},
 		{name: "beside a credential of its own", headers: []string{"Authorization", "Bearer " + keycard, "X-Figma-Token", "figd_own"}, in: catalog.Injection{Kind: "header", Name: "X-Figma-Token", Format: "{token}"}},
 		{name: "beside a credential in the query", query: "access_token=own", headers: []string{"Authorization", "Bearer " + keycard}},
 		{name: "Basic that is none", headers: []string{"Authorization", "Basic !!!"}},
@@ -379,6 +394,9 @@ func TestWhereKeycardsStand(t *testing.T) {
 		})
 		h := tc.headers
 		var body io.Reader
+		if tc.js != "" {
+			h, body = append(h, "Content-Type", "application/json; charset=utf-8"), strings.NewReader(tc.js)
+		}
 		if tc.form != "" {
 			h, body = append(h, "Content-Type", "application/x-www-form-urlencoded"), strings.NewReader(tc.form)
 		}

@@ -1,11 +1,9 @@
 package egress
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,16 +11,12 @@ import (
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
-	"frontdesk.dev/frontdesk/internal/egress/forms"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/redact"
 )
 
-const (
-	minTicket = 22      // no keycard is shorter
-	maxForm   = 1 << 20 // bytes of a form that is read to find a keycard in it
-)
+const minTicket = 22 // no keycard is shorter
 
 var errTicket = fault.New(fault.Unauthenticated, "send the keycard of this call once, where the API's credential would stand", nil)
 
@@ -56,6 +50,16 @@ func takeTicket(r *http.Request, rt *route) (k keycard, err error) {
 		}
 		found = append(found, form...)
 	}
+	if len(places.JSON) > 0 {
+		inBody, err := fromJSON(r, places.JSON)
+		if err != nil {
+			return k, err
+		}
+		if len(inBody) == 1 && slices.Equal(found, inBody) {
+			inBody = nil // some servers send it in both places; it is off both
+		}
+		found = append(found, inBody...)
+	}
 	if len(found) == 0 && isUpgrade(r) && len(places.Messages) > 0 {
 		return k, checkNoCredential(rt.query)
 	}
@@ -75,6 +79,7 @@ func placesOf(ups []*catalog.Upstream) catalog.TokenPlaces {
 	for _, up := range ups {
 		in := up.Provider.Egress.TokenIn
 		p.Headers, p.Query, p.Form = append(p.Headers, in.Headers...), append(p.Query, in.Query...), append(p.Form, in.Form...)
+		p.JSON = append(p.JSON, in.JSON...)
 		p.Protocols, p.Messages = append(p.Protocols, in.Protocols...), append(p.Messages, in.Messages...)
 		injections := []catalog.Injection{up.Provider.Injection}
 		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
@@ -185,57 +190,6 @@ func cutEnd(s, end string, ok bool) (string, bool) {
 		return s, false
 	}
 	return strings.CutSuffix(s, end)
-}
-
-// fromForm takes the keycard out of a form: of a plain one, or of one that may have files.
-func fromForm(r *http.Request, names []string) ([]string, error) {
-	if r.Body == nil || r.Body == http.NoBody || r.Header.Get("Content-Encoding") != "" {
-		return nil, nil
-	}
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if types := strings.Join(r.Header["Content-Type"], ","); (err != nil || len(r.Header["Content-Type"]) > 1) && strings.Contains(strings.ToLower(types), "form") {
-		return nil, badRequest("Content-Type is not well formed")
-	}
-	switch kind {
-	case "application/x-www-form-urlencoded":
-		return fromPairs(r, names)
-	case "multipart/form-data":
-		return fromParts(r, params["boundary"], names)
-	}
-	return nil, nil
-}
-
-// fromParts reads a form that may have files, and holds no file.
-func fromParts(r *http.Request, boundary string, names []string) ([]string, error) {
-	found, rest, cut, err := forms.Cut(r.Body, boundary, names)
-	if err != nil {
-		return nil, err
-	}
-	r.Body = &struct {
-		io.Reader
-		io.Closer
-	}{rest, r.Body}
-	if r.ContentLength >= 0 {
-		r.ContentLength -= cut
-		r.Header.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
-	}
-	return found, nil
-}
-
-// fromPairs reads a form whole, since its keycard may be its last field.
-func fromPairs(r *http.Request, names []string) ([]string, error) {
-	b, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
-	if err != nil {
-		return nil, badRequest("the form could not be read")
-	}
-	if len(b) > maxForm {
-		return nil, &statusError{http.StatusRequestEntityTooLarge, "too_large", "a form with a token in it may have 1 MiB at most; send the token in a header"}
-	}
-	form := string(b)
-	found := cutPairs(&form, names)
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader([]byte(form))), int64(len(form))
-	r.Header.Set("Content-Length", strconv.Itoa(len(form)))
-	return found, nil
 }
 
 // leaksTicket reports whether the token stands in a second place, whole or as a part, in any form that somebody could undo.

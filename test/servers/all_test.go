@@ -13,7 +13,7 @@ import (
 
 const about = `# MCP servers of other people, through Frontdesk
 
-` + "`make servers`" + ` runs each as npm has it, unmodified, hosted by Frontdesk, for two users at once, against a fake of the vendor's API that
+` + "`make servers`" + ` runs each as npm or PyPI has it, unmodified, hosted by Frontdesk, for two users at once, against a fake of the vendor's API that
 knows whose credential it sees. It writes this table.
 
 `
@@ -22,7 +22,7 @@ knows whose credential it sees. It writes this table.
 func TestServers(t *testing.T) {
 	rows := serve(t, asCommand, servers)
 	var b strings.Builder
-	fmt.Fprintln(&b, "| server (npm) | version | door | what is set | result, two users at once |")
+	fmt.Fprintln(&b, "| server | version | door | what is set | result, two users at once |")
 	fmt.Fprintln(&b, "|---|---|---|---|---|")
 	for _, r := range rows {
 		var set []string

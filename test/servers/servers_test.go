@@ -24,14 +24,16 @@ import (
 	"frontdesk.dev/frontdesk/test/world/oci"
 )
 
-// server is one of npm's, and all that an operator has to know of it.
+// server is one of npm's or PyPI's, and all that an operator has to know of it.
 type server struct {
 	name      string // of server and upstream
 	pkg, main string
+	module    string // of Python, whose main is called; "" = npm's
 	version   string
 	args      []string
 	host      string
 	injection string // YAML; the default where empty
+	egress    string // the same: where its keycard stands besides
 	door      string // as the table says it
 	env       map[string]string
 	tool      string
@@ -52,6 +54,10 @@ var servers = []server{
 	{name: "jira", pkg: "@aashari/mcp-server-atlassian-jira", main: "dist/index.js", host: "acme.atlassian.net", injection: "{kind: basic, format: 'desk@acme.example:{token}'}", door: "proxy", env: map[string]string{"ATLASSIAN_SITE_NAME": "acme", "ATLASSIAN_USER_EMAIL": "desk@acme.example", "ATLASSIAN_API_TOKEN": "{keycard}"}, tool: "jira_get",
 		ask: func(mark string) map[string]any { return map[string]any{"path": "/rest/api/3/search?jql=" + mark} }},
 	{name: "figma", pkg: "figma-developer-mcp", main: "dist/bin.js", args: []string{"--stdio"}, host: "api.figma.com", injection: "{kind: header, name: X-Figma-Token, format: '{token}'}", door: "proxy", env: map[string]string{"FIGMA_API_KEY": "{keycard}", "FRAMELINK_TELEMETRY": "off"}, tool: "get_figma_data", ask: one("fileKey")},
+	{name: "tavily", pkg: "tavily-mcp", main: "build/index.js", host: "api.tavily.com", egress: "{token_in: {json: [/api_key]}}", door: "proxy, in a header and in the body", env: map[string]string{"TAVILY_API_KEY": "{keycard}"}, tool: "tavily_search", ask: one("query")},
+	{name: "maps", pkg: "@modelcontextprotocol/server-google-maps", main: "dist/index.js", host: "maps.googleapis.com", injection: "{kind: query, name: key}", door: "proxy, in the query", env: map[string]string{"GOOGLE_MAPS_API_KEY": "{keycard}"}, tool: "maps_geocode", ask: one("address")},
+	{name: "brave", pkg: "@brave/brave-search-mcp-server", main: "dist/index.js", host: "api.search.brave.com", injection: "{kind: header, name: X-Subscription-Token, format: '{token}'}", door: "proxy", env: map[string]string{"BRAVE_API_KEY": "{keycard}"}, tool: "brave_web_search", ask: one("query")},
+	{name: "jirapy", pkg: "mcp-atlassian", module: "mcp_atlassian", host: "acme.atlassian.net", injection: "{kind: basic, format: 'desk@acme.example:{token}'}", door: "proxy", env: map[string]string{"JIRA_URL": "https://acme.atlassian.net", "JIRA_USERNAME": "desk@acme.example", "JIRA_API_TOKEN": "{keycard}"}, tool: "jira_search", ask: one("jql")},
 }
 
 // find looks for a package where npm put it, and says which version it is.
@@ -71,6 +77,26 @@ func (s *server) find(t *testing.T) (modules string) {
 	}
 	t.Fatalf("%s is not installed: test/tools/install.sh, or make servers, does it", s.pkg)
 	return ""
+}
+
+// install fetches a package of PyPI, as requirements.txt pins it.
+func (s *server) install(t *testing.T) (venv string) {
+	t.Helper()
+	venv, err := filepath.Abs("node_modules/.venv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][]string{{"/usr/bin/python3", "-m", "venv", venv}, {venv + "/bin/pip", "install", "--quiet", "-r", "requirements.txt"}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v (Debian: apt-get install python3-venv)\n%s", c, err, out)
+		}
+	}
+	out, err := exec.Command(venv+"/bin/python", "-c", "from importlib.metadata import version; print(version('"+s.pkg+"'))").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.version = strings.TrimSpace(string(out))
+	return reachable(t, venv)
 }
 
 func node(t *testing.T) string {
@@ -134,6 +160,10 @@ type way func(t *testing.T, s *server) string
 
 // asCommand is a program of this machine.
 func asCommand(t *testing.T, s *server) string {
+	if s.module != "" {
+		venv := s.install(t)
+		return fmt.Sprintf("command: [%s/bin/python, -c, \"from %s import main; main()\"], sandbox: {read: [%s], memory_mb: 1024}", venv, s.module, venv)
+	}
 	bin, modules := node(t), s.find(t)
 	return fmt.Sprintf("command: [%s, %s], sandbox: {read: [%s, %s], memory_mb: 1024}", bin, strings.Join(append([]string{filepath.Join(modules, s.pkg, s.main)}, s.args...), ", "), bin, modules)
 }
@@ -191,6 +221,9 @@ func serve(t *testing.T, how way, list []server) []row {
 			injection := ""
 			if s.injection != "" {
 				injection = "\n    injection: " + s.injection
+			}
+			if s.egress != "" {
+				injection += "\n    egress: " + s.egress
 			}
 			l += fmt.Sprintf(`  vendor-%s:
     name: %s

@@ -109,10 +109,13 @@ func tunnel(w http.ResponseWriter, to string) {
 
 // credential finds it wherever these vendors let it stand.
 func credential(r *http.Request) string {
-	for _, h := range []string{"X-Figma-Token", "Private-Token"} {
+	for _, h := range []string{"X-Figma-Token", "Private-Token", "X-Subscription-Token"} {
 		if v := r.Header.Get(h); v != "" {
 			return v
 		}
+	}
+	if key := r.URL.Query().Get("key"); key != "" {
+		return key
 	}
 	scheme, v, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "basic") {
@@ -151,6 +154,12 @@ func (v *vendors) answer(w http.ResponseWriter, r *http.Request) {
 			"styles": map[string]any{}, "schemaVersion": 0, "document": map[string]any{"id": "0:0", "name": "Document", "type": "DOCUMENT", "children": []any{}}}
 	case path == "/api/0/users/me/regions/":
 		say = map[string]any{"regions": []any{map[string]any{"name": "us", "url": "https://sentry.io"}}}
+	case r.Host == "api.tavily.com":
+		say = map[string]any{"query": "", "results": []any{map[string]any{"title": user, "url": "https://example.com", "content": "", "score": 1}}}
+	case r.Host == "maps.googleapis.com":
+		say = map[string]any{"status": "OK", "results": []any{map[string]any{"formatted_address": user, "place_id": "1", "geometry": map[string]any{"location": map[string]any{"lat": 1, "lng": 1}}}}}
+	case r.Host == "api.search.brave.com":
+		say = map[string]any{"type": "search", "web": map[string]any{"type": "search", "results": []any{map[string]any{"title": user, "url": "https://example.com", "description": ""}}}}
 	case strings.HasSuffix(r.Host, ".atlassian.net"):
 		say = map[string]any{"issues": []any{}, "seenAs": user}
 	default: // GitLab, Sentry: lists
