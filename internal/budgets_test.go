@@ -46,7 +46,7 @@ var over = map[string]struct {
 	"struct internal/issuer.Family":          {16, "a row"},
 	"struct internal/kit/mcp.Message":        {24, "where the parts of a message stand"},
 	"struct internal/portal.holding":         {17, "what a page shows of a connection"},
-	"struct internal/vault.Connection":       {19, "a row"},
+	"struct internal/vault.Connection":       {20, "a row"},
 	"package internal/store/storetest lines": {3000, "the contract of every row, for both databases"},
 	"package internal/gateway lines":         {3000, "two eras of one protocol, and the batches of one revision"},
 	"package internal/gateway files":         {13, "the same"},

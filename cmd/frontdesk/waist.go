@@ -115,6 +115,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
 		OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
 		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
+	d.refresh.Unknown = d.unknownThere
 	d.connect.KeyPage = keyPage(cfg, d.role)
 	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
 	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.Log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.Credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
@@ -207,6 +208,16 @@ func (d *desk) finds(at func(identity.Tenant, string) string) *discovery.Finder 
 		Secret: func(up *catalog.Upstream) bool {
 			return !d.clients.Secret(up, catalog.AuthorizationCode, vault.ClientSecret).IsZero()
 		}}
+}
+
+// unknownThere has us registered anew at a found server that knows us no more, for whoever connects from now on.
+func (d *desk) unknownThere(ctx context.Context, up *catalog.Upstream, client string) {
+	if up.Resource == "" {
+		return
+	}
+	if _, err := d.connect.Finder.Forgotten(ctx, up, client); err != nil {
+		d.log.Warn("Frontdesk could not be registered anew at an authorization server that knows it no more", "upstream", up.Name, "error", err)
+	}
 }
 
 func (d *desk) flows() flows {

@@ -118,6 +118,15 @@ func (u *Upstream) Method(k MethodKind) Method {
 	return Method{Kind: k}
 }
 
+// Through is the method by another registration of ours than the current one, that through which something was given; "": by the current
+// one.
+func (m Method) Through(client string) Method {
+	if client != "" {
+		m.Client = client
+	}
+	return m
+}
+
 // Leaked says whether an answer that held the credential may go on, now that it is taken out and on record (err: it is not).
 // Nil is the vendor's own server, whose answers go on.
 func (u *Upstream) Leaked(err error) error {

@@ -83,7 +83,7 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 	if err != nil {
 		return Next{}, err
 	}
-	if up, err = d.found(ctx, up); err != nil {
+	if up, err = d.remembered(ctx, up); err != nil {
 		return Next{}, err
 	}
 	scopes := oauth.UnionScopes(up.Scopes, m.Scopes)
@@ -103,7 +103,7 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 		return Next{}, err
 	}
 	// What the account has already is asked for again with it, so that a wider consent takes nothing away.
-	f.Upstream, f.Scopes, f.Meant = up.Name, oauth.UnionScopes(use.Scopes, scopes), Meant{use.ID, site}
+	f.Upstream, f.Scopes, f.Meant = up.Name, oauth.UnionScopes(use.Scopes, scopes), Meant{Connection: use.ID, Site: site}
 	for _, m := range up.Methods {
 		if s.Method != "" && m.Kind != s.Method {
 			continue
@@ -134,7 +134,7 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 	if o == nil || m.Client == "" {
 		return Next{}, fault.New(fault.Unavailable, up.Title+" has no OAuth client configured; ask an operator", nil)
 	}
-	f.Method, f.Issuer = m.Kind, o.Issuer
+	f.Method, f.Issuer, f.Client = m.Kind, o.Issuer, d.registration(up)
 	r := o.Request(m.Client, d.callback(f.Tenant, up.Name), f.State, oauth.CodeChallenge(verifier), f.Scopes)
 	if f.Connection == "" && len(o.Another) > 0 {
 		all := maps.Clone(o.Another)
@@ -161,7 +161,10 @@ func (d *Desk) beginCode(ctx context.Context, f Flow, verifier secret.Text, up *
 	}
 	e.URL = o.Pushed
 	u, err := d.OAuth.Push(ctx, e, r)
-	return Next{URL: u}, err
+	if err != nil {
+		return Next{}, d.unknown(ctx, up, e.ClientID, err)
+	}
+	return Next{URL: u}, nil
 }
 
 // wanted reads from the request what is asked for; without one, the visitor's own choice stands for it.

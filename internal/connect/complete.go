@@ -185,7 +185,7 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
-	e, err := d.Clients.Endpoint(up, up.Method(f.Method))
+	e, err := d.Clients.Endpoint(up, up.Method(f.Method).Through(f.Client))
 	if err != nil {
 		return Result{}, err
 	}
@@ -196,7 +196,7 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	}
 	token, err := d.redeem(ctx, f, a, e, up.Provider.OAuth)
 	if err != nil {
-		return Result{}, err
+		return Result{}, d.unknown(ctx, up, e.ClientID, err)
 	}
 	return d.obtained(ctx, v, f, up, gained{token, a.Params})
 }
@@ -228,7 +228,7 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		return Result{}, err
 	}
 	refuse := func(why error) (Result, error) {
-		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method, Site: catalog.Site{Value: f.Site}}, secrets)
+		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method, Site: catalog.Site{Value: f.Site}, Client: f.Client}, secrets)
 		return Result{}, errors.Join(why, err)
 	}
 	for _, c := range up.Provider.OAuth.Confirm {
@@ -236,7 +236,7 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 			return refuse(errElsewhere)
 		}
 	}
-	c := vault.Connection{Method: f.Method, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
+	c := vault.Connection{Method: f.Method, Client: f.Client, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
 	if token.ScopesKnown {
 		c.Scopes = token.Scopes
 	}
@@ -397,6 +397,64 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 	}
 	c.Sealed = vault.Sealed{}
 	return Result{Kind: FlowConnect, Connection: c, Request: f.Request, Return: f.Return}, nil
+}
+
+// registration is our client at an upstream whose server may forget it, "" where none can.
+func (d *Desk) registration(up *catalog.Upstream) string {
+	if d.Finder == nil || up.Resource == "" || !d.Finder.ByItself(up) {
+		return ""
+	}
+	return up.Method(catalog.AuthorizationCode).Client
+}
+
+// rememberTime is how long a person waits for the answer whether we are still known.
+const rememberTime = 5 * time.Second
+
+// remembered is found, with a registration that the server still knows. A server that has forgotten us shows its own page of an error, from
+// which nobody comes back (RFC 6749 section 4.1.2.1): it is asked before, for a code that nobody has, at its token endpoint.
+func (d *Desk) remembered(ctx context.Context, up *catalog.Upstream) (*catalog.Upstream, error) {
+	up, err := d.found(ctx, up)
+	if err != nil || d.registration(up) == "" {
+		return up, err
+	}
+	made, err := oauth.Random(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	e, err := d.Clients.Endpoint(up, up.Method(catalog.AuthorizationCode))
+	if err != nil {
+		return nil, err
+	}
+	short, cancel := context.WithTimeout(ctx, rememberTime)
+	defer cancel()
+	_, err = d.OAuth.Exchange(short, e, oauth.CodeGrant{Code: secret.New(made), Verifier: secret.New(made), RedirectURI: d.callback(up.Tenant, up.Name), Resources: up.Provider.OAuth.Resources()})
+	if !refusesClient(err) {
+		return up, nil
+	}
+	renewed, err := d.Finder.Forgotten(ctx, up, e.ClientID)
+	if fault.KindOf(err) == fault.Denied { // registered just now: let its own page say it
+		return up, nil
+	}
+	return renewed, err
+}
+
+// unknown is what a person is told of an answer that came to nothing. Where that is because the server has forgotten our client, he can
+// begin again with another one.
+func (d *Desk) unknown(ctx context.Context, up *catalog.Upstream, client string, err error) error {
+	if !refusesClient(err) || d.registration(up) == "" {
+		return err
+	}
+	if _, refused := d.Finder.Forgotten(ctx, up, client); refused != nil {
+		return errors.Join(refused, err)
+	}
+	return fault.New(fault.Unavailable, up.Title+" had forgotten Frontdesk, which has introduced itself again; nothing was saved; connect once more", err)
+}
+
+// refusesClient reports whether an authorization server says that it does not know our client, or lets it do nothing.
+func refusesClient(err error) bool {
+	said, back := errors.AsType[*oauth.AuthorizationError](err)
+	answered, asked := errors.AsType[*oauth.TokenError](err)
+	return back && (said.Code == oauth.CodeInvalidClient || said.Code == oauth.CodeUnauthorizedClient) || asked && answered.Failure == oauth.ClientRefused
 }
 
 // found fills in what an upstream's authorization server is, where that is to be found; others stay as they are.

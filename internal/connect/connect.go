@@ -98,6 +98,7 @@ type Flow struct {
 type Meant struct {
 	Connection vault.ConnectionID // one of those that are connected already. "": a new one
 	Site       string             // at which it is, where its person says so before (catalog.Sites.Asked)
+	Client     string             // the registration of ours by which he leaves, where vendors may forget ours
 }
 
 // Visitor is the browser in front of us: who is signed in there, and the digest of its binding cookie.

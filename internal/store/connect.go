@@ -94,9 +94,9 @@ func (db *DB) Requests(ctx context.Context, t identity.Tenant, u identity.UserID
 
 var flowTable = table[connect.Flow]{
 	name: "flows", none: "there is no such flow",
-	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, connection, site, issuer, nonce, verifier, return_to, expires",
+	columns: "tenant, state, kind, binding, user_id, upstream, method, request, scopes, connection, site, client, issuer, nonce, verifier, return_to, expires",
 	fields: func(f *connect.Flow) []any {
-		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Connection, &f.Site, &f.Issuer, &f.Nonce,
+		return []any{&f.Tenant, &f.State, &f.Kind, (*blob)(&f.Binding), &f.User, &f.Upstream, &f.Method, &f.Request, (*texts)(&f.Scopes), &f.Connection, &f.Site, &f.Client, &f.Issuer, &f.Nonce,
 			(*blob)(&f.Verifier), &f.Return, (*when)(&f.Expires)}
 	},
 }
@@ -189,6 +189,13 @@ var foundTable = table[discovery.Found]{
 // Found implements discovery.Store.
 func (db *DB) Found(ctx context.Context, t identity.Tenant, up catalog.UpstreamName) ([]discovery.Found, error) {
 	return foundTable.all(ctx, db.read, "WHERE tenant = $1 AND upstream = $2 ORDER BY created DESC, issuer", t, up)
+}
+
+// RenewFound implements discovery.Store.
+func (db *DB) RenewFound(ctx context.Context, old, with discovery.Found) (bool, error) {
+	n, err := database.Exec(ctx, db.write, "UPDATE found SET created = $4, facts = $5 WHERE tenant = $1 AND upstream = $2 AND issuer = $3 AND created = $6 AND facts = $7",
+		old.Tenant, old.Upstream, old.Issuer, (*when)(&with.Created), (*blob)(&with.Facts), (*when)(&old.Created), (*blob)(&old.Facts))
+	return n > 0, err
 }
 
 // PutFound implements discovery.Store.

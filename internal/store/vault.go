@@ -26,10 +26,10 @@ var (
 
 var connectionTable = table[vault.Connection]{
 	name: "connections", none: "there is no such connection",
-	columns: "tenant, id, user_id, upstream, method, account, label, site, scopes, status, reason, created, last_used, expires, refreshes, renewed, preferred, " +
+	columns: "tenant, id, user_id, upstream, method, account, label, site, client, scopes, status, reason, created, last_used, expires, refreshes, renewed, preferred, " +
 		"generation, version, phase, attempt, lease_owner, lease_until, lease_epoch, not_before, failures, recoveries, access, refresh, previous, identity, proof",
 	fields: func(c *vault.Connection) []any {
-		return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, &record{&c.Site}, (*texts)(&c.Scopes), &c.Status, &c.Reason,
+		return []any{&c.Tenant, &c.ID, &c.User, &c.Upstream, &c.Method, &c.Account, &c.Label, &record{&c.Site}, &c.Client, (*texts)(&c.Scopes), &c.Status, &c.Reason,
 			(*when)(&c.Created), (*when)(&c.LastUsed), (*when)(&c.Expires), &c.Refreshes, (*when)(&c.Renewed), (*when)(&c.Preferred),
 			&c.Generation, &c.Version, &c.Phase, &c.Attempt, &c.LeaseOwner, (*when)(&c.LeaseUntil), &c.LeaseEpoch, (*when)(&c.NotBefore), &c.Failures, &c.Recoveries,
 			(*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof)}

@@ -85,6 +85,7 @@ const (
 type toEnd struct {
 	Token, Hint string
 	Site        string `json:",omitempty"` // at which it is ended
+	Client      string `json:",omitempty"` // to which it was given
 }
 
 // End asks the vendor to end a credential, and promises to go on asking. The refresh token comes first: with it the grant ends.
@@ -139,7 +140,7 @@ func tokenOf(up *catalog.Upstream, c Connection, s Secrets) toEnd {
 		return toEnd{}
 	}
 	t := chosen(up.Provider.OAuth.Revoke, s)
-	t.Site = c.Site.Value
+	t.Site, t.Client = c.Site.Value, c.Client
 	return t
 }
 
@@ -171,7 +172,7 @@ func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.Me
 	if err != nil {
 		return err
 	}
-	at, err := e.Clients.Endpoint(up, up.Method(kind))
+	at, err := e.Clients.Endpoint(up, up.Method(kind).Through(t.Client))
 	if err != nil {
 		return err
 	}

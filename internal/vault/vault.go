@@ -48,6 +48,7 @@ type Connection struct {
 	Account   string       // the vendor's id of the account
 	Label     string       // the name that the person knows
 	Site      catalog.Site // where the account is at, where each connection has a site of its own; sealed fields open for it alone
+	Client    string       // the registration of ours that it was given to, where vendors may forget ours; "": the current one
 	Scopes    []string
 	Status    Status
 	Reason    string // why the status is not Active, for people

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,7 +36,35 @@ type Finder struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 
-	mu sync.Mutex // one discovery at a time in this process
+	discovering sync.Mutex // one at a time in this process
+	filled
+}
+
+// filled are the upstreams of the catalogue that were filled in, and what the config says of each. The zero value has none.
+type filled struct {
+	mu sync.Mutex
+	of map[*catalog.Upstream]*catalog.Upstream // guarded by mu
+}
+
+// asConfigured is the upstream without what was found.
+func (f *filled) asConfigured(up *catalog.Upstream) *catalog.Upstream {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.of[up]; c != nil {
+		return c
+	}
+	return up
+}
+
+// put notes that with stands in the catalogue now, made of what the config says, and forgets what does not any more.
+func (f *filled) put(c *catalog.Catalog, with, configured *catalog.Upstream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.of == nil {
+		f.of = map[*catalog.Upstream]*catalog.Upstream{}
+	}
+	maps.DeleteFunc(f.of, func(up, _ *catalog.Upstream) bool { return c.Upstream(up.Tenant, up.Name) != up })
+	f.of[with] = configured
 }
 
 // Found is what was found of an upstream: its authorization server, and our registration there, which is good for that issuer
@@ -54,6 +83,8 @@ type Store interface {
 	Found(ctx context.Context, t identity.Tenant, up catalog.UpstreamName) ([]Found, error)
 	// PutFound keeps one a (tenant, upstream, issuer): of two replicas that register at once, the first stays.
 	PutFound(ctx context.Context, f Found) error
+	// RenewFound puts with in the place of old, if that is still what is kept: of two replicas that renew at once, the first does.
+	RenewFound(ctx context.Context, old, with Found) (bool, error)
 }
 
 // facts are what is stored. Its fields are the rows' format: they are only ever added to.
@@ -74,8 +105,8 @@ type facts struct {
 
 // Find returns the upstream with its OAuth, from the store, or by asking its server.
 func (f *Finder) Find(ctx context.Context, up *catalog.Upstream) (*catalog.Upstream, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.discovering.Lock()
+	defer f.discovering.Unlock()
 	if now := f.Catalog.Upstream(up.Tenant, up.Name); now != nil && now.Resource == up.Resource && now.Provider.OAuth != nil {
 		return now, nil // somebody was faster
 	}
@@ -98,24 +129,38 @@ func (f *Finder) Find(ctx context.Context, up *catalog.Upstream) (*catalog.Upstr
 }
 
 // known reads what was found before, as far as the config still allows it; nil: nothing.
-func (f *Finder) known(ctx context.Context, up *catalog.Upstream) (*catalog.Upstream, error) {
+func (f *Finder) known(ctx context.Context, now *catalog.Upstream) (*catalog.Upstream, error) {
+	up := f.asConfigured(now)
+	_, x, err := f.row(ctx, up)
+	if err != nil || x.Client == "" {
+		return nil, err
+	}
+	if o := now.Provider.OAuth; o != nil && o.Issuer == x.Issuer && now.Method(catalog.AuthorizationCode).Client == x.Client {
+		return now, nil
+	}
+	with := x.fill(up)
+	if f.Catalog.Replace(now, with) {
+		f.put(f.Catalog, with, up)
+	}
+	return with, nil
+}
+
+// row is what is kept of an upstream, and may be used; of no client where nothing is.
+func (f *Finder) row(ctx context.Context, up *catalog.Upstream) (Found, facts, error) {
 	l, err := f.Store.Found(ctx, up.Tenant, up.Name)
 	if err != nil {
-		return nil, err
+		return Found{}, facts{}, err
 	}
 	for _, row := range l {
 		var x facts
 		if json.Unmarshal(row.Facts, &x) != nil || x.Resource != up.Resource || !f.allows(up, x.Issuer) {
 			continue
 		}
-		if client, _ := f.configured(up); client != "" && client != x.Client {
-			continue
+		if client, _ := f.configured(up); client == "" || client == x.Client {
+			return row, x, nil
 		}
-		with := x.fill(up)
-		f.Catalog.Replace(up, with)
-		return with, nil
 	}
-	return nil, nil
+	return Found{}, facts{}, nil
 }
 
 // fill makes the upstream whole.
@@ -139,11 +184,11 @@ func (x facts) fill(up *catalog.Upstream) *catalog.Upstream {
 	return &with
 }
 
-// Load fills in what is stored, asking nobody but the store.
+// Load fills in what is stored, also in the place of what was, asking nobody but the store.
 func (f *Finder) Load(ctx context.Context) error {
 	for _, ups := range f.Catalog.Snapshot().Upstreams {
 		for _, up := range ups {
-			if up.Resource == "" || up.Provider.OAuth != nil {
+			if up.Resource == "" {
 				continue
 			}
 			if _, err := f.known(ctx, up); err != nil {

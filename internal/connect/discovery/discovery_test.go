@@ -3,6 +3,7 @@ package discovery_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -272,5 +273,72 @@ func TestRegistrationIsTheIssuersOwn(t *testing.T) {
 	got, err := f.Find(t.Context(), &moved)
 	if err != nil || got.Methods[0].Client != "of-the-second" || got.Provider.OAuth.Issuer != second.URL {
 		t.Errorf("%+v (%v)", got, err)
+	}
+}
+
+// TestForgotten: a registration that its server has forgotten is renewed once, for all replicas, and not before it is old enough to have
+// been forgotten; what is not of our own making is never renewed.
+func TestForgotten(t *testing.T) {
+	v := newVendor(t)
+	v.registers = func(map[string]any) (int, map[string]any) {
+		return 201, map[string]any{"client_id": fmt.Sprintf("dynamic-%d", len(v.registered))}
+	}
+	f := newFinding(t, v)
+	now := time.Now()
+	f.Now = func() time.Time { return now }
+	up, err := f.Find(t.Context(), f.up)
+	if err != nil || !f.ByItself(up) || f.ByItself(f.up) {
+		t.Fatalf("%v, of our own making: %v", err, f.ByItself(up))
+	}
+	other := *newFinding(t, v) // another replica
+	other.Store, other.Now = f.Store, f.Now
+	if err := other.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Forgotten(t.Context(), up, "dynamic-1"); fault.KindOf(err) != fault.Denied || len(v.registered) != 1 {
+		t.Errorf("a young one: %v, %d registrations", err, len(v.registered))
+	}
+
+	now = now.Add(time.Hour)
+	renewed, err := f.Forgotten(t.Context(), up, "dynamic-1")
+	if err != nil || renewed.Methods[0].Client != "dynamic-2" || f.cat.Upstream(identity.DefaultTenant, "own") != renewed || !f.ByItself(renewed) {
+		t.Fatalf("%v, %v", renewed, err)
+	}
+	// Who has not heard of it yet asks for no third one; who only reads learns of it too.
+	theirs := other.cat.Upstream(identity.DefaultTenant, "own")
+	if again, err := other.Forgotten(t.Context(), theirs, "dynamic-1"); err != nil || again.Methods[0].Client != "dynamic-2" || len(v.registered) != 2 {
+		t.Errorf("%v, %v, %d registrations", again, err, len(v.registered))
+	}
+	now = now.Add(time.Hour)
+	if _, err := other.Forgotten(t.Context(), theirs, "dynamic-2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Load(t.Context()); err != nil || f.cat.Upstream(identity.DefaultTenant, "own").Methods[0].Client != "dynamic-3" {
+		t.Errorf("%v, %s", err, f.cat.Upstream(identity.DefaultTenant, "own").Methods[0].Client)
+	}
+
+	now = now.Add(time.Hour)
+	v.registers = func(map[string]any) (int, map[string]any) { return 500, map[string]any{} }
+	if _, err := f.Forgotten(t.Context(), up, "dynamic-3"); fault.KindOf(err) != fault.Unavailable || f.cat.Upstream(identity.DefaultTenant, "own").Methods[0].Client != "dynamic-3" {
+		t.Errorf("a server that is away: %v", err)
+	}
+
+	for name, change := range map[string]func(v *vendor, f *finding){
+		"the config's client": func(_ *vendor, f *finding) { f.up.Methods[0].Client = "by-hand" },
+		"a document of ours": func(v *vendor, _ *finding) {
+			v.server = func(m map[string]any) { m["client_id_metadata_document_supported"] = true }
+		},
+	} {
+		v := newVendor(t)
+		f := newFinding(t, v)
+		change(v, f)
+		up, err := f.Find(t.Context(), f.up)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Now = func() time.Time { return now }
+		if _, err := f.Forgotten(t.Context(), up, up.Methods[0].Client); fault.KindOf(err) != fault.Denied || f.ByItself(up) || len(v.registered) != 0 {
+			t.Errorf("%s: %v, %d registrations", name, err, len(v.registered))
+		}
 	}
 }

@@ -41,7 +41,8 @@ type Machine struct {
 	Slog    *slog.Logger
 	Owner   Owner
 	Spool   Spool
-	Moves   Moves // nil: the database cannot lose what it has acknowledged
+	Moves   Moves                                                          // nil: the database cannot lose what it has acknowledged
+	Unknown func(ctx context.Context, up *catalog.Upstream, client string) // called where a vendor does not know our client; nil: nobody registers another one
 	Now     func() time.Time
 
 	state
@@ -224,8 +225,8 @@ func (m *Machine) walk(c vault.Connection, up *catalog.Upstream, method catalog.
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "nothing may be sent any more to the site of "+up.Title+" that this account is at", err)
 	}
-	e, err := m.Clients.Endpoint(there, method)
-	return &walk{Machine: m, up: there, endpoint: e, from: -1, siblings: m.Catalog.Siblings(up, method)}, err
+	e, err := m.Clients.Endpoint(there, method.Through(c.Client))
+	return &walk{Machine: m, up: there, endpoint: e, former: c.Client != "" && c.Client != method.Client, from: -1, siblings: m.Catalog.Siblings(up, method)}, err
 }
 
 // end marks a connection that only its user can mend.

@@ -25,6 +25,7 @@ type walk struct {
 	siblings []catalog.UpstreamName
 	from     int64 // a forced renewal: go on until the version is beyond this; -1 otherwise
 	blunt    bool  // a refusal counts, however many there are
+	former   bool  // it was given to another registration of ours than the current one
 	token    oauth.Token
 }
 
@@ -32,6 +33,7 @@ type walk struct {
 const (
 	reasonRefused     = "the vendor does not accept the renewal any more"
 	reasonInterrupted = "a renewal was interrupted, and the vendor had already used up the old token"
+	reasonForgotten   = "the vendor has forgotten the registration that this was given to"
 	reasonSealed      = "the stored credential does not open any more"
 
 	// ReasonRestored is given to store.DB.Restored: it stays with a connection until it has proved to be alive.
@@ -290,6 +292,13 @@ func (w *walk) refused(ctx context.Context, id audit.CallID, held vault.Connecti
 		return w.fail(ctx, held, 0)
 	case te.Failure == oauth.GrantRefused: // the second one: step 8, or step 9a
 		return w.dead(ctx, held)
+	case te.Failure == oauth.ClientRefused && w.former && held.Status == vault.Active: // of a forgotten registration: as a refused grant
+		held.Status = vault.Suspect
+		return w.fail(ctx, held, 0)
+	case te.Failure == oauth.ClientRefused && w.former:
+		held.Status, held.Reason = vault.NeedsReconnect, reasonForgotten
+		w.Slog.Info("a connection needs its user", "connection", held.ID, "upstream", held.Upstream, "reason", held.Reason)
+		return w.fail(ctx, held, 0)
 	case te.Failure == oauth.ClientRefused: // step 10: no connection is touched
 		if w.health.misconfigured(w.up, now) {
 			w.Slog.Error("the vendor refuses our OAuth client: check client_id and client_secret; until then nothing is renewed there", "upstream", held.Upstream, "code", te.Code)
@@ -297,6 +306,9 @@ func (w *walk) refused(ctx context.Context, id audit.CallID, held vault.Connecti
 		held.Failures--
 		if ferr := w.giveBack(ctx, held); ferr != nil {
 			return ferr
+		}
+		if w.Unknown != nil {
+			w.Unknown(ctx, w.up, w.endpoint.ClientID)
 		}
 		return fault.Later(w.up.Title+" refuses Frontdesk's own registration; operators have been told, try again later", probeEvery, err)
 	case te.Sent && te.HTTPStatus == 0, te.Failure == oauth.Malformed && te.HTTPStatus == 200, te.Failure == oauth.Oversized: // the token may be spent: step 7

@@ -228,7 +228,7 @@ func grants(t *testing.T, a, b *store.DB) {
 	}
 }
 
-// foundServers: what was found of an upstream is one a (tenant, upstream, issuer), and the first stays.
+// foundServers: what was found of an upstream is one a (tenant, upstream, issuer), and the first stays, until one replica renews it.
 func foundServers(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	f := filled[discovery.Found]()
@@ -241,4 +241,13 @@ func foundServers(t *testing.T, a, b *store.DB) {
 	ok(t, b.PutFound(ctx, other))
 	same(t, must(a.Found(ctx, f.Tenant, f.Upstream))(t), []discovery.Found{other, f})
 	same(t, len(must(a.Found(ctx, f.Tenant, "else"))(t)), 0)
+
+	renewed := f
+	renewed.Created, renewed.Facts = other.Created.Add(time.Hour), []byte("another client")
+	same(t, must(a.RenewFound(ctx, f, renewed))(t), true)
+	same(t, must(b.RenewFound(ctx, f, late))(t), false) // another replica was first
+	same(t, must(b.Found(ctx, f.Tenant, f.Upstream))(t), []discovery.Found{renewed, other})
+	foreign := renewed
+	foreign.Tenant = "else"
+	same(t, must(b.RenewFound(ctx, foreign, late))(t), false)
 }
