@@ -16,12 +16,9 @@ type host struct{ *lease }
 // RoundTrip implements Sender. The call is booked on the process that serves it before the message is there, so that no API
 // request comes too early.
 func (l host) RoundTrip(r *http.Request) (*http.Response, error) {
-	return l.broker.Hosts.RoundTrip(hosted.Ask{Caller: l.entry.Caller, Server: l.act.Server, Request: r, Open: l.open,
+	return l.broker.Hosts.RoundTrip(hosted.Ask{Caller: l.entry.Caller, Server: l.act.Server, Request: r,
+		Open: func(ctx context.Context) (*hosted.Card, error) { return l.broker.Process(ctx, l.entry.Caller, l.act.Server) },
 		Join: func(process audit.CallID) error { l.broker.Calls.Join(l.entry.Call, process); return nil }})
-}
-
-func (l host) open(ctx context.Context) (*hosted.Card, error) {
-	return l.broker.Process(ctx, l.entry.Caller, l.act.Server)
 }
 
 // Process opens the act under which a new process runs: decided, on record, and with the keycard that it holds for its life.

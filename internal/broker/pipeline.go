@@ -41,6 +41,9 @@ func (b *Broker) Open(ctx context.Context, c *identity.Caller, a Act) (Lease, er
 	if err == nil && !d.Allow {
 		err = fault.New(fault.Denied, d.Reason, nil)
 	}
+	if err == nil && a.Kind != KindAPI {
+		err = b.Calls.GoesOn(ctx, b.Log, a.Session)
+	}
 	if err == nil {
 		err = b.ready(ctx, c, a)
 	}

@@ -234,11 +234,6 @@ func (c *call) forward(kind broker.Kind) {
 		c.news = news
 	}
 	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(kind))
-	if fault.KindOf(err) == fault.Conflict && c.session != nil { // its act ended, in a broker's process that was stopped
-		c.g.forgetSession(ctx, c.session, c.id)
-		http.Error(c.w, sessionEnded, http.StatusNotFound)
-		return
-	}
 	if err != nil {
 		c.no(err)
 		return

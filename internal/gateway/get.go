@@ -12,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
 )
 
@@ -50,34 +51,62 @@ func (c *call) get() {
 		}
 		defer c.g.detach(c.id, s)
 	}
-	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(broker.KindStream))
-	if err != nil && !isNeeded(err) {
-		c.no(err)
+	far := c.side(ctx, cancel)
+	defer func() { far.end() }()
+	if resumes && far.body == nil || far.body == nil && !far.none && !far.away() {
+		c.noStream(far)
 		return
-	}
-	var body io.Reader
-	if err == nil {
-		defer func() { lease.Close(ctx, broker.Outcome{Result: audit.ResultOK}) }()
-		defer c.endWithAccess(ctx, lease, cancel)()
-		resp, status := c.listen(ctx, lease)
-		if resp != nil {
-			defer func() { _ = resp.Body.Close() }()
-			body = resp.Body
-		}
-		if body == nil && (status != http.StatusMethodNotAllowed || resumes) {
-			c.noStream(status)
-			return
-		}
 	}
 	out := mcp.StartStream(c.w, http.StatusOK)
 	defer out.Close()
 	c.g.begun(s, out)
 	defer out.KeepAlive(keepAlive)()
-	if body != nil { // when the server's stream ends, so does this one: the client opens it anew where it wants to
-		c.pump(out, body, lease)
-		return
+	// Some clients are of no use any more once a stream is refused: theirs waits here until the server, or a broker's process, is back.
+	for pause := time.Second; far.away(); pause = min(2*pause, keepAlive) {
+		far.end()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		far = c.side(ctx, cancel)
 	}
-	<-ctx.Done()
+	switch {
+	case far.body != nil: // when the server's stream ends, so does this one: the client opens it anew where it wants to
+		c.pump(out, far.body, far.lease)
+	case far.none:
+		<-ctx.Done()
+	}
+}
+
+// side is the server's end of a GET stream.
+type side struct {
+	lease  broker.Lease
+	body   io.Reader // nil: it gave no stream,
+	none   bool      // because it has none, or not before its user has connected
+	err    error     // or because the broker said so
+	status int       // or with this status
+	end    func()
+}
+
+// away reports whether it may be there later.
+func (s *side) away() bool {
+	return s.body == nil && (fault.KindOf(s.err) == fault.Unavailable || s.err == nil && s.status >= http.StatusInternalServerError)
+}
+
+func (c *call) side(ctx context.Context, cancel func()) side {
+	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(broker.KindStream))
+	if err != nil {
+		return side{err: err, none: isNeeded(err), end: func() {}}
+	}
+	stop := c.endWithAccess(ctx, lease, cancel)
+	s := side{lease: lease, end: func() { stop(); lease.Close(ctx, broker.Outcome{Result: audit.ResultOK}) }}
+	resp, status := c.listen(ctx, lease)
+	if s.status, s.none = status, status == http.StatusMethodNotAllowed; resp != nil {
+		end := s.end
+		s.body, s.end = resp.Body, func() { _ = resp.Body.Close(); end() }
+	}
+	return s
 }
 
 func (c *call) postOnly() {
@@ -117,12 +146,16 @@ func (c *call) listen(ctx context.Context, lease broker.Lease) (*http.Response, 
 }
 
 // noStream answers where the server gave none. 404 says that the session is gone, and nothing else does.
-func (c *call) noStream(status int) {
-	switch status {
+func (c *call) noStream(far side) {
+	if far.err != nil && !far.none {
+		c.no(far.err)
+		return
+	}
+	switch far.status {
 	case http.StatusNotFound:
 		c.g.forgetSession(c.r.Context(), c.session, c.id)
 		http.Error(c.w, sessionEnded, http.StatusNotFound)
-	case http.StatusBadRequest, http.StatusMethodNotAllowed:
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, 0:
 		http.Error(c.w, "this stream cannot be taken up again: open one without Last-Event-ID", http.StatusBadRequest)
 	case http.StatusConflict:
 		http.Error(c.w, c.server.Title+" still holds another stream of this session open; try again later", http.StatusConflict)

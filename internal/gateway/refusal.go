@@ -45,15 +45,18 @@ func (c *call) no(err error) {
 		c.ask(needed.Missing)
 		return
 	}
-	switch fault.KindOf(err) {
-	case fault.Unauthenticated:
+	switch kind := fault.KindOf(err); {
+	case kind == fault.Conflict && c.session != nil: // its act ended, with the process that it was begun in
+		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		http.Error(c.w, sessionEnded, http.StatusNotFound)
+	case kind == fault.Unauthenticated:
 		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")
-	case fault.Denied:
+	case kind == fault.Denied:
 		c.denied(err)
-	case fault.Invalid:
+	case kind == fault.Invalid:
 		c.refuse(err)
 	default:
-		if fault.KindOf(err) == fault.Internal {
+		if kind == fault.Internal {
 			c.g.Log.Error("a call failed inside", "server", c.server.Name, "error", err)
 		}
 		if c.m.Kind != mcp.Request {

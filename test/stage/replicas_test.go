@@ -3,9 +3,6 @@ package stage_test
 import (
 	"context"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,11 +65,10 @@ func TestTwoReplicas(t *testing.T) {
 // /mcp/settled holds one token for a whole session.
 func roaming(t *testing.T, o stage.Options, needs string) (*stage.Stage, func(replica int)) {
 	t.Helper()
-	var egress atomic.Pointer[url.URL]
-	way := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(egress.Load()) }})
-	t.Cleanup(way.Close)
+	var egress lateEgress
+	way := egress.serve(t)
 	for name, c := range map[string]world.IssuesConfig{"roaming: {": {Stateless: true}, "settled: {placeholder: session, ": {TokenAtStart: true}} {
-		c.API = way.URL + "/egress/tracker"
+		c.API = way + "/egress/tracker"
 		server, err := world.NewIssuesServer(c)
 		if err != nil {
 			t.Fatal(err)
@@ -85,13 +81,7 @@ func roaming(t *testing.T, o stage.Options, needs string) (*stage.Stage, func(re
 		o.Database = pg.Start(t)
 	}
 	s := start(t, o)
-	return s, func(replica int) {
-		u, err := url.Parse(s.Desks[replica].Egress)
-		if err != nil {
-			t.Fatal(err)
-		}
-		egress.Store(u)
-	}
+	return s, func(replica int) { egress.to(t, s.Desks[replica].Egress) }
 }
 
 // TestVendorsLimitAtTwoReplicas: whoever a vendor told to wait through one process is held back by the other one, and not asked again.

@@ -35,3 +35,15 @@ func Elsewhere(ctx context.Context, log Intents, users identity.Users, t identit
 	return &identity.Caller{Tenant: r.Tenant, User: u.ID, Name: u.Name, IDP: u.IDP, Subject: u.Subject, Groups: u.Groups,
 		Client: r.Client, Family: r.SignIn, Actors: r.Actors, Issued: r.Time, Expires: t.Expires}, nil
 }
+
+// GoesOn errs where the session that a call names has ended, here or elsewhere: its server's keycard opens nothing any more. "" is none.
+func (b *Book) GoesOn(ctx context.Context, log Intents, session audit.CallID) error {
+	if session == "" || b.Get(session) != nil {
+		return nil
+	}
+	_, err := log.Unfinished(ctx, session)
+	if fault.KindOf(err) == fault.NotFound {
+		err = fault.New(fault.Conflict, "this session has ended; begin a new one", err)
+	}
+	return err
+}

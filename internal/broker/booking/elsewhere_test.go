@@ -11,6 +11,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker/booking"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
 )
 
@@ -66,5 +67,17 @@ func TestASignInEndsElsewhereToo(t *testing.T) {
 	ticket.Server = "other"
 	if _, err := booking.Elsewhere(ctx, there, db, ticket); !errors.Is(err, booking.ErrEnded) {
 		t.Errorf("a ticket for another server: %v", err)
+	}
+	var book booking.Book
+	if err := errors.Join(book.GoesOn(ctx, there, ""), book.GoesOn(ctx, there, id)); err != nil {
+		t.Error("a session that goes on elsewhere:", err)
+	}
+	if err := book.GoesOn(ctx, here, id); fault.KindOf(err) != fault.Conflict {
+		t.Error("one of ours that is not open:", err)
+	}
+	r.Time, r.Result = time.Now(), audit.ResultOK
+	here.End(ctx, id, r)
+	for fault.KindOf(book.GoesOn(ctx, there, id)) != fault.Conflict && t.Context().Err() == nil {
+		time.Sleep(time.Millisecond) // its outcome reaches the log a moment later
 	}
 }
