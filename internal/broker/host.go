@@ -17,7 +17,9 @@ type host struct{ *lease }
 // request comes too early.
 func (l host) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.broker.Hosts.RoundTrip(hosted.Ask{Caller: l.entry.Caller, Server: l.act.Server, Request: r,
-		Open: func(ctx context.Context) (*hosted.Card, error) { return l.broker.Process(ctx, l.entry.Caller, l.act.Server) },
+		Open: func(ctx context.Context) (*hosted.Card, error) {
+			return l.broker.Process(ctx, l.entry.Caller, l.act.Server)
+		},
 		Join: func(process audit.CallID) error { l.broker.Calls.Join(l.entry.Call, process); return nil }})
 }
 

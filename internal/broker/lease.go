@@ -68,9 +68,7 @@ func (l *lease) Valid(context.Context) error {
 }
 
 // State implements Lease.
-func (l *lease) State() State {
-	return State{l.entry.Call, l.entry.Report()}
-}
+func (l *lease) State() State { return State{l.entry.Call, l.entry.Report()} }
 
 // Close implements Lease.
 func (l *lease) Close(ctx context.Context, o Outcome) {

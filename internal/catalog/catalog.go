@@ -65,11 +65,13 @@ type Limits struct {
 // Program is how a server of our own is run: one process a user, which speaks MCP on its standard input and output.
 type Program struct {
 	Image     string            // that it is in, as internal/hosted/image reads it; "" = it is one of this machine's
-	Argv      []string          // with an image: instead of what that says; nil = that
+	Argv      []string          // with an image: instead of its entrypoint and arguments; nil = those
+	Args      []string          // of an image's program, instead of the image's own; nil = those
 	Env       map[string]string // values may hold {keycard} and {egress:<upstream>}
 	Read      []string          // paths that it may read, beside the system's programs and libraries
 	Require   []string          // sandbox measures without which it is not started
 	Memory    int64             // bytes; 0 = unbounded
+	Scratch   int64             // bytes that it may write; 0 = 64 MiB
 	Processes int               // threads counted; 0 = unbounded
 	Idle      time.Duration     // after which a process without a call ends
 }

@@ -13,8 +13,20 @@ import (
 
 // BenchmarkStart is from a user's first message to the answer: sandbox, program, handshake. It reports what each of the idle
 // processes that it leaves costs in memory, shared pages divided among those that share them.
-func BenchmarkStart(b *testing.B) {
-	d := newDesk(b, nil)
+func BenchmarkStart(b *testing.B) { starts(b, newDesk(b, nil)) }
+
+// BenchmarkStartOfAnImage is the same of a program in an image that is here.
+func BenchmarkStartOfAnImage(b *testing.B) {
+	d := newImageDesk(b, serverImage(b), nil)
+	i, err := d.Images.Open(b.Context(), d.server.Program.Image)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer i.Close()
+	starts(b, d)
+}
+
+func starts(b *testing.B, d *desk) {
 	d.Max, d.Per = b.N+1, 1
 	b.ResetTimer()
 	for i := range b.N {

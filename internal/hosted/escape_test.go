@@ -3,6 +3,7 @@
 package hosted
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -46,12 +47,13 @@ func escapes(t *testing.T, in string) {
 const metadata = "169.254.169.254"
 
 func TestEscapesInside(t *testing.T) {
-	if os.Getenv("HOSTED_ESCAPES") == "" {
+	in := os.Getenv("HOSTED_ESCAPES")
+	if in == "" {
 		return // it is the other test's second process
 	}
 	dir := around(t)
 	d := newDesk(t, nil)
-	if os.Getenv("HOSTED_ESCAPES") == "image" {
+	if in == "image" {
 		d = newImageDesk(t, serverImage(t), nil)
 		d.CA = nil // so that it asks for addresses itself, not egress for them
 	}
@@ -71,13 +73,21 @@ func TestEscapesInside(t *testing.T) {
 		"read " + dir + "/vault.key", "read /etc/shadow", "read /root/.ssh/id_rsa", "read /etc/hostname", "read /etc/machine-id", "read /proc/" + us + "/environ", "read /proc/" + pid + "/environ",
 		"read /proc/" + us + "/cmdline", "read /proc/kcore", "read /proc/1/root/" + dir + "/vault.key", "read /proc/self/root/" + dir + "/vault.key", "read /sys/class/net/eth0/address", "read /dev/mem", "read /dev/sda", "read /dev/vda",
 		"list " + dir, "list /root", "list /home", "list /var/lib", "list /proc/" + pid + "/root", "list /sys", "read ../../../../../../" + dir + "/vault.key",
-		"write " + dir + "/planted", "write /usr/bin/planted", "write /etc/planted", "write /planted", "write " + program, "write /server", "write /dev/planted", "write /run/planted", "write /run/frontdesk/ca.pem", "write /proc/sys/kernel/core_pattern", "write /proc/self/oom_score_adj", "write /proc/sysrq-trigger",
+		"write " + dir + "/planted", "write " + program, "write /dev/planted", "write /run/planted", "write /run/frontdesk/ca.pem", "write /proc/sys/kernel/core_pattern", "write /proc/self/oom_score_adj", "write /proc/sysrq-trigger",
 		// The network: what listens beside us, clouds' metadata, anybody.
 		"http http://" + metadata + "/latest/meta-data/", "tcp " + metadata + ":80", "tcp 127.0.0.1:7777", "tcp [::1]:7777", "tcp 0.0.0.0:7777", "tcp 10.0.0.1:443", "tcp 192.168.0.1:22", "udp " + metadata + ":53", "udp 10.0.0.1:53",
 		"unix " + dir + "/admin.sock", "unix /proc/1/root/" + dir + "/admin.sock", "unix @frontdesk-test", "unix /run/docker.sock", "unix /var/run/dbus/system_bus_socket",
 		"socket " + strconv.Itoa(unix.AF_VSOCK), "socket " + strconv.Itoa(unix.AF_PACKET), "socket " + strconv.Itoa(unix.AF_BLUETOOTH), "socket " + strconv.Itoa(unix.AF_ALG), "socket " + strconv.Itoa(unix.AF_KEY),
 		// Processes and privileges.
 		"kill " + us, "kill " + pid, "kill " + strconv.Itoa(os.Getppid()), "kill -" + us, "mount /run/server", "mount /tmp", "unshare", "namespace", "setuid", "ptrace",
+	}
+	layer := []string{"/usr/bin/planted", "/etc/planted", "/planted", "/etc/passwd"} // of an image: in its own copy
+	if in == "command" {
+		for _, path := range layer {
+			tries = append(tries, "write "+path)
+		}
+	} else {
+		staysItsOwn(t, d, mallory, bob, layer)
 	}
 	refused := 0
 	for _, try := range tries {
@@ -98,6 +108,28 @@ func TestEscapesInside(t *testing.T) {
 	}
 	if got, _ := d.say("bob", bob, tools("1", "echo", "still here")); !strings.Contains(got, "still here") {
 		t.Errorf("bob's server suffered: %s", got)
+	}
+}
+
+// staysItsOwn lets mallory change his image's files, and looks for that in the image and at bob.
+func staysItsOwn(t *testing.T, d *desk, mallory, bob string, paths []string) {
+	t.Helper()
+	i, err := d.Images.Open(t.Context(), d.server.Program.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	for _, path := range paths {
+		before, _ := os.ReadFile(i.Root + path)
+		if got, _ := d.say("mallory", mallory, tools("1", "escape", "write "+path)); !strings.Contains(got, `"text":"got: written"`) {
+			t.Errorf("his own copy of %s: %s", path, got)
+		}
+		if after, _ := os.ReadFile(i.Root + path); !bytes.Equal(before, after) {
+			t.Errorf("%s is changed in the image", path)
+		}
+		if got, _ := d.say("bob", bob, tools("1", "escape", "read "+path)); before == nil && !strings.Contains(got, `"text":"refused: `) {
+			t.Errorf("bob sees %s: %s", path, got)
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (p *process) fail(why string) {
 // exec builds the sandbox and runs the program in it.
 func (p *process) exec() error {
 	prog := p.server.Program
-	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}}
+	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Scratch: prog.Scratch, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}}
 	for _, m := range prog.Require {
 		setup.Require = append(setup.Require, sandbox.Measure(m))
 	}
@@ -141,11 +141,11 @@ func (p *process) exec() error {
 	argv, base := prog.Argv, []string(nil)
 	if p.image != nil {
 		var err error
-		if argv, err = p.image.Argv(argv); err != nil {
+		if argv, err = p.image.Argv(argv, prog.Args); err != nil {
 			return err
 		}
 		base = p.image.Config.Env
-		setup.Root, setup.Dir, setup.Inside = p.image.Root, p.image.Config.Dir, p.image.Config.UID
+		setup.Root, setup.Dir, setup.Inside, setup.Owner = p.image.Root, p.image.Config.Dir, p.image.Config.UID, p.image.Owner
 		setup.Require = append(setup.Require, sandbox.Files) // there is no other way to have it
 	}
 	cell, err := sandbox.Build(setup)
@@ -153,6 +153,9 @@ func (p *process) exec() error {
 		return err
 	}
 	p.cell = cell
+	if cell.ReadOnly != "" {
+		p.log.add(p.hosts.Now(), "frontdesk: it can write to /tmp and HOME alone: the image's other files cannot have a layer over them here: "+cell.ReadOnly)
+	}
 	go p.hosts.Serve(cell.Listener, p.card.Act)
 	if err := cell.Run(argv, p.environment(base)); err != nil {
 		cell.Kill()

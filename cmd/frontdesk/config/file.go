@@ -165,7 +165,8 @@ type Upstream struct {
 
 type Server struct {
 	URL         *conf.URL         `yaml:"url" doc:"its streamable HTTP endpoint"`
-	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url. With an image: what is run of it, instead of its own entrypoint"`
+	Command     []string          `yaml:"command" doc:"program that Frontdesk runs itself, one process a user, in a sandbox; instead of url. With an image: what is run of it, instead of its own entrypoint and arguments"`
+	Args        []string          `yaml:"args" doc:"arguments of an image's program, instead of those that the image says"`
 	Image       string            `yaml:"image" doc:"container image that the program is in: registry.example/name@sha256:…, registry.example/name:tag, or file:image.tar (docs/hosting.md)"`
 	Env         map[string]string `yaml:"env" doc:"its environment; {keycard} stands for its token, {egress:NAME} for the base URL of an upstream"`
 	Sandbox     Sandbox           `yaml:"sandbox" doc:"what it may read, how much it may use, and which walls must stand"`
@@ -197,6 +198,7 @@ type Limits struct {
 type Sandbox struct {
 	Read      []string `yaml:"read" doc:"absolute paths that it may read, beside the system's programs and libraries; readable for everybody"`
 	Memory    int      `yaml:"memory_mb" doc:"bound of its memory, in MiB; default 512"`
+	Scratch   int      `yaml:"scratch_mb" doc:"bound of what it may write, in MiB; it is in memory, and gone with the process; default 64"`
 	Processes int      `yaml:"processes" doc:"bound of its processes and threads; default 128"`
 	Require   []string `yaml:"require" doc:"walls without which it is not started: uid, network, files, processes, ipc, no_new_privs, landlock, seccomp, limits, memory; default network, files, processes, no_new_privs and seccomp; frontdesk doctor says which stand on this machine"`
 }

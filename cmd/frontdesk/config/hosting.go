@@ -22,6 +22,7 @@ import (
 const (
 	defaultIdle      = 10 * time.Minute
 	defaultMemory    = 512
+	defaultScratch   = 64
 	defaultProcesses = 128
 	defaultHosted    = 200
 	defaultPerUser   = 10
@@ -43,13 +44,16 @@ func (k *checker) whereItRuns(at string, s Server, out *catalog.Server) {
 		k.wrong(at+".url", "a server has a url or an image, not both", "")
 	case s.URL != nil:
 		out.URL = s.URL.URL
-		if len(s.Env) > 0 || s.Idle != nil || len(s.Sandbox.Read)+len(s.Sandbox.Require) > 0 {
-			k.wrong(at, "env, sandbox and idle are for servers with a command or an image", "")
+		if len(s.Env)+len(s.Args) > 0 || s.Idle != nil || len(s.Sandbox.Read)+len(s.Sandbox.Require) > 0 {
+			k.wrong(at, "args, env, sandbox and idle are for servers with a command or an image", "")
 		}
 		return
 	}
 	out.URL = &url.URL{Scheme: "http", Host: "hosted.invalid", Path: "/" + string(out.Name)} // never dialled: hosted answers
-	p := &catalog.Program{Argv: s.Command, Env: s.Env, Memory: int64(orInt(s.Sandbox.Memory, defaultMemory)) << 20, Processes: orInt(s.Sandbox.Processes, defaultProcesses), Idle: defaultIdle}
+	if len(s.Args) > 0 && s.Image == "" {
+		k.wrong(at+".args", "args are of a program in an image", "write them into  command: [...]")
+	}
+	p := &catalog.Program{Argv: s.Command, Args: s.Args, Env: s.Env, Scratch: int64(orInt(s.Sandbox.Scratch, defaultScratch)) << 20, Memory: int64(orInt(s.Sandbox.Memory, defaultMemory)) << 20, Processes: orInt(s.Sandbox.Processes, defaultProcesses), Idle: defaultIdle}
 	out.Program = p
 	if s.Idle != nil {
 		p.Idle = time.Duration(*s.Idle)
@@ -92,6 +96,9 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 		k.command(at, s, p)
 	} else if len(s.Sandbox.Read) > 0 {
 		k.wrong(at+".read", "an image brings its own files, and sees none of this machine's", "put what the program needs into the image")
+	}
+	if p.Scratch > p.Memory {
+		k.wrong(at, "what it may write is in its memory, and scratch_mb is more than memory_mb", "make memory_mb larger")
 	}
 	for i, m := range s.Sandbox.Require {
 		if !sandbox.Known(sandbox.Measure(m)) {

@@ -244,7 +244,10 @@ func (s *Store) layOut(ctx context.Context, from *found, f *fetch, limits Bounds
 	if err != nil {
 		return err
 	}
-	i := &stored{saved: saved{Form: form, Digest: from.digest, Arch: runtime.GOARCH, Config: config, Sum: size, At: s.Now()}}
+	if err := give(root, owner()); err != nil {
+		return err
+	}
+	i := &stored{saved: saved{Form: form, Digest: from.digest, Arch: runtime.GOARCH, Owner: owner(), Config: config, Sum: size, At: s.Now()}}
 	text, err := json.Marshal(i.saved)
 	if err != nil {
 		return err

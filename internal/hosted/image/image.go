@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -141,18 +142,24 @@ type Image struct {
 	Digest digest.Digest // what its reference led to
 	Root   string        // its file tree, to be mounted read-only
 	Config Config
+	Owner  int // whose files those of the tree are; 0 = our own
 
 	store *Store
 	ref   string
 	once  sync.Once
 }
 
-// Argv is what is run: command where that is given, else the image's own entrypoint with its arguments.
-func (i *Image) Argv(command []string) ([]string, error) {
-	if len(command) > 0 {
-		return command, nil
+// Argv is what is run: command, or the image's own entrypoint where there is none, with args, or, where there are none either, with
+// the image's own arguments.
+func (i *Image) Argv(command, args []string) ([]string, error) {
+	argv := slices.Concat(command, args)
+	switch {
+	case len(command) > 0:
+	case len(args) > 0:
+		argv = slices.Concat(i.Config.Entrypoint, args)
+	default:
+		argv = slices.Concat(i.Config.Entrypoint, i.Config.Cmd)
 	}
-	argv := append(append([]string{}, i.Config.Entrypoint...), i.Config.Cmd...)
 	if len(argv) == 0 {
 		return nil, fmt.Errorf("the image names no program: say which with command: [...]")
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,7 +107,12 @@ func refused(t *testing.T, s *Store, ref string) string {
 func listing(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	top, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := os.Geteuid() == 0 && top.Sys().(*syscall.Stat_t).Uid == Owner // then copies of it have to be others' to change
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -114,7 +120,13 @@ func listing(t *testing.T, root string) string {
 		if err != nil {
 			return err
 		}
-		name := strings.TrimPrefix(path, root)
+		name, mode := strings.TrimPrefix(path, root), info.Mode()
+		if uid := info.Sys().(*syscall.Stat_t).Uid; owned {
+			if uid != Owner || mode.Type() != fs.ModeSymlink && mode.Perm()&0o022 != 0o022 {
+				t.Errorf("%s is %d's, %s", path, uid, mode)
+			}
+			mode &^= 0o022
+		}
 		switch {
 		case name == "":
 			return nil
@@ -123,11 +135,11 @@ func listing(t *testing.T, root string) string {
 			fmt.Fprintf(&b, "%s -> %s\n", name, to)
 			return err
 		case d.IsDir():
-			fmt.Fprintf(&b, "%s/ %o\n", name, info.Mode().Perm())
+			fmt.Fprintf(&b, "%s/ %o\n", name, mode.Perm())
 			return nil
 		}
 		text, err := os.ReadFile(path)
-		fmt.Fprintf(&b, "%s %o %q\n", name, info.Mode(), text)
+		fmt.Fprintf(&b, "%s %o %q\n", name, mode, text)
 		return err
 	})
 	if err != nil {
@@ -193,6 +205,9 @@ func TestLayers(t *testing.T) {
 	for form, ref := range map[string]string{"layout": inFile(t, i.Layout()), "docker save": inFile(t, i.Saved()), "directory": "file:" + dir} {
 		t.Run(form, func(t *testing.T) {
 			got := open(t, newStore(t), ref)
+			if os.Geteuid() == 0 && got.Owner != Owner {
+				t.Errorf("it is %d's", got.Owner)
+			}
 			if text := listing(t, got.Root); text != laidOut {
 				t.Errorf("got\n%s\nwant\n%s", text, laidOut)
 			}
@@ -203,8 +218,11 @@ func TestLayers(t *testing.T) {
 			if form != "docker save" && got.Digest != i.Digest() || form == "docker save" && got.Digest != i.Config {
 				t.Errorf("it is called %s", got.Digest)
 			}
-			argv, err := got.Argv(nil)
-			if other, oerr := got.Argv([]string{"/x"}); err != nil || oerr != nil || fmt.Sprint(argv, other) != "[/bin/su -] [/x]" {
+			argv, err := got.Argv(nil, nil)
+			other, oerr := got.Argv([]string{"/x"}, nil)
+			more, merr := got.Argv(nil, []string{"-l", "root"})
+			both, berr := got.Argv([]string{"/x"}, []string{"y"})
+			if errors.Join(err, oerr, merr, berr) != nil || fmt.Sprint(argv, other, more, both) != "[/bin/su -] [/x] [/bin/su -l root] [/x y]" {
 				t.Errorf("it runs %v %v %v", argv, err, other)
 			}
 			if info, err := os.Stat(filepath.Join(got.Root, "a/kept")); err != nil || info.ModTime().Unix() != 1_700_000_000 {

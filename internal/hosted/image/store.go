@@ -55,6 +55,7 @@ type saved struct {
 	Form   int           `json:"form"` // of this file and of the tree; another one is fetched anew
 	Digest digest.Digest `json:"digest"`
 	Arch   string        `json:"arch"`
+	Owner  int           `json:"owner,omitempty"` // of the tree's files
 	Config Config        `json:"config"`
 	Sum    sum           `json:"sum"`
 	At     time.Time     `json:"at"`
@@ -68,7 +69,7 @@ type lead struct {
 }
 
 const (
-	form      = 1
+	form      = 2
 	rootName  = "root"
 	savedName = "image.json"
 	leadsName = "tags.json"
@@ -145,7 +146,7 @@ func (s *Store) Open(ctx context.Context, text string) (*Image, error) {
 		if i := s.images[s.lead(ref)]; i != nil {
 			i.open++
 			s.mu.Unlock()
-			return &Image{Digest: i.Digest, Root: filepath.Join(s.path(i.Digest), rootName), Config: i.Config, store: s, ref: text}, nil
+			return &Image{Digest: i.Digest, Root: filepath.Join(s.path(i.Digest), rootName), Config: i.Config, Owner: i.Owner, store: s, ref: text}, nil
 		}
 		f := s.fetch(ref)
 		s.mu.Unlock()
@@ -269,7 +270,7 @@ func (s *Store) load() error {
 		at := filepath.Join(s.Dir, e.Name())
 		i := &stored{}
 		if text, err := os.ReadFile(filepath.Join(at, savedName)); err == nil && json.Unmarshal(text, &i.saved) == nil && checkDigest(i.Digest) == nil &&
-			s.path(i.Digest) == at && i.Form == form && i.Arch == runtime.GOARCH {
+			s.path(i.Digest) == at && i.Form == form && i.Arch == runtime.GOARCH && i.Owner == owner() {
 			s.images[i.Digest] = i
 		} else if e.IsDir() {
 			if err := os.RemoveAll(at); err != nil {

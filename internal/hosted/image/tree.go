@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -287,4 +288,35 @@ func (t *tree) empty(dir string) error {
 		}
 	}
 	return nil
+}
+
+// Owner is the user whose files are those of images, where we are root. Programs have other ones: they can change a copy alone.
+const Owner = 69_999
+
+// owner is whose files ours are; 0 = our own.
+func owner() int {
+	if os.Geteuid() == 0 {
+		return Owner
+	}
+	return 0
+}
+
+// give makes a tree its owner's, and lets whoever has a copy of its files change that.
+func give(root string, to int) error {
+	if to == 0 {
+		return nil
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = os.Lchown(path, to, to)
+		}
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chmod(path, info.Mode().Perm()|0o022)
+	})
 }

@@ -59,6 +59,9 @@ func noNamespaces(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EACCES)
 }
 
+// ownerInside is who owns an image's files in there.
+const ownerInside = 65_533
+
 func start(s Setup, apart bool) (*Cell, error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
@@ -87,8 +90,15 @@ func start(s Setup, apart bool) (*Cell, error) {
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: inside, HostID: gid, Size: 1}}
 		attr.Credential = &syscall.Credential{Uid: uint32(inside), Gid: uint32(inside), NoSetGroups: !root}
 		attr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN}
+		if s.Root != "" { // with these a changed copy of a file is made, whose ever it is
+			attr.AmbientCaps = append(attr.AmbientCaps, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID)
+		}
 		if root {
 			attr.GidMappingsEnableSetgroups = true // so that the groups of root are left behind
+			if s.Owner != 0 {
+				owner := syscall.SysProcIDMap{ContainerID: ownerInside - inside/ownerInside, HostID: s.Owner, Size: 1} // another than inside
+				attr.UidMappings, attr.GidMappings = append(attr.UidMappings, owner), append(attr.GidMappings, owner)
+			}
 		}
 	case root:
 		attr.Credential = &syscall.Credential{Uid: uint32(s.UID), Gid: uint32(s.UID)}
@@ -231,7 +241,7 @@ func (c *Cell) handshake(s Setup) error {
 	for m, why := range a.Report {
 		report[m] = why
 	}
-	c.Report, c.Home, c.Address = report, a.Home, address
+	c.Report, c.Home, c.ReadOnly, c.Address = report, a.Home, a.ReadOnly, address
 	switch {
 	case fd != nil:
 		c.Listener, err = net.FileListener(fd)

@@ -97,14 +97,16 @@ func lookPath(name string, env []string) (string, error) {
 
 type builder struct {
 	plan
-	report Report
-	home   string
-	failed bool
+	report   Report
+	home     string
+	layered  bool   // what it changes in its tree is a layer of its own
+	readOnly string // why it is not, of an image
+	failed   bool
 }
 
 // say sends one answer, with the listener's descriptor where there is one.
 func (b *builder) say(control *net.UnixConn, err error, l *net.TCPListener) error {
-	a := answer{Report: b.report, Home: b.home}
+	a := answer{Report: b.report, Home: b.home, ReadOnly: b.readOnly}
 	if err != nil {
 		a.Error, b.failed = err.Error(), true
 	}
@@ -210,10 +212,19 @@ func (b *builder) fence() error {
 	if err != nil {
 		return err
 	}
-	rules := []landlock.Rule{landlock.RWDirs(b.home), landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full").IgnoreIfMissing()}
-	if b.Apart { // everything that is left is there to be read
+	own := func(dir string) landlock.Rule {
+		if version < 2 { // it knows no moving from one directory to another, and then nothing of it would hold
+			return landlock.RWDirs(dir)
+		}
+		return landlock.RWDirs(dir).WithRefer()
+	}
+	rules := []landlock.Rule{own(b.home), landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full").IgnoreIfMissing()}
+	switch {
+	case b.layered: // what may not be written is mounted so
+		rules = append(rules, own("/"), landlock.ConnectTCP(port))
+	case b.Apart: // everything that is left is there to be read
 		rules = append(rules, landlock.RODirs("/"), landlock.ConnectTCP(port))
-	} else {
+	default:
 		rules = append(rules, landlock.ROFiles("/dev/random", "/dev/urandom").IgnoreIfMissing(), landlock.RODirs("/proc").IgnoreIfMissing())
 		for _, path := range slices.Concat(System, b.Setup.Read) {
 			if info, err := os.Stat(path); err == nil && info.IsDir() {

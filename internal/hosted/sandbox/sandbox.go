@@ -51,6 +51,8 @@ type Setup struct {
 	Root      string            // the directory that is its whole file tree, instead of the machine's programs; "" = those
 	Dir       string            // in that tree, where it begins; "" = its own directory
 	Inside    int               // the user and group id that it has in there; 0 = 1000
+	Owner     int               // the user whose files Root holds, where the caller is root, who can change them there; 0 = the caller
+	Scratch   int64             // bytes that it may write, its own directory and changes to Root together; 0 = 64 MiB
 	UID       int               // of this machine's users, where the caller is root; 0 = the caller's own
 	Memory    int64             // bytes; 0 = unbounded
 	Processes int               // threads counted; 0 = unbounded
@@ -108,7 +110,8 @@ type Cell struct {
 	Report   Report
 	Listener net.Listener // in the program's network: what it connects to at Address arrives here
 	Address  string       // of the listener, as the program must spell it
-	Home     string       // the one directory that the program may write to, gone with it
+	Home     string       // the directory that is the program's own, gone with it
+	ReadOnly string       // why it may write nowhere else, where it has a Root; "" = it may, and that is gone with it, too
 
 	Stdin  io.WriteCloser
 	Stdout io.ReadCloser
@@ -133,6 +136,7 @@ type answer struct {
 	Error    string
 	Listener bool // a descriptor came along
 	Home     string
+	ReadOnly string
 }
 
 var errStart = errors.New("the sandbox could not be built")

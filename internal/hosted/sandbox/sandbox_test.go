@@ -88,6 +88,18 @@ func TestTheInsideIsBare(t *testing.T) {
 	}
 }
 
+// TestItsOwnDirectory: what it may write is bounded, and files move within it from one directory to another, as package managers and git
+// move theirs.
+func TestItsOwnDirectory(t *testing.T) {
+	s := bounds()
+	s.Scratch = 2 << 20
+	out, _ := run(t, s, `mkdir a b && echo x >a/f && ln a/f b/g && echo linked; head -c 1500000 /dev/zero >b/big && echo fits; head -c 1500000 /dev/zero >b/more || echo full
+		for i in $(seq 3000); do true >b/$i || { echo no more files; break; }; done 2>/dev/null`)
+	if out != "linked\nfits\nfull\nno more files\n" {
+		t.Errorf("it says %q", out)
+	}
+}
+
 // TestTheOnlyWayOut is the listener that came along.
 func TestTheOnlyWayOut(t *testing.T) {
 	c, err := Build(bounds())

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,8 +18,14 @@ const port = 3128
 // devices that do nothing but answer.
 var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
 
-// scratch bounds what the program may write; it counts as its memory.
-const scratch = "size=64m,mode=0700"
+// defaultScratch is what a program may write, in bytes, where nothing is said.
+const defaultScratch = 64 << 20
+
+// scratch bounds what the program may write; it counts as its memory, and so do its files, however small they are.
+func (b *builder) scratch() string {
+	size := cmp.Or(b.Setup.Scratch, defaultScratch)
+	return fmt.Sprintf("size=%d,nr_inodes=%d,mode=0700", size, size>>10)
+}
 
 // tree makes a file tree of nothing, puts in what may be read, and leaves the old one behind. Everything in it is read-only
 // but the program's own directory.
@@ -42,7 +49,7 @@ func (b *builder) tree() error {
 	if err := b.own(); err != nil {
 		return err
 	}
-	return secondTurn()
+	return secondTurn(unix.MS_RDONLY)
 }
 
 // firstTurn begins a new tree: the machine's is below /old from here on, and no part of it is hidden under the place that is
@@ -54,15 +61,15 @@ func firstTurn() error {
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
 		return err
 	}
-	return errors.Join(os.Mkdir("/tmp/old", 0o755), os.Mkdir("/tmp/new", 0o755), unix.PivotRoot("/tmp", "/tmp/old"), os.Chdir("/"))
+	return errors.Join(os.Mkdir("/tmp/old", 0o755), os.Mkdir("/tmp/new", 0o755), os.Mkdir("/tmp/low", 0o755), os.Mkdir("/tmp/layer", 0o755), unix.PivotRoot("/tmp", "/tmp/old"), os.Chdir("/"))
 }
 
-// secondTurn makes /new the root, read-only. What was before is gone for good.
-func secondTurn() error {
+// secondTurn makes /new the root, read-only where access is MS_RDONLY. What was before is gone for good.
+func secondTurn(access uintptr) error {
 	if err := errors.Join(os.Chdir("/new"), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), os.Chdir("/")); err != nil {
 		return err
 	}
-	return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+	return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|access|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
 // own adds what is no copy of the machine's: processes, a home, and files that programs expect.
@@ -91,7 +98,11 @@ func (b *builder) live() error {
 	if err := os.MkdirAll("/new"+Scratch, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", "/new"+Scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, scratch); err != nil {
+	if b.layered {
+		if err := unix.Mount("/layer/home", "/new"+Scratch, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	} else if err := unix.Mount("tmpfs", "/new"+Scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, b.scratch()); err != nil {
 		return err
 	}
 	for at, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
@@ -115,7 +126,7 @@ func writeFiles(files map[string]string) error {
 }
 
 // image makes the tree of an image: its root, which is where this process stands, and nothing else of the machine. What an
-// image holds at Mounts is covered.
+// image holds at Mounts is covered. What the program changes in it is a layer of its own.
 func (b *builder) image() error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, ".", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
@@ -125,15 +136,22 @@ func (b *builder) image() error {
 	if err := firstTurn(); err != nil {
 		return err
 	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/new", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/low", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return err
 	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/new", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/low", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
 		return err
 	}
 	for _, dir := range Mounts {
-		if info, err := os.Lstat("/new" + dir); err != nil || !info.IsDir() {
+		if info, err := os.Lstat("/low" + dir); err != nil || !info.IsDir() {
 			return fmt.Errorf("the image's root has no directory %s", dir)
+		}
+	}
+	access := uintptr(0)
+	if err := b.layer(); err != nil {
+		b.readOnly, access = err.Error(), unix.MS_RDONLY
+		if err := unix.Mount("/low", "/new", "", unix.MS_BIND, ""); err != nil { // read-only as that is
+			return err
 		}
 	}
 	small := []string{"/new/dev", "/new/run"} // proc comes with the rest
@@ -155,7 +173,22 @@ func (b *builder) image() error {
 			return err
 		}
 	}
-	return secondTurn()
+	return secondTurn(access)
+}
+
+// layer lays one that can be written over the image. It is in memory, and has one bound with the program's own directory.
+func (b *builder) layer() error {
+	if err := unix.Mount("tmpfs", "/layer", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, b.scratch()); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Mkdir("/layer/home", 0o700), os.Mkdir("/layer/upper", 0o755), os.Mkdir("/layer/work", 0o700)); err != nil {
+		return err
+	}
+	if err := unix.Mount("overlay", "/new", "overlay", unix.MS_NOSUID|unix.MS_NODEV, "lowerdir=/low,upperdir=/layer/upper,workdir=/layer/work,userxattr"); err != nil {
+		return err
+	}
+	b.layered = true
+	return nil
 }
 
 // maxLinks is how many symbolic links a path may go through, as in the kernel.
