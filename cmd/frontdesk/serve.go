@@ -33,6 +33,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
+	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -153,7 +154,7 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 			return s
 		})
 	}
-	open("ops.listen", d.opsAddress(cfg), func(l net.Listener) server { return d.server(l, d.opsHandler()) })
+	open("ops.listen", d.opsAddress(cfg), func(l net.Listener) server { return d.server(l, web.Prompt(web.BodyTime, d.opsHandler())) })
 	return all, err
 }
 

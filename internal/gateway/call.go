@@ -63,7 +63,7 @@ func (c *call) post() {
 		http.Error(c.w, "send application/json in UTF-8, without a content coding", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := readBody(c.w, c.r)
+	body, err := readBody(c.r)
 	if errors.Is(err, error(errTooLarge)) {
 		c.w.Header().Set("Connection", "close")
 		c.write(http.StatusRequestEntityTooLarge, mcp.ErrorMessage([]byte("null"), errTooLarge.Code, errTooLarge.Msg, nil))

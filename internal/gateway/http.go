@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -246,14 +245,8 @@ func (g *Gateway) smuggledInside(body []byte, s *catalog.Server, token string) s
 	return ""
 }
 
-// bodyTime is for a whole message of a client: more is somebody who only wants to hold the connection.
-const bodyTime = 30 * time.Second
-
-// readBody reads the message; an oversized one is refused whole.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTime)) // a recorder in a test has none
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
+// readBody reads the message; an oversized one is refused whole. The front bounds its time.
+func readBody(r *http.Request) ([]byte, error) {
 	body, err := readAll(http.MaxBytesReader(nil, r.Body, maxBody), r.ContentLength)
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, errTooLarge

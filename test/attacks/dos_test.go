@@ -52,6 +52,45 @@ func TestA160_slowConnections(t *testing.T) {
 	}
 }
 
+// TestA160_slowBodies: nor does a body hold a connection that never comes, at any door, whether anybody would read it or not.
+func TestA160_slowBodies(t *testing.T) {
+	s := foes(t)
+	token := s.at(t, "alice")
+	form := "Sec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+	var all sync.WaitGroup
+	for at, lines := range map[string][]string{
+		s.Desk().Public: {"POST /token HTTP/1.1\r\n" + form, "POST /register HTTP/1.1\r\nContent-Type: application/json\r\n", "POST /revoke HTTP/1.1\r\n" + form, "POST /authorize HTTP/1.1\r\n" + form, "POST /signout HTTP/1.1\r\n" + form,
+			"POST /backchannel-logout/login HTTP/1.1\r\n" + form, "POST /mcp/evil HTTP/1.1\r\n", "POST /mcp/evil HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer " + token + "\r\n", "POST /nothing HTTP/1.1\r\n", "GET /jwks HTTP/1.1\r\n", "GET /portal/ HTTP/1.1\r\n"},
+		s.Desk().Ops:    {"GET /metrics HTTP/1.1\r\n"},
+		s.Desk().Egress: {"POST /egress/tracker/issues HTTP/1.1\r\n", "POST /egress/tracker/issues HTTP/1.1\r\n" + form, "POST /egress/tracker/issues HTTP/1.1\r\nAuthorization: Bearer " + strings.Repeat("a", 40) + "\r\n"},
+	} {
+		host := strings.TrimPrefix(at, "http://")
+		for _, l := range lines {
+			all.Go(func() {
+				c, err := net.Dial("tcp", host)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer func() { _ = c.Close() }()
+				_, _ = fmt.Fprintf(c, "%sHost: %s\r\nContent-Length: 5000\r\n\r\na=", l, host)
+				end := time.Now().Add(50 * time.Second)
+				for err = error(nil); err == nil && time.Now().Before(end); { // a byte now and then
+					_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+					if _, err = io.Copy(io.Discard, c); err == nil {
+						return // it was cut off
+					}
+					_, err = io.WriteString(c, "a")
+				}
+				if err == nil {
+					t.Errorf("A-160 %.60q: it is held for ever", l)
+				}
+			})
+		}
+	}
+	all.Wait()
+}
+
 // TestA161_http2: it is not spoken on the public listener: its floods have nothing to flood.
 func TestA161_http2(t *testing.T) {
 	s := foes(t)

@@ -21,9 +21,9 @@ type Front struct {
 	Log     *slog.Logger
 }
 
-// Wrap adds host check, client address, security headers and the catch of panics.
+// Wrap adds host check, client address, security headers, a limit to the time of bodies and the catch of panics.
 func (f *Front) Wrap(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return Prompt(BodyTime, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.ours(r.Host) { // DNS rebinding: another name that leads here is not us
 			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusMisdirectedRequest)
 			return
@@ -56,7 +56,7 @@ func (f *Front) Wrap(next http.Handler) http.Handler {
 			http.Error(w, "something went wrong inside Frontdesk; tell your operator the reference "+ref, http.StatusInternalServerError)
 		}()
 		next.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // canonical reports whether a path is spelled as its one route is: nothing encoded that need not be, no dots, no doubled
