@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -264,12 +265,8 @@ func (s *Receiver) scimPatch(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	var b struct {
-		Schemas    []string `json:"schemas"`
-		Operations []struct {
-			Op    string         `json:"op"`
-			Path  string         `json:"path"`
-			Value jsontext.Value `json:"value"`
-		} `json:"Operations"`
+		Schemas    []string    `json:"schemas"`
+		Operations []operation `json:"Operations"`
 	}
 	if err := readSCIM(r, &b, &b.Schemas, patchSchema); err != nil {
 		return 0, nil, err
@@ -279,24 +276,12 @@ func (s *Receiver) scimPatch(r *http.Request) (int, any, error) {
 	}
 	active, said := u.Gone == "", false
 	for _, op := range b.Operations {
-		value := op.Value
-		switch verb := strings.ToLower(op.Op); {
-		case verb != "replace" && verb != "add" && verb != "remove":
-			return 0, nil, &scimError{http.StatusBadRequest, "invalidSyntax", "an operation is add, replace or remove"}
-		case op.Path == "" && value.Kind() == '{':
-			var members map[string]jsontext.Value
-			if json.Unmarshal(value, &members) != nil {
-				return 0, nil, &scimError{http.StatusBadRequest, "invalidSyntax", "the value is malformed"}
-			}
-			if value = members["active"]; value == nil {
-				continue
-			}
-		case op.Path == "":
-			return 0, nil, &scimError{http.StatusBadRequest, "noTarget", "an operation without a path has an object as value"}
-		case !strings.EqualFold(op.Path, "active") && !strings.EqualFold(op.Path, userSchema+":active"):
+		value, err := op.active()
+		if err != nil {
+			return 0, nil, err
+		}
+		if value == nil {
 			continue
-		case verb == "remove":
-			return 0, nil, &scimError{http.StatusBadRequest, "mutability", "active cannot be removed"}
 		}
 		var ok bool
 		if active, ok = truth(value); !ok {
@@ -344,9 +329,9 @@ func (s *Receiver) scimPut(r *http.Request) (int, any, error) {
 
 func (s *Receiver) activate(r *http.Request, u identity.User, active bool) error {
 	if active {
-		return s.Office.Return(r.Context(), u, "activated "+byDirectory)
+		return s.Office.Return(r.Context(), u, time.Time{}, "activated "+byDirectory)
 	}
-	err := s.Office.Depart(r.Context(), u, identity.Disabled, "deactivated "+byDirectory)
+	err := s.Office.Depart(r.Context(), u, identity.Disabled, s.Now(), "deactivated "+byDirectory)
 	if err == nil && s.Directory.Revoke {
 		_, err = s.Office.Revoke(r.Context(), s.Tenant, ending.Whose{User: u.ID}, "deactivated "+byDirectory)
 	}
@@ -356,18 +341,18 @@ func (s *Receiver) activate(r *http.Request, u identity.User, active bool) error
 func (s *Receiver) scimDelete(r *http.Request) (int, any, error) {
 	u, err := s.user(r)
 	if err == nil {
-		err = s.Office.Depart(r.Context(), u, identity.Deleted, "deleted "+byDirectory)
+		err = s.Office.Depart(r.Context(), u, identity.Deleted, s.Now(), "deleted "+byDirectory)
 	}
 	return http.StatusNoContent, nil, err
 }
 
-// readSCIM reads a body: no name twice, and the schema that is expected. Attributes that are not kept here are left aside, as
+// readSCIM reads a body: no name twice, in whatever case (RFC 7643 section 2.1), and the schema that is expected. Attributes that are not kept here are left aside, as
 // directories send what they have.
 func readSCIM(r *http.Request, into any, schemas *[]string, want string) error {
 	if !isType(r, "application/scim+json") && !isType(r, "application/json") {
 		return &scimError{http.StatusUnsupportedMediaType, "", "the content type is application/scim+json"}
 	}
-	err := json.UnmarshalRead(r.Body, into)
+	err := json.UnmarshalRead(r.Body, into, json.MatchCaseInsensitiveNames(true))
 	if tooLarge(err) {
 		return &scimError{http.StatusRequestEntityTooLarge, "", "the body is too long"}
 	}

@@ -31,6 +31,10 @@ func TestDeactivate(t *testing.T) {
 	for name, op := range map[string]string{
 		"RFC 7644": `{"op":"replace","path":"active","value":false}`, "Okta": `{"op":"replace","value":{"active":false}}`, "Entra": `{"op":"Replace","path":"active","value":"False"}`,
 		"with the schema": `{"op":"add","path":"urn:ietf:params:scim:schemas:core:2.0:User:active","value":false}`, "with others": `{"op":"replace","path":"title","value":"x"},{"op":"replace","path":"active","value":false}`,
+		// Names of attributes have no case (RFC 7643 section 2.1), and may have their schema before them.
+		"in capitals": `{"OP":"replace","value":{"Active":false}}`, "an object with the schema": `{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:User:active":false}}`,
+		"the schema's object": `{"op":"replace","value":{"URN:ietf:params:scim:schemas:core:2.0:User":{"ACTIVE":false}}}`, "the schema as path": `{"op":"replace","path":"urn:ietf:params:scim:schemas:core:2.0:User","value":{"active":false}}`,
+		"spaces": `{"op":"replace","path":" active ","value":false}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -132,6 +136,11 @@ func TestDirectoryAsks(t *testing.T) {
 		"active is 0":      {"PATCH", at, patch + `{"op":"replace","path":"active","value":0}]}`, 400, "invalidValue"},
 		"active is null":   {"PATCH", at, patch + `{"op":"replace","path":"active","value":null}]}`, 400, "invalidValue"},
 		"no path":          {"PATCH", at, patch + `{"op":"replace","value":false}]}`, 400, "noTarget"},
+		"active nowhere":   {"PATCH", at, patch + `{"op":"replace","path":"active"}]}`, 400, "invalidValue"},
+		"a part of active": {"PATCH", at, patch + `{"op":"replace","path":"active.value","value":false}]}`, 400, "invalidPath"},
+		"active by filter": {"PATCH", at, patch + `{"op":"replace","path":"active[value eq true]","value":false}]}`, 400, "invalidPath"},
+		"active twice":     {"PATCH", at, patch + `{"op":"replace","value":{"active":true,"Active":false}}]}`, 400, "invalidValue"},
+		"PUT active twice": {"PUT", at, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"active":true,"Active":false}`, 400, "invalidSyntax"},
 		"no subject":       {"POST", "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"zoe@acme.test"}`, 400, "invalidValue"},
 		"oversized":        {"PATCH", at, patch + `{"op":"replace","path":"` + strings.Repeat("a", 100<<10) + `","value":false}]}`, 413, "too long"},
 	} {
@@ -214,6 +223,9 @@ func TestSetUp(t *testing.T) {
 			t.Errorf("PUT active %v: %d %s, she is %+v", active, got.Code, got.Body, u)
 		}
 	}
+	if got, v := w.scim("PUT", at, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"Active":"False"}`); got.Code != 200 || v["active"] != false {
+		t.Errorf("PUT Active: %d %s", got.Code, got.Body)
+	}
 	got, v := w.scim("POST", "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"],"externalId":"obj-1","userName":"new@acme.test","active":true,"emails":[{"primary":true,"type":"work","value":"new@acme.test"}],"meta":{"resourceType":"User"},"name":{"formatted":"New One"},"roles":[]}`)
 	if meta, ok := v["meta"].(map[string]any); got.Code != 201 || !ok || got.Header().Get("Location") != meta["location"] {
 		t.Errorf("created: %d %s at %s", got.Code, got.Body, got.Header().Get("Location"))
@@ -222,7 +234,7 @@ func TestSetUp(t *testing.T) {
 
 // FuzzDirectory: whatever a body holds, the answer is one of SCIM, and nobody is let in or out by accident of form.
 func FuzzDirectory(f *testing.F) {
-	for _, op := range []string{`{"op":"replace","path":"active","value":false}`, `{"op":"replace","value":{"active":"False"}}`, `{"op":1}`, `null`} {
+	for _, op := range []string{`{"op":"replace","path":"active","value":false}`, `{"op":"replace","value":{"active":"False"}}`, `{"op":1}`, `null`, `{"op":"replace","value":{"Active":false,"urn:ietf:params:scim:schemas:core:2.0:User":{"active":true}}}`} {
 		f.Add(patch + op + `]}`)
 	}
 	f.Add(`{"schemas":[null],"Operations":{}}`)
