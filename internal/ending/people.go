@@ -6,6 +6,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 )
 
 // People keeps who is here.
@@ -16,7 +17,9 @@ type People interface {
 	UsersByEmail(ctx context.Context, t identity.Tenant, idp, email string) ([]identity.User, error)
 	// UsersOf lists those of an IdP who were not deleted, by id, and counts them.
 	UsersOf(ctx context.Context, t identity.Tenant, idp string, skip, limit int) ([]identity.User, int, error)
-	SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone) error
+	// SetGone marks somebody who was let go at that time. Without a mark he is taken back: fault.Conflict where he was let go then or
+	// later; a zero time takes him back whenever that was.
+	SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone, at time.Time) error
 }
 
 // Messages remembers what was acted on, for all replicas.
@@ -41,10 +44,10 @@ func (o *Office) SignIn(ctx context.Context, t identity.Tenant, idp, sid, why st
 	return o.event(ctx, t, Whose{}, audit.Record{Action: "access.ended", Detail: why})
 }
 
-// Depart ends the access of somebody whom the company has let go, and lets no sign-in and no token of his in any more. For
+// Depart ends the access of somebody whom the company let go at that time, and lets no sign-in and no token of his in any more. For
 // good, his connections end too.
-func (o *Office) Depart(ctx context.Context, u identity.User, gone identity.Gone, why string) error {
-	if err := o.People.SetGone(ctx, u.Tenant, u.ID, gone); err != nil { // first: what is asked for from now on is refused
+func (o *Office) Depart(ctx context.Context, u identity.User, gone identity.Gone, at time.Time, why string) error {
+	if err := o.People.SetGone(ctx, u.Tenant, u.ID, gone, at); err != nil { // first: what is asked for from now on is refused
 		return err
 	}
 	if err := o.Access(ctx, u.Tenant, Whose{User: u.ID}, o.Now(), why); err != nil {
@@ -57,12 +60,17 @@ func (o *Office) Depart(ctx context.Context, u identity.User, gone identity.Gone
 	return err
 }
 
-// Return lets somebody sign in again. What ended stays ended.
-func (o *Office) Return(ctx context.Context, u identity.User, why string) error {
+// Return lets somebody sign in again. What ended stays ended. With a time it is that of an event: one that came late, after he was let go
+// again, changes nothing. A zero time is somebody's word of now.
+func (o *Office) Return(ctx context.Context, u identity.User, at time.Time, why string) error {
 	if u.Gone == "" {
 		return nil
 	}
-	if err := o.People.SetGone(ctx, u.Tenant, u.ID, ""); err != nil {
+	err := o.People.SetGone(ctx, u.Tenant, u.ID, "", at)
+	if fault.KindOf(err) == fault.Conflict {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return o.event(ctx, u.Tenant, Whose{User: u.ID}, audit.Record{Action: "access.restored", Detail: why})

@@ -81,7 +81,8 @@ func (s *Receiver) pushed(r *http.Request) error {
 type event struct {
 	id      string
 	kind    string
-	at      time.Time // when it happened
+	at      time.Time // until when what there was ends
+	said    time.Time // when it happened, by the IdP's clock: the order of events, which may come in another
 	change  string    // of credential-change
 	state   string    // of verification
 	status  string    // of stream-updated
@@ -142,6 +143,9 @@ func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
 	if k.Subject != nil && json.Unmarshal(k.Subject, &e.subject) != nil {
 		return event{}, &refusal{"invalid_request", "the subject is malformed"}
 	}
+	if e.said = e.at; e.said.After(s.Now()) {
+		e.said = s.Now()
+	}
 	if s.Now().Sub(e.at) < jwt.MaxLeeway { // clocks disagree that much: what began just before it must not escape
 		e.at = s.Now()
 	}
@@ -188,11 +192,14 @@ func (s *Receiver) act(ctx context.Context, e event) error {
 func (s *Receiver) end(ctx context.Context, u identity.User, e event, why string) (err error) {
 	switch e.kind {
 	case accountEnabled:
-		return s.Office.Return(ctx, u, why)
+		if u.Gone == identity.Deleted { // for that it takes the directory's own word
+			return nil
+		}
+		return s.Office.Return(ctx, u, e.said, why)
 	case accountDisabled:
-		err = s.Office.Depart(ctx, u, identity.Disabled, why)
+		err = s.Office.Depart(ctx, u, identity.Disabled, e.said, why)
 	case accountPurged:
-		return s.Office.Depart(ctx, u, identity.Deleted, why)
+		return s.Office.Depart(ctx, u, identity.Deleted, e.said, why)
 	default:
 		err = s.Office.Access(ctx, s.Tenant, ending.Whose{User: u.ID}, e.at, why)
 	}

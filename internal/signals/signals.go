@@ -32,8 +32,8 @@ type Office interface {
 
 // Departures are people who go, and come back.
 type Departures interface {
-	Depart(ctx context.Context, u identity.User, gone identity.Gone, why string) error
-	Return(ctx context.Context, u identity.User, why string) error
+	Depart(ctx context.Context, u identity.User, gone identity.Gone, at time.Time, why string) error
+	Return(ctx context.Context, u identity.User, at time.Time, why string) error
 }
 
 // Events are security event tokens (RFC 8417) that a transmitter pushes, or gives when it is asked.

@@ -414,6 +414,40 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestEventsOutOfOrder: events come late and in any order (RFC 8935 promises none). Somebody was let go, or taken back, by what happened
+// last, and is let in by nothing that is older; who was deleted by nothing but his directory.
+func TestEventsOutOfOrder(t *testing.T) {
+	const minute = time.Minute
+	type said struct {
+		event string
+		ago   time.Duration
+	}
+	for name, c := range map[string]struct {
+		come []said
+		want identity.Gone
+	}{
+		"in order":                     {[]said{{"account-disabled", 20 * minute}, {"account-enabled", 10 * minute}}, ""},
+		"taken back before":            {[]said{{"account-disabled", 10 * minute}, {"account-enabled", 20 * minute}}, identity.Disabled},
+		"in the same second":           {[]said{{"account-disabled", 10 * minute}, {"account-enabled", 10 * minute}}, identity.Disabled},
+		"a moment ago":                 {[]said{{"account-disabled", 5 * time.Second}, {"account-enabled", 10 * time.Second}}, identity.Disabled},
+		"let go twice, the later late": {[]said{{"account-disabled", 10 * minute}, {"account-disabled", 30 * minute}, {"account-enabled", 20 * minute}}, identity.Disabled},
+		"from the future":              {[]said{{"account-disabled", 0}, {"account-enabled", -30 * time.Second}}, identity.Disabled},
+		"after the end":                {[]said{{"account-purged", 20 * minute}, {"account-enabled", 10 * minute}}, identity.Deleted},
+	} {
+		w := newWorld(t)
+		for _, e := range c.come {
+			token := sign(t, w.key, jose.ES256, "secevent+jwt", w.eventClaims(risc+e.event, claims{"event_timestamp": w.now.Add(-e.ago).Unix()}).
+				with(claims{"sub_id": claims{"format": "iss_sub", "iss": idp, "sub": "emp-alice"}, "jti": rand.Text()}))
+			if got := w.push(token); got.Code != 202 {
+				t.Errorf("%s: %d %s", name, got.Code, got.Body)
+			}
+		}
+		if u, err := w.db.User(t.Context(), tenant, w.alice.ID); err != nil || u.Gone != c.want {
+			t.Errorf("%s: she is %q, want %q; %v", name, u.Gone, c.want, err)
+		}
+	}
+}
+
 // locked collects log lines.
 type locked struct {
 	mu sync.Mutex

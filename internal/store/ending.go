@@ -175,12 +175,16 @@ func (db *DB) UsersOf(ctx context.Context, t identity.Tenant, idp string, skip, 
 }
 
 // SetGone implements ending.People.
-func (db *DB) SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone) error {
-	n, err := database.Exec(ctx, db.write, "UPDATE users SET gone = $3 WHERE tenant = $1 AND id = $2", t, id, gone)
-	if err == nil && n == 0 {
-		return fault.New(fault.NotFound, userTable.none, nil)
+func (db *DB) SetGone(ctx context.Context, t identity.Tenant, id identity.UserID, gone identity.Gone, at time.Time) error {
+	n, err := database.Exec(ctx, db.write, `UPDATE users SET gone = $3, gone_at = CASE WHEN gone_at > $4 THEN gone_at ELSE $4 END
+		WHERE tenant = $1 AND id = $2 AND ($3 <> '' OR gone_at < $4 OR $4 = 0)`, t, id, gone, micros(at))
+	switch {
+	case err != nil || n > 0:
+		return err
+	case gone == "" && !at.IsZero():
+		return fault.New(fault.Conflict, "something newer is known of this user", nil)
 	}
-	return err
+	return fault.New(fault.NotFound, userTable.none, nil)
 }
 
 // KnownMessage implements ending.Messages.

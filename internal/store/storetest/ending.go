@@ -10,6 +10,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -223,7 +224,16 @@ func messages(t *testing.T, a, b *store.DB) {
 func gone(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	u := must(a.EnsureUser(ctx, identity.User{Tenant: ours, IDP: "login", Subject: "s", Email: "Alice@acme.test"}))(t)
-	ok(t, b.SetGone(ctx, ours, u.ID, identity.Disabled))
+	ok(t, b.SetGone(ctx, ours, u.ID, identity.Disabled, day))
+	wantKind(t, a.SetGone(ctx, ours, u.ID, "", day.Add(-time.Second)), fault.Conflict) // it came late
+	wantKind(t, a.SetGone(ctx, ours, u.ID, "", day), fault.Conflict)
+	ok(t, a.SetGone(ctx, ours, u.ID, identity.Disabled, day.Add(-time.Hour))) // an older no is one, and makes the newer one no older
+	wantKind(t, a.SetGone(ctx, ours, u.ID, "", day.Add(-time.Second)), fault.Conflict)
+	ok(t, b.SetGone(ctx, ours, u.ID, "", day.Add(time.Second)))
+	same(t, must(a.User(ctx, ours, u.ID))(t), u)
+	ok(t, b.SetGone(ctx, ours, u.ID, identity.Deleted, day.Add(time.Hour)))
+	ok(t, b.SetGone(ctx, ours, u.ID, "", time.Time{})) // whoever need not look
+	ok(t, b.SetGone(ctx, ours, u.ID, identity.Disabled, day))
 	u.Gone = identity.Disabled
 	same(t, must(a.EnsureUser(ctx, identity.User{Tenant: ours, IDP: "login", Subject: "s"}))(t), u)
 	u.Name = "Alice"

@@ -158,7 +158,7 @@ var byTenant = map[string]strange{
 		return db.UsersByEmail(ctx, theirs, s.user.IDP, s.user.Email)
 	},
 	"SetGone": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return nil, db.SetGone(ctx, theirs, s.user.ID, identity.Deleted)
+		return nil, db.SetGone(ctx, theirs, s.user.ID, identity.Deleted, time.Now())
 	},
 	"Sent": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		held, _, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
