@@ -43,7 +43,8 @@ const (
 )
 
 // authorize is the authorization endpoint (RFC 6749 section 4.1.1). Before client and redirect URI are proven, an error is a
-// page; after that it goes to the client. Before the person has said yes, nothing goes to the client but errors.
+// page; after that it goes to the client, if its address is not one that anybody may have named. Before the person has said
+// yes, nothing goes to the client but errors.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request, t identity.Tenant) error {
 	q, err := single(r.URL.RawQuery)
 	if err != nil {
@@ -61,6 +62,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, t identity.Te
 		return fault.New(fault.Invalid, "the address to which this client wants to be sent back is not the one it registered; nothing was done", nil)
 	}
 	p, err := s.read(t, q, client, redirect)
+	if err != nil && !s.Clients.trusts(client, redirect) {
+		return asPage(err)
+	}
 	if err != nil {
 		return s.backWith(w, r, t, redirect, q.Get("state"), err)
 	}

@@ -42,7 +42,8 @@ type Registry struct {
 
 	hosts     web.Rate // of documents that were asked for
 	sources   web.Rate // of addresses that made us ask
-	registers web.Rate // of addresses and tenants that registered
+	registers web.Rate // of addresses that registered
+	tenants   web.Rate // at which was registered: apart, since many addresses make a Rate forget
 }
 
 type configured struct {
@@ -98,6 +99,13 @@ func (c Client) allowsRedirect(uri string) bool {
 	return slices.ContainsFunc(c.RedirectURIs, func(registered string) bool {
 		return uri == registered || sameButPort(registered, uri)
 	})
+}
+
+// trusts reports whether a browser may be sent to a client's address before its person has said anything: to this machine, and to where an
+// operator, or the shipped list, says. A document names what its publisher likes, and a link to us would lead there (RFC 9700 section 4.11.2).
+func (g *Registry) trusts(c Client, redirect string) bool {
+	_, here := loopback(redirect)
+	return here || c.How == RegisteredConfig || g.listed(redirect)
 }
 
 func sameButPort(registered, uri string) bool {
@@ -158,7 +166,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, t identity.Ten
 	if !s.Clients.Dynamic {
 		return refuse(invalidMetadata, "dynamic registration is off here ("+registrationPlace+"); use a client ID metadata document, or ask an operator")
 	}
-	if !s.Clients.registers.Allow(web.Address(r), s.Now(), time.Hour, registersPerHour) || !s.Clients.registers.Allow("tenant "+string(t), s.Now(), time.Hour, registersOfTenant) {
+	if !s.Clients.registers.Allow(web.Address(r), s.Now(), time.Hour, registersPerHour) || !s.Clients.tenants.Allow(string(t), s.Now(), time.Hour, registersOfTenant) {
 		return slow("too many registrations from this address, or here; try again later", time.Hour/registersPerHour)
 	}
 	var q registrationRequest

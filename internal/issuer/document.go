@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 type documentKey struct {
@@ -25,7 +26,7 @@ type documentKey struct {
 }
 
 type document struct {
-	client  Client
+	client  Client // as it was last; not to be used after until
 	until   time.Time
 	retryAt time.Time // after a failure, which is not remembered otherwise
 }
@@ -47,7 +48,14 @@ func (g *Registry) document(ctx context.Context, t identity.Tenant, id, address 
 	if now.Before(known.retryAt) {
 		return Client{}, fault.Later("the client's metadata document could not be fetched a moment ago; try again", known.retryAt.Sub(now), nil)
 	}
-	if !g.sources.Allow(address, now, time.Minute, documentsPerMin) || !g.hosts.Allow(host, now, time.Minute, documentsPerMin) {
+	switch {
+	case known.client.ID != "":
+		// It was good before, so it is not counted: a stranger who asks for others of its host must not keep its agents out. Who comes while
+		// it is read anew goes on with what was.
+		g.mu.Lock()
+		g.documents[key] = document{client: known.client, until: now.Add(documentCooldown)}
+		g.mu.Unlock()
+	case !g.sources.Allow(address, now, time.Minute, documentsPerMin) || !g.hosts.Allow(host, now, time.Minute, documentsPerMin):
 		return Client{}, slow("too many client metadata documents were asked for; try again in a minute", time.Minute)
 	}
 	c, fresh, err := g.fetchDocument(ctx, t, id)
@@ -57,7 +65,7 @@ func (g *Registry) document(ctx context.Context, t identity.Tenant, id, address 
 		g.documents = map[documentKey]document{}
 	}
 	if err != nil {
-		g.documents[key] = document{retryAt: now.Add(documentCooldown)}
+		g.documents[key] = document{client: known.client, retryAt: now.Add(documentCooldown)}
 		return Client{}, err
 	}
 	g.documents[key] = document{client: c, until: now.Add(fresh)}
@@ -134,8 +142,11 @@ func documentRedirect(uri string) bool {
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Contains(uri, "#") {
 		return false
 	}
+	if _, err := outbound.Origin("https://" + u.Host); err != nil { // consent shows it: letters of other scripts look like some of ours
+		return false
+	}
 	_, literal := netip.ParseAddr(u.Hostname()) // a web client has a name, and not this machine's
-	return literal != nil && u.Hostname() != "localhost"
+	return literal != nil && !strings.EqualFold(u.Hostname(), "localhost")
 }
 
 // freshness is the max-age, within our bounds.

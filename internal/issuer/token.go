@@ -149,6 +149,9 @@ func (s *Server) redeemRefresh(ctx context.Context, t identity.Tenant, client Cl
 	if err != nil {
 		return nil, err
 	}
+	if l := form["resource"]; len(l) > 0 && !slices.Equal(l, []string{f.Resource}) { // not another one's token under its name (RFC 8707 section 2.2)
+		return nil, refuse(oauth.CodeInvalidTarget, "this sign-in is for another resource")
+	}
 	now, hash := s.Now(), digest(presented)
 	switch {
 	case !now.Before(f.Ends) || s.revoked(f):

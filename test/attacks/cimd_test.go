@@ -181,11 +181,28 @@ func TestA025_redirects(t *testing.T) {
 	}
 }
 
+// TestA025_errorsLeadNowhere: a link to us does not lead to where a stranger's document says, before anybody has said yes; an error is a
+// page then. To the person's own machine it goes back, as the client there waits for it.
+func TestA025_errorsLeadNowhere(t *testing.T) {
+	r := theRealm(t)
+	r.oracles(t)
+	id := r.docs.document(0, "/leads.json", map[string]any{"redirect_uris": []string{"https://app.test/cb", "http://127.0.0.1:4711/cb"}})
+	for name, change := range map[string]map[string]string{"token": {"response_type": "token"}, "no proof": {"code_challenge": ""}, "form_post": {"response_mode": "form_post"}, "another resource": {"resource": "https://app.test/"}, "scope": {"scope": "\""}} {
+		if got := r.authorizeDocument(t, id, "203.0.113.161", change); !isPage400(got) {
+			t.Errorf("%s: %d %s", name, got.Status, got.Header.Get("Location"))
+		}
+		change["redirect_uri"] = "http://127.0.0.1:4711/cb"
+		if got := r.authorizeDocument(t, id, "203.0.113.161", change); got.Status != http.StatusFound || !strings.HasPrefix(got.Header.Get("Location"), "http://127.0.0.1:4711/cb?error=") {
+			t.Errorf("%s, to this machine: %d %s", name, got.Status, got.Header.Get("Location"))
+		}
+	}
+}
+
 // TestA026_redirectsThatNobodyMayHave, by either way of registering.
 func TestA026_redirectsThatNobodyMayHave(t *testing.T) {
 	r := theRealm(t)
 	for i, uri := range []string{"javascript:alert(1)", "data:text/html,<script>", "file:///etc/passwd", "http://public.test/cb", "https://127.0.0.1:99/cb", "https://localhost/cb", "http://localhost.evil.test/cb", "com.app:/cb",
-		"cursor://anysphere.cursor-mcp/oauth/callback/", "cursor://anysphere.cursor-mcp/oauth/callback?x", "vscode://x", "http://127.0.0.1@evil.test/cb", "http://127.0.0.1:1/a/../b", "https://user@app.test/cb", "https://app.test/cb#f", "//app.test/cb", ""} {
+		"cursor://anysphere.cursor-mcp/oauth/callback/", "cursor://anysphere.cursor-mcp/oauth/callback?x", "vscode://x", "http://127.0.0.1@evil.test/cb", "http://127.0.0.1:1/a/../b", "https://user@app.test/cb", "https://app.test/cb#f", "//app.test/cb", "", "https://\u0430pp.test/cb", "https://app\u3002test/cb", "https://LocalHost/cb"} {
 		got := send(t, http.MethodPost, r.Desk().Public+"/register", fmt.Sprintf(`{"client_name":"x","redirect_uris":[%q]}`, uri), append(from("203.0.113.170"), "Content-Type", "application/json")...)
 		if got.Status != http.StatusBadRequest || !strings.Contains(got.Body, "invalid_redirect_uri") {
 			t.Errorf("registered %q: %d %s", uri, got.Status, got.Body)
@@ -514,7 +531,12 @@ func TestA034_refreshTokens(t *testing.T) {
 			second = a.refresh(t, first.Refresh)
 		}
 	}
-	third := a.refresh(t, second.Refresh)
+	for _, resource := range []string{r.Desk().MCP("issues"), a.resource + "/", r.Desk().Public + "/t/acme/mcp/modern"} {
+		if k := a.ask(t, url.Values{"grant_type": {"refresh_token"}, "client_id": {a.id}, "refresh_token": {second.Refresh}, "resource": {resource}}); k.Error != "invalid_target" || k.Access != "" {
+			t.Errorf("for resource %s: %+v", resource, k)
+		}
+	}
+	third := a.ask(t, url.Values{"grant_type": {"refresh_token"}, "client_id": {a.id}, "refresh_token": {second.Refresh}, "resource": {a.resource}})
 	if third.Refresh == "" {
 		t.Fatalf("the honest refresh: %+v", third)
 	}
