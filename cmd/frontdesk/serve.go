@@ -57,7 +57,7 @@ func serveCommand() *cobra.Command {
 		if err := level.UnmarshalText([]byte(cmp.Or(cfg.Telemetry.LogLevel, "info"))); err != nil {
 			return fmt.Errorf("telemetry.log_level: %w", err)
 		}
-		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+		log := slog.New(slog.NewJSONHandler(console.Lines{To: c.ErrOrStderr()}, &slog.HandlerOptions{Level: level}))
 		if err := premises.Harden(); err != nil {
 			return err
 		}

@@ -109,10 +109,11 @@ func (d *Desk) Grants(ctx context.Context, v Visitor) ([]Grant, error) {
 	return d.Store.Grants(ctx, v.Tenant, v.User)
 }
 
-// RevokeGrant ends the visitor's yes for a client at a server; with an empty upstream, for all upstreams.
+// RevokeGrant ends the visitor's yes for a client at a server; with an empty upstream, for all upstreams. Where there is none, nothing is
+// done, and nothing recorded: what a stranger's form names is no record of ours.
 func (d *Desk) RevokeGrant(ctx context.Context, v Visitor, g Grant) error {
 	g.Tenant, g.User = v.Tenant, v.User
-	if _, err := d.Store.DeleteGrants(ctx, g); err != nil {
+	if n, err := d.Store.DeleteGrants(ctx, g); err != nil || n == 0 {
 		return err
 	}
 	if err := d.Epochs.End(ctx, v.Tenant, identity.EpochAccess, string(v.User)); err != nil {

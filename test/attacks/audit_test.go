@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,12 +143,28 @@ func TestA157_injection(t *testing.T) {
 			t.Errorf("%d", got.Status)
 		}
 	}
+	// Names that only a form, or the IdP, says.
+	alice := r.person("alice", later)
+	open(t, alice, r.Desk().Public+"/portal/")
+	if got := r.form(t, alice, "/portal/grant/end", url.Values{"client": {nasty + strings.Repeat("A", 50_000)}, "server": {nasty}, "upstream": {nasty}}); got.Status != http.StatusSeeOther {
+		t.Errorf("the end of what was never given: %d %s", got.Status, got.Body)
+	}
+	if strings.Contains(r.tail(t, "default"), "AAAAAAAA") {
+		t.Error("the end of what was never given is on record")
+	}
+	named, err := r.IdP.MintAccessToken("alice", "api://frontdesk", map[string]any{"client_id": nasty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.call(t, "", "modern", named, callBody("whoami", "{}")); got.Status >= http.StatusInternalServerError {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
 	for what, out := range map[string]string{"audit tail": r.tail(t, "default"), "the log": r.Desk().Log()} {
 		for line := range strings.Lines(out) {
 			if strings.HasPrefix(line, "{") && !json.Valid([]byte(line)) {
 				t.Errorf("%s: a line is no object: %.200s", what, line)
 			}
-			if strings.ContainsAny(line, "\x1b\u009b\u202e") {
+			if strings.ContainsAny(line, "\x1b\u009b\u202e\x7f") {
 				t.Errorf("%s lets a control through: %.300q", what, line)
 			}
 			if len(line) > 64<<10 {

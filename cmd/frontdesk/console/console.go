@@ -77,17 +77,49 @@ func JSON(c *cobra.Command, v any) (bool, error) {
 	if on, err := c.Flags().GetBool("json"); err != nil || !on {
 		return false, err
 	}
-	e := json.NewEncoder(c.OutOrStdout())
-	e.SetIndent("", "  ")
-	return true, e.Encode(v)
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		_, err = fmt.Fprintln(c.OutOrStdout(), PrintableJSON(b))
+	}
+	return true, err
+}
+
+// plays reports whether a character moves a terminal's cursor, colours it, or turns its lines about.
+func plays(r rune) bool {
+	return r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
 // Printable keeps a foreign string from playing with the terminal.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if plays(r) {
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// PrintableJSON does so for JSON, in which it stays the same value: such characters stand in strings alone, but for those below a
+// space, which are escaped there already.
+func PrintableJSON(b []byte) string {
+	var to strings.Builder
+	for _, r := range string(b) {
+		if r >= 0x7f && plays(r) {
+			fmt.Fprintf(&to, "\\u%04x", r)
+			continue
+		}
+		to.WriteRune(r)
+	}
+	return to.String()
+}
+
+// Lines passes JSON on as PrintableJSON has it: whole lines, as a log's handler writes them.
+type Lines struct{ To io.Writer }
+
+// Write implements io.Writer.
+func (l Lines) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(l.To, PrintableJSON(p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

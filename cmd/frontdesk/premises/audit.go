@@ -49,7 +49,7 @@ func auditCommand() *cobra.Command {
 					return err
 				}
 				if r.Time.After(since) { // what happened between a call's intent and its outcome comes after that
-					fmt.Fprintln(c.OutOrStdout(), string(l[i]))
+					fmt.Fprintln(c.OutOrStdout(), console.PrintableJSON(l[i]))
 				}
 				if r.Time.After(newest) {
 					newest = r.Time
