@@ -43,7 +43,7 @@ func (u *Upstream) GraphQL(target *url.URL) Endpoint {
 }
 
 // Operation names what a request to a target is, as "github/issues.create", by the upstream's description; "" where that does not
-// say, or there is none. reads: it is marked as changing nothing.
+// say, or there is none. Parameters of its path do not count. reads: it is marked as changing nothing.
 func (u *Upstream) Operation(method string, target *url.URL) (name string, reads bool) {
 	if u.Described == nil || len(u.Origins) == 0 {
 		return "", false
@@ -52,7 +52,7 @@ func (u *Upstream) Operation(method string, target *url.URL) (name string, reads
 	if first.Host == target.Host {
 		base = strings.TrimSuffix(first.EscapedPath(), "/")
 	}
-	id, reads := u.Described.Find(method, target.Host, first.Host == target.Host, base, target.EscapedPath())
+	id, reads := u.Described.Find(method, target.Host, first.Host == target.Host, base, WithoutParameters(target.EscapedPath()))
 	if id == "" {
 		return "", false
 	}

@@ -70,6 +70,20 @@ func checkDecoded(path string) error {
 	return nil
 }
 
+// WithoutParameters is the path as a server sees it that cuts off what stands behind a semicolon in a segment, plain or encoded
+// (RFC 3986 section 3.3; Servlet 6.0 section 3.5). Others, as Mapbox's, take the semicolon for a part of the name.
+func WithoutParameters(path string) string {
+	if !strings.Contains(path, ";") && !strings.Contains(path, "%3B") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		s, _, _ = strings.Cut(s, ";")
+		segments[i], _, _ = strings.Cut(s, "%3B")
+	}
+	return strings.Join(segments, "/")
+}
+
 func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' }
 
 func unhex(c byte) byte {

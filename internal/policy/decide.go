@@ -3,10 +3,12 @@ package policy
 import (
 	"iter"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	cedar "github.com/cedar-policy/cedar-go"
 
+	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
 )
 
@@ -116,8 +118,28 @@ func (s *Set) decide(r Request, m mode) Decision {
 	return d
 }
 
-// strictly decides without regard to Observe.
+// strictly decides without regard to Observe. Of a path with a semicolon nobody here knows what the API makes: either reading has to be
+// allowed.
 func (s *Set) strictly(r Request, m mode) Decision {
+	d := s.once(r, m)
+	plain := catalog.WithoutParameters(r.Path)
+	if !d.Allow || r.Action != ActionAPI || plain == r.Path {
+		return d
+	}
+	if r.Path = plain; r.Content != nil && r.Content.Segments != nil {
+		c := *r.Content
+		c.Segments = strings.Split(strings.TrimPrefix(plain, "/"), "/")
+		r.Content = &c
+	}
+	other := s.once(r, m)
+	if other.Allow {
+		other.Masks = append(other.Masks, d.Masks...)
+	}
+	return other
+}
+
+// once decides one reading of a request.
+func (s *Set) once(r Request, m mode) Decision {
 	if r.Caller == nil || r.Caller.Principal() == "" {
 		return Decision{Reason: "nobody is asking"}
 	}

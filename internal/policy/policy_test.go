@@ -44,6 +44,26 @@ func call(c *identity.Caller, tool string, args map[string][]byte) policy.Reques
 	return policy.Request{Caller: c, Action: policy.ActionCall, Server: "issues", Tool: tool, Method: "tools/call", Arguments: args, Now: noon}
 }
 
+// TestParametersOfPaths: what an API may cut off a path lets nobody past a rule, and what may be a part of a name costs nobody a yes.
+func TestParametersOfPaths(t *testing.T) {
+	set := load(t, `permit(principal, action == Action::"api", resource) when { context.path like "/repos/*" || context.path like "/ids/*" };
+forbid(principal, action == Action::"api", resource) when { context.path == "/repos/secret" || context.path like "/repos/secret/*" };
+forbid(principal, action == Action::"api", resource) when { context.segments.count == 3 && context.segments.s3 == "keys" };
+forbid(principal, action == Action::"api", resource) when { context.path like "*;v=2*" };`)
+	for path, want := range map[string]bool{"/repos/a": true, "/ids/1;2;3": true, "/ids/-122,37;-122,38/x": true, "/ids/1%3B2": true,
+		"/repos/secret": false, "/repos/secret;x": false, "/repos/secret;x=1/issues": false, "/repos/secret%3Bx": false, "/repos;x/secret": false, "/repos/a/keys;x": false, "/repos/a;v=2": false,
+		"/admin;/repos/a": false, "/;/repos/a": false} {
+		r := policy.Request{Caller: alice, Action: policy.ActionAPI, Server: "issues", Upstream: "github", Method: "GET", Host: "api.github.com", Path: path, Now: noon,
+			Content: &policy.Content{Segments: strings.Split(path[1:], "/")}}
+		if d := set.Decide(r); d.Allow != want {
+			t.Errorf("%s: %v, want %v (%s %v)", path, d.Allow, want, d.Reason, d.Errors)
+		}
+		if r.Content.Segments[0] != strings.Split(path[1:], "/")[0] {
+			t.Errorf("%s: the request was changed", path)
+		}
+	}
+}
+
 func TestDecide(t *testing.T) {
 	arg := func(name, v string) map[string][]byte { return map[string][]byte{name: []byte(v)} }
 	everyone := policy.Allow{Server: "issues", Who: "everyone", From: "servers.issues.allow[0]"}
