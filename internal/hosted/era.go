@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -72,6 +73,9 @@ func (p *process) setHello(result []byte) {
 	p.hello = bytes.Clone(result)
 }
 
+// errOver says that a process is no more.
+var errOver = errors.New("it ended")
+
 // internal sends a request of our own and waits for its answer.
 func (p *process) internal(ctx context.Context, request []byte) ([]byte, error) {
 	m, err := mcp.Scan(request)
@@ -88,7 +92,7 @@ func (p *process) internal(ctx context.Context, request []byte) ([]byte, error) 
 		p.release()
 	}()
 	if err := p.send(mcp.Splice(m.Raw, mcp.Edit{Span: m.ID, With: strconv.AppendInt(nil, c.n, 10)})); err != nil {
-		return nil, errors.New("it ended at once")
+		return nil, fmt.Errorf("%w at once", errOver)
 	}
 	for {
 		msg, err := c.queue.next(ctx)
@@ -97,7 +101,7 @@ func (p *process) internal(ctx context.Context, request []byte) ([]byte, error) 
 		}
 		if c.queue.done() {
 			if p.over.Load() {
-				return nil, errors.New("it ended before it had answered " + m.Method)
+				return nil, fmt.Errorf("%w before it had answered %s", errOver, m.Method)
 			}
 			return msg, nil
 		}

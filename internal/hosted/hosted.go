@@ -142,6 +142,9 @@ type State struct {
 	Calls   int                `json:"calls"` // open now
 	Missing map[string]string  `json:"missing,omitempty"`
 	Image   string             `json:"image,omitempty"` // the digest of the one that it runs in
+	// Failing says why none runs, where the last one did not start or ended by itself. It is tried again at the first call after Until.
+	Failing string    `json:"failing,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
 }
 
 // ImageState is the image of a server, as operators see it.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -353,7 +354,7 @@ func TestACrash(t *testing.T) {
 	s := d.begin("alice", nothing)
 	got, _ := d.say("alice", s, tools("1", "crash", ""))
 	d.wantSaid(got, `"id":1`, "ended while it worked on this")
-	d.until("the end", func() bool { return len(d.States(identity.DefaultTenant, "")) == 0 })
+	d.until("the end", func() bool { return len(d.runs()) == 0 })
 	how, _ := d.closed.Load(audit.CallID("act-1"))
 	d.wantSaid(fmt.Sprint(how), "failed: it ended by itself: exit status 7")
 	d.wantSaid(d.logs(), "crashing as told", "it ended by itself")
@@ -370,7 +371,7 @@ func TestACrash(t *testing.T) {
 	var waits []time.Duration
 	for range 3 {
 		_, _ = d.say("alice", s, tools("1", "crash", ""))
-		d.until("the end", func() bool { return len(d.States(identity.DefaultTenant, "")) == 1 })
+		d.until("the end", func() bool { return len(d.runs()) == 1 })
 		_, err := d.ask(t.Context(), "alice", http.MethodPost, s, tools("2", "echo", "x"))
 		waits = append(waits, fault.RetryAfter(err).Round(time.Second))
 		d.clock.Add(int64(fault.RetryAfter(err)/time.Second) + 1)
@@ -380,34 +381,68 @@ func TestACrash(t *testing.T) {
 	}
 }
 
-// TestWhoDoesNotStart: callers are told no more than that, the operator why.
+// runs are the processes that run, of all.
+func (d *desk) runs() (l []State) {
+	return slices.DeleteFunc(d.States(identity.DefaultTenant, ""), func(s State) bool { return s.Failing != "" })
+}
+
+// TestWhoDoesNotStart: callers are told no more than that; the operator why, where he looks first, and what it said last.
 func TestWhoDoesNotStart(t *testing.T) {
+	shell := func(script string) func(*catalog.Program) {
+		return func(p *catalog.Program) { p.Argv = []string{"/bin/sh", "-c", script} }
+	}
 	for name, c := range map[string]struct {
 		args   []string
 		change func(*catalog.Program)
 		why    string
+		log    string // where there is more
 	}{
-		"ends at once":   {[]string{"-fail", "no config in sight"}, nil, "no config in sight"},
-		"says nothing":   {[]string{"-mute"}, nil, "did not answer initialize"},
-		"babbles only":   {[]string{"-mute", "-babble", "300"}, nil, "stdout, no message: hello"},
-		"is not there":   {nil, func(p *catalog.Program) { p.Argv = []string{"/opt/no/such"} }, "cannot be run in the sandbox"},
-		"is not let in":  {nil, func(p *catalog.Program) { p.Read = nil }, "cannot be run in the sandbox"},
-		"cannot be read": {nil, func(p *catalog.Program) { p.Read = []string{"/root/no/such"} }, "cannot be made readable"},
+		"ends at once":   {[]string{"-fail", "no config in sight"}, nil, "it was started, but it ended before it had answered initialize: exit status 3", "no config in sight"},
+		"ends well":      {nil, shell("echo nothing to do >&2"), "it was started, but it ended", "nothing to do"},
+		"says nothing":   {[]string{"-mute"}, nil, "it was started, but it did not answer initialize", ""},
+		"babbles only":   {[]string{"-mute", "-babble", "300"}, nil, "it was started, but it printed more than 200 lines on stdout that are no messages", "stdout, no message: hello"},
+		"one long line":  {nil, shell("head -c 20000000 /dev/zero; exec sleep 60"), "it was started, but a message on its stdout is longer than 16 MiB", ""},
+		"refuses":        {nil, shell(`read x; echo '{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"give me a key"}}'; exec sleep 60`), "it was started, but it refused the handshake", "give me a key"},
+		"is not there":   {nil, func(p *catalog.Program) { p.Argv = []string{"/opt/no/such"} }, "it cannot be started: /opt/no/such cannot be run in the sandbox (no such file or directory)", ""},
+		"is not let in":  {nil, func(p *catalog.Program) { p.Read = nil }, "cannot be run in the sandbox", ""},
+		"cannot be read": {nil, func(p *catalog.Program) { p.Read = []string{"/root/no/such"} }, "/root/no/such cannot be made readable", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newDesk(t, c.change, c.args...)
-			d.Patience = 500 * time.Millisecond
+			d.Patience = 2 * time.Second
 			_, err := d.ask(t.Context(), "alice", http.MethodPost, "", `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
 			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(fault.Message(err), "does not run") || strings.Contains(fault.Message(err), c.why) {
 				t.Errorf("the caller is told %v", err)
 			}
-			d.until("the reason", func() bool { return strings.Contains(d.logs(), c.why) })
-			d.until("the end of its act", func() bool {
-				how, ok := d.closed.Load(audit.CallID("act-1"))
-				return ok && strings.HasPrefix(how.(string), "failed")
+			d.wantSaid(d.logs(), c.why, c.log)
+			l := d.States(identity.DefaultTenant, "")
+			if len(l) != 1 || l[0].Pid != 0 || l[0].User != "alice" || !l[0].Until.After(d.Now().Add(-time.Minute)) || !strings.Contains(l[0].Failing, c.why) {
+				t.Errorf("operators see %+v", l)
+			}
+			how, _ := d.closed.Load(audit.CallID("act-1"))
+			d.wantSaid(fmt.Sprint(how), "failed: ")
+		})
+	}
+}
+
+// TestWhoSaysTooMuch: a program that floods its stderr, with lines or without an end of one, is served as any other; what could not be kept is
+// counted.
+func TestWhoSaysTooMuch(t *testing.T) {
+	for name, flood := range map[string]string{"no line": "head -c 50000000 /dev/zero", "lines": "yes this is one of very many lines | head -c 50000000"} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, func(p *catalog.Program) {
+				p.Argv = []string{"/bin/sh", "-c", flood + " >&2; echo $TRACKER_TOKEN >&2; exec " + program}
 			})
-			if len(d.States(identity.DefaultTenant, "")) != 0 {
-				t.Error("it is said to run")
+			session := d.begin("alice", nothing)
+			got, _ := d.say("alice", session, tools("1", "echo", "served"))
+			d.wantSaid(got, "served")
+			d.clock.Add(1)
+			_, _ = d.say("alice", session, tools("2", "crash", ""))
+			d.until("its end", func() bool { return len(d.runs()) == 0 })
+			d.wantSaid(d.logs(), "bytes before this were left out", "crashing as told")
+			if log := d.logs(); len(log) > 2*ringBytes || strings.Contains(log, "keycard-of-alice") {
+				t.Errorf("%d bytes are kept: %.200s", len(log), log)
 			}
 		})
 	}

@@ -168,6 +168,15 @@ func (h *Hosts) ended(p *process, wanted bool, why string) {
 	f.until, f.why = h.Now().Add(min(firstWait<<min(f.times-1, 10), longest)), why
 }
 
+// because says better why the last one failed.
+func (h *Hosts) because(o owner, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f := h.failures[o]; f != nil {
+		f.why = why
+	}
+}
+
 // Run looks after the processes until ctx ends, and then ends them all.
 func (h *Hosts) Run(ctx context.Context) error {
 	t := time.NewTicker(tick)
@@ -229,7 +238,7 @@ func (h *Hosts) Stop() {
 	}
 }
 
-// States lists the running processes, of one server or of all ("").
+// States lists the running processes, of one server or of all (""), and behind them whose last one failed.
 func (h *Hosts) States(t identity.Tenant, server catalog.ServerName) []State {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -249,7 +258,17 @@ func (h *Hosts) States(t identity.Tenant, server catalog.ServerName) []State {
 		l = append(l, s)
 	}
 	slices.SortFunc(l, func(a, b State) int { return a.Started.Compare(b.Started) })
-	return l
+	var failing []State
+	for o, f := range h.failures {
+		runs := slices.ContainsFunc(l, func(s State) bool { return s.Server == o.server && s.User == o.principal && s.Client == o.client })
+		if o.tenant == t && (server == "" || o.server == server) && !runs {
+			failing = append(failing, State{Tenant: o.tenant, Server: o.server, User: o.principal, Client: o.client, Failing: f.why, Until: f.until})
+		}
+	}
+	slices.SortFunc(failing, func(a, b State) int {
+		return cmp.Or(cmp.Compare(a.Server, b.Server), cmp.Compare(a.User, b.User), cmp.Compare(a.Client, b.Client))
+	})
+	return append(l, failing...)
 }
 
 // ImageStates lists the servers that have an image, by name.

@@ -186,7 +186,7 @@ func TestImagesThatDoNotRun(t *testing.T) {
 				t.Errorf("the caller is told %v", err)
 			}
 			d.until("the reason", func() bool { return strings.Contains(d.logs(), c.why) })
-			if len(d.States(identity.DefaultTenant, "")) != 0 {
+			if len(d.runs()) != 0 {
 				t.Error("it is said to run")
 			}
 		})

@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"strconv"
 
@@ -134,7 +135,7 @@ func (p *process) babble(line []byte) {
 	hopeless := p.nonsense > maxNonsense && p.hello == nil
 	p.mu.Unlock()
 	if hopeless {
-		p.cell.Kill()
+		p.kill(fmt.Sprintf("it printed more than %d lines on stdout that are no messages, and none that is: stdout is for MCP alone", maxNonsense))
 	}
 }
 

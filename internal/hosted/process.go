@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -43,9 +44,9 @@ type process struct {
 	legacy bool   // it speaks with a handshake
 	hello  []byte // the result of its handshake, as it came
 
-	wanted atomic.Pointer[string] // why it was asked to end
-	over   atomic.Bool
-	gone   chan struct{} // closed when everything of it is
+	ending
+	over atomic.Bool
+	gone chan struct{} // closed when everything of it is
 
 	writing sync.Mutex // one line at a time
 
@@ -57,6 +58,12 @@ type process struct {
 	asked    map[string]bool // ids of what it asks its client
 	sessions map[string]*outbox
 	nonsense int
+}
+
+// ending is why a process ended that did not do so by itself.
+type ending struct {
+	wanted atomic.Pointer[string] // why it was asked to
+	killed atomic.Pointer[string] // what it did for which it was killed
 }
 
 // start makes the process, and closes ready in any case.
@@ -79,17 +86,42 @@ func (p *process) start(ctx context.Context, a Ask) {
 	card := p.card
 	p.hide = redact.New([][]byte{[]byte(card.Keycard.Expose())})
 	if err := p.exec(); err != nil {
-		p.fail("it cannot be started: " + err.Error())
-		p.finish(errors.New(err.Error()))
+		why := "it cannot be started: " + err.Error()
+		p.fail(why)
+		p.killed.Store(&why)
+		p.finish(nil)
 		return
 	}
 	if err := p.greet(ctx); err != nil {
-		why := "it was started, but " + err.Error()
-		p.fail(why)
-		p.cell.Kill()
-		<-p.gone
+		p.undone(err)
 	}
 	p.took = p.hosts.Now().Sub(p.started)
+}
+
+// undone ends a process that could not be greeted. What it said last, and how it ended if it did, is there when the operator is told.
+func (p *process) undone(err error) {
+	why := "it was started, but " + err.Error()
+	if errors.Is(err, errOver) {
+		select {
+		case <-p.gone:
+		case <-time.After(stopLimit): // it closed its input, and lives on
+		}
+	}
+	p.kill(why)
+	<-p.gone
+	if how := *p.killed.Load(); how != why {
+		why = "it was started, but " + how
+	} else if end := p.cell.Wait(); errors.Is(err, errOver) && end != nil {
+		why += ": " + end.Error()
+	}
+	p.fail(why)
+	p.hosts.because(p.key.owner, why)
+}
+
+// kill ends the process for something that it did. The first reason counts.
+func (p *process) kill(why string) {
+	p.killed.CompareAndSwap(nil, &why)
+	p.cell.Kill()
 }
 
 // fetch gets the image that the program is in, if it is in one. Half of the patience is for that: the server has to answer in the
@@ -164,19 +196,52 @@ func (p *process) exec() error {
 	var pumps sync.WaitGroup
 	pumps.Go(func() {
 		if err := lines(cell.Stdout, maxMessage, p.heard); errors.Is(err, bufio.ErrTooLong) {
-			p.log.add(p.hosts.Now(), "frontdesk: a message on stdout is longer than 16 MiB")
-			cell.Kill()
+			p.kill("a message on its stdout is longer than 16 MiB")
 		}
 	})
-	pumps.Go(func() {
-		_ = lines(cell.Stderr, 1<<20, func(line []byte) { p.log.add(p.hosts.Now(), string(p.hide.Bytes(line))) }) // ends with the process
-	})
+	pumps.Go(func() { p.keep(cell.Stderr) })
 	go func() {
 		err := cell.Wait()
+		// Where there are no namespaces, something that it has started may live on and hold these.
+		late := time.AfterFunc(stopLimit, func() { _, _ = cell.Stdout.Close(), cell.Stderr.Close() })
 		pumps.Wait()
+		late.Stop()
 		p.finish(err)
 	}()
 	return nil
+}
+
+// maxKept is how many bytes of stderr are looked at in each keptIn: who writes more is not to cost more.
+const (
+	maxKept = 128 << 10
+	keptIn  = 100 * time.Millisecond
+)
+
+// keep reads stderr to its end, and keeps its last lines for the operator, without the keycard.
+func (p *process) keep(stderr io.Reader) {
+	begun, kept, lost, losing := time.Time{}, 0, 0, false
+	say := func(now time.Time) {
+		if lost > 0 {
+			p.log.add(now, fmt.Sprintf("frontdesk: it wrote too much at once: %d bytes before this were left out", lost))
+		}
+		lost = 0
+	}
+	pieces(stderr, func(line []byte, cut int) {
+		now := p.hosts.Now()
+		if now.Sub(begun) >= keptIn {
+			if !losing {
+				say(now)
+			}
+			begun, kept, losing = now, 0, false
+		}
+		if kept+len(line) > maxKept {
+			losing, lost = true, lost+len(line)+cut
+			return
+		}
+		kept, lost = kept+len(line), lost+cut
+		p.log.add(now, string(p.hide.Bytes(line)))
+	})
+	say(p.hosts.Now())
 }
 
 // caFile is where a server finds the authority that opens its HTTPS.
@@ -243,9 +308,12 @@ func (p *process) end(why string) {
 func (p *process) finish(err error) {
 	p.over.Store(true)
 	why, wanted := "it ended by itself", p.wanted.Load() != nil
-	if wanted {
+	switch killed := p.killed.Load(); {
+	case wanted:
 		why = *p.wanted.Load()
-	} else if err != nil {
+	case killed != nil:
+		why = *killed
+	case err != nil:
 		why = "it ended by itself: " + err.Error()
 	}
 	p.mu.Lock()
@@ -274,8 +342,7 @@ func (p *process) send(msg []byte) error {
 	}
 	if _, err := p.cell.Stdin.Write(mcp.Line(msg)); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			p.log.add(p.hosts.Now(), fmt.Sprintf("frontdesk: it has not read its input for %s", writeLimit))
-			p.cell.Kill()
+			p.kill(fmt.Sprintf("it has not read its input for %s", writeLimit))
 		}
 		return fault.New(fault.Unavailable, p.server.Title+" has ended", err)
 	}

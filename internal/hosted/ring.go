@@ -2,6 +2,7 @@ package hosted
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"strings"
 	"sync"
@@ -67,6 +68,31 @@ func lines(src io.Reader, limit int, f func(line []byte)) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// pieces calls f for each line of src, without its end, until that ends. Of a line that is longer than any that is kept, f gets the beginning, and
+// how much was cut off.
+func pieces(src io.Reader, f func(line []byte, cut int)) {
+	const longest = 16 * lineBytes // a secret that stands across the end of what is kept is whole in here
+	r := bufio.NewReaderSize(src, longest)
+	for {
+		line, err := r.ReadSlice('\n')
+		cut := 0
+		if err == bufio.ErrBufferFull {
+			line = bytes.Clone(line)
+			for err == bufio.ErrBufferFull {
+				var rest []byte
+				rest, err = r.ReadSlice('\n')
+				cut += len(rest)
+			}
+		}
+		if len(line) > 0 {
+			f(bytes.TrimRight(line, "\r\n"), cut)
+		}
+		if err != nil {
+			return
 		}
 	}
 }

@@ -163,6 +163,35 @@ func TestHostedEnds(t *testing.T) {
 	gone(t, left[0].Pid, 5*time.Second)
 }
 
+// TestHostedThatDoesNotRun: what an agent is told of a program that cannot live, and where its operator finds why.
+func TestHostedThatDoesNotRun(t *testing.T) {
+	const entries = `  gone: {command: [no-such-server], allow: [group:engineering]}
+  dies: {command: [/bin/sh, -c, "echo give me an account >&2; exit 9"], allow: [group:engineering]}
+`
+	s := start(t, stage.Options{Servers: entries})
+	for server, want := range map[string]string{"gone": "no-such-server cannot be run in the sandbox", "dies": "exit status 9"} {
+		a := agent(t, world.AgentConfig{URL: s.Desk().MCP(server), Name: "agent", Era: world.Era2026July, Browser: s.Person("alice", later)})
+		_, err := a.Call(within(t), "anything", nil)
+		if err == nil || !strings.Contains(err.Error(), "does not run") || !strings.Contains(err.Error(), "`frontdesk servers logs "+server+"`") || strings.Contains(err.Error(), want) {
+			t.Errorf("the agent is told: %v", err)
+		}
+		for _, command := range [][]string{{"servers", "list"}, {"servers", "logs", server}} {
+			if out, err := s.Desk().Run(command...); err != nil || !strings.Contains(out, want) {
+				t.Errorf("%v: %v %s", command, err, out)
+			}
+		}
+		if l := s.Desk().LogLines("a hosted server does not start"); len(l) == 0 || !strings.Contains(l[len(l)-1], want) {
+			t.Errorf("the log: %q", l)
+		}
+	}
+	if out, err := s.Desk().Run("servers", "logs", "dies"); err != nil || !strings.Contains(out, "give me an account") {
+		t.Errorf("%v %s", err, out)
+	}
+	if out, err := s.Desk().Run("check", s.Desk().ConfigPath); err != nil || !strings.Contains(out, "there is no program no-such-server on this machine") || strings.Contains(out, "no program /bin/sh") {
+		t.Errorf("check: %v %s", err, out)
+	}
+}
+
 // TestHostedEras: a client without a handshake is served by a program that knows only that, and the other way round.
 func TestHostedEras(t *testing.T) {
 	dir, path := program(t, "stdio")

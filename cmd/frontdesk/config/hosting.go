@@ -123,11 +123,26 @@ func (k *checker) command(at string, s Server, p *catalog.Program) {
 	if arg := s.Command[0]; strings.Contains(arg, "/") && !filepath.IsAbs(arg) {
 		k.wrong(at, "the program of command needs an absolute path, or a name that is found in "+sandbox.SearchPath, "")
 	}
+	if !installed(s.Command[0]) {
+		k.noted = append(k.noted, fmt.Sprintf("%s: there is no program %s on this machine: where Frontdesk runs it has to be installed", strings.TrimSuffix(at, ".sandbox")+".command", s.Command[0]))
+	}
 	for i, arg := range s.Command {
 		if filepath.IsAbs(arg) && !sandbox.Readable(filepath.Clean(arg), p.Read) {
 			k.wrong(strings.TrimSuffix(at, "sandbox")+"command["+strconv.Itoa(i)+"]", arg+" lies where the sandbox lets nothing be read", "sandbox: {read: ["+filepath.Dir(arg)+"]}")
 		}
 	}
+}
+
+// installed reports whether a program is there, as the sandbox would look for it.
+func installed(name string) bool {
+	places := []string{""}
+	if !strings.Contains(name, "/") {
+		places = filepath.SplitList(sandbox.SearchPath)
+	}
+	return slices.ContainsFunc(places, func(dir string) bool {
+		info, err := os.Stat(filepath.Join(dir, name))
+		return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+	})
 }
 
 // image reads a reference. A relative path is one beside the config file.

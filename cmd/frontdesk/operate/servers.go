@@ -22,7 +22,7 @@ func serversCommand() *cobra.Command {
 	c := &cobra.Command{Use: "servers", Short: "look at the servers that Frontdesk runs itself"}
 	var user, tenant string
 	c.PersistentFlags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
-	list := &cobra.Command{Use: "list", Short: "list their processes", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+	list := &cobra.Command{Use: "list", Short: "list their processes, and whose last one failed", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		var l []hosted.State
 		if err := console.Ask(c, http.MethodGet, "/servers?"+url.Values{"tenant": {tenant}}.Encode(), nil, &l); err != nil {
 			return err
@@ -33,6 +33,10 @@ func serversCommand() *cobra.Command {
 		w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
 		fmt.Fprintln(w, "SERVER\tUSER\tCLIENT\tPID\tSTARTED\tTOOK\tCALLS\tIMAGE\tLACKS")
 		for _, s := range l {
+			if s.Failing != "" {
+				fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t-\tdoes not run: %s\n", s.Server, s.User, console.Printable(string(s.Client)), console.Printable(s.Failing))
+				continue
+			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\t%s\n", s.Server, s.User, console.Printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, cmp.Or(s.Image[:min(len(s.Image), 19)], "-"), strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
 		}
 		return w.Flush()

@@ -197,6 +197,10 @@ func dumpable(f func() error) error {
 
 // reap waits for the process alone: the pipes are their readers' to end, or Wait would cut off the last lines.
 func (c *Cell) reap() {
+	if c.cmd.SysProcAttr.Cloneflags == 0 { // what it has started ends with it all the same, as far as that is in its group
+		_ = unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		_ = unix.Kill(-c.cmd.Process.Pid, unix.SIGKILL)
+	}
 	state, err := c.cmd.Process.Wait()
 	if err == nil && !state.Success() {
 		err = errors.New(state.String())
@@ -206,7 +210,9 @@ func (c *Cell) reap() {
 
 // clean takes away what was made for the process, once that has ended.
 func (c *Cell) clean() {
-	c.err = <-c.exited
+	if c.err = <-c.exited; c.err != nil && c.group.starved() {
+		c.err = errors.New("it took more memory than it may (sandbox: {memory_mb: ...}), and was killed")
+	}
 	c.group.remove()
 	if c.kernel.home != "" {
 		_ = os.RemoveAll(c.kernel.home) // a temporary directory; what cannot be removed holds nothing of ours

@@ -99,6 +99,24 @@ func write[N int | int64](dir, file string, v N) error {
 	return errors.Join(err, f.Close())
 }
 
+// starved reports whether the kernel has killed something in the group for want of memory.
+func (g *cgroup) starved() bool {
+	if g == nil {
+		return false
+	}
+	for _, dir := range g.dirs {
+		for _, file := range []string{"memory.events", "memory.oom_control"} { // of v2, of v1
+			text, _ := os.ReadFile(filepath.Join(dir, file)) // of the other one there is none
+			for line := range strings.Lines(string(text)) {
+				if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok && n != "0" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // remove takes the group away; its process must have ended.
 func (g *cgroup) remove() {
 	if g == nil {

@@ -272,12 +272,34 @@ func TestBounds(t *testing.T) {
 	s := bounds()
 	s.Memory, s.Processes = 32<<20, 20
 	_, c := run(t, s, "x=$(head -c 200000000 /dev/zero | tr '\\0' a); echo $x | wc -c")
-	if c.Report.Held(Memory) && c.Wait() == nil {
-		t.Error("200 MB fit into 32")
+	if err := c.Wait(); c.Report.Held(Memory) && (err == nil || !strings.Contains(err.Error(), "memory_mb")) {
+		t.Errorf("200 MB in 32: %v", err)
 	}
 	out, _ := run(t, s, "for i in $(seq 100); do sleep 5 & done 2>&1; echo end; kill $(jobs -p) 2>/dev/null")
 	if !strings.Contains(out, "fork") && !strings.Contains(out, "Cannot") {
 		t.Errorf("a hundred processes where twenty may be: %q", out)
+	}
+}
+
+// TestChildrenEndToo: what a program has started ends with it, where there are no namespaces too.
+func TestChildrenEndToo(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		s := bounds()
+		if s.Plain = plain; plain {
+			s.Require = nil
+		}
+		c, err := Build(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Kill()
+		if err := c.Run([]string{"/bin/sh", "-c", "sleep 600 & echo started; exit 3"}, []string{"PATH=" + SearchPath}); err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(c.Stdout) // until nobody holds it any more
+		if err != nil || string(said) != "started\n" || c.Wait() == nil {
+			t.Errorf("without namespaces %v: %q %v", plain, said, err)
+		}
 	}
 }
 
