@@ -128,6 +128,7 @@ type ProviderOAuth struct {
 	Refresh       Refresh           `yaml:"refresh" doc:"how refresh tokens behave"`
 	Resource      string            `yaml:"resource" doc:"resource that every request names (RFC 8707)"`
 	Offered       []string          `yaml:"default_scopes" doc:"asked for where neither upstream nor server name scopes; who gives fewer is not asked again"`
+	Beside        []string          `yaml:"account_scopes" doc:"asked for beside all others, because account.url wants them; who does not give them is connected all the same, and nobody knows whose account it is"`
 	NoPKCE        bool              `yaml:"no_pkce" doc:"the vendor refuses code_challenge"`
 	DPoP          string            `yaml:"dpop" doc:"always: tokens are bound to a key of their connection, and each request proves it (RFC 9449); never; default: where the resource's own metadata ask for it, if any are read"`
 	Confirm       []Confirm         `yaml:"confirm" doc:"what must come back from a consent, so that an account of another site than the configured one is refused"`
@@ -249,6 +250,7 @@ type Account struct {
 	Method  string `yaml:"method" doc:"GET (default) or POST"`
 	Body    string `yaml:"body" doc:"JSON to send with it"`
 	Label   string `yaml:"pointer" doc:"JSON pointer to the name that the person knows"`
+	Or      string `yaml:"or_pointer" doc:"JSON pointer to a name where there is none at pointer"`
 	ID      string `yaml:"id_pointer" doc:"JSON pointer to its stable id"`
 	InToken bool   `yaml:"in_token_answer" doc:"the pointers lead into the token answer; then there is no call"`
 }
@@ -315,7 +317,7 @@ func (o *ProviderOAuth) Asked(needed []string) []string {
 	if len(needed) == 0 {
 		needed = o.Offered
 	}
-	return o.RefreshScope(needed)
+	return o.Alongside(needed)
 }
 
 // Request is the authorization request for these scopes; challenge is left out for a vendor that refuses it.
@@ -345,8 +347,12 @@ func (o *ProviderOAuth) Ending() oauth.Revocation {
 	return v
 }
 
-// RefreshScope adds the scope without which the vendor gives no refresh token.
-func (o *ProviderOAuth) RefreshScope(scopes []string) []string {
+// Alongside adds the scopes that Frontdesk itself needs: those by which it learns whose account it is, and the one without which the
+// vendor gives no refresh token.
+func (o *ProviderOAuth) Alongside(scopes []string) []string {
+	if len(scopes) > 0 && len(o.Beside) > 0 { // alone they would be asked for in the place of what the vendor gives where nobody asks
+		scopes = oauth.UnionScopes(scopes, o.Beside)
+	}
 	if o.Refresh.ScopeNeeded == "" {
 		return scopes
 	}

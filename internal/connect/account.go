@@ -40,19 +40,27 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	if err != nil {
 		return "", "", fault.Later(up.Title+" does not answer, so the new credential could not be tested; nothing was saved; try again", time.Minute, err)
 	}
-	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+	means, _ := up.Provider.Says(resp.StatusCode, resp.Header, func() []byte { return body }, nil)
+	switch refused := resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden; {
+	case refused && means != catalog.MeansDead && (means != "" || resp.StatusCode == http.StatusForbidden) && withheld(up, c):
+		return "", "", nil // it works, but not for this
+	case refused:
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
-	}
-	if resp.StatusCode != http.StatusOK {
+	case resp.StatusCode != http.StatusOK:
 		return "", "", fault.New(fault.Unavailable, fmt.Sprintf("%s answered with status %d when the new credential was tested; nothing was saved; try again later", up.Title, resp.StatusCode), nil)
-	}
-	if means, _ := up.Provider.Says(resp.StatusCode, resp.Header, func() []byte { return body }, nil); means == catalog.MeansDead { // said under status 200
+	case means == catalog.MeansDead: // said under status 200
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
 	}
 	if up.Sites != nil && up.Sites.Whole {
 		return "", "", nil
 	}
-	return lookup(body, a.ID), lookup(body, a.Label), nil
+	return lookup(body, a.ID), cmp.Or(lookup(body, a.Label), lookup(body, a.Or)), nil
+}
+
+// withheld reports whether the person did not give what the account's call wants.
+func withheld(up *catalog.Upstream, c vault.Connection) bool {
+	o := up.Provider.OAuth
+	return o != nil && len(o.Beside) > 0 && c.Method != catalog.APIKey && !oauth.HasScopes(c.Scopes, o.Beside...)
 }
 
 // asking is a request to a vendor's API with a credential that need not be stored yet.

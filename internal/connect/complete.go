@@ -242,7 +242,9 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 	}
 	if at := up.Provider.Account; at.InToken {
 		c.Account, _ = token.Lookup(at.ID)
-		c.Label, _ = token.Lookup(at.Label)
+		if c.Label, _ = token.Lookup(at.Label); c.Label == "" && at.Or != "" {
+			c.Label, _ = token.Lookup(at.Or)
+		}
 	}
 	h := holding(c, secrets)
 	if up.Sites.Asked() {

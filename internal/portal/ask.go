@@ -95,12 +95,12 @@ func vendorHost(up *catalog.Upstream, site string) string {
 	return ""
 }
 
-// asked are the scopes that the vendor is asked for: also the one without which a connection ends in an hour.
+// asked are the scopes that the vendor is asked for: also those that Frontdesk itself needs.
 func asked(up *catalog.Upstream, scopes []string) []string {
 	if l := ways(up); len(l) == 0 || !l[0].Consents() || up.Provider.OAuth == nil {
 		return scopes
 	}
-	return up.Provider.OAuth.RefreshScope(scopes)
+	return up.Provider.OAuth.Alongside(scopes)
 }
 
 // goesOn is the page of a request whose agent goes on by itself.

@@ -206,13 +206,16 @@ func starter(p *catalog.Provider) string {
 	fmt.Fprintf(&b, "public_url: https://desk.example.com\ntrusted_proxies: [10.0.0.0/8]   # TLS ends there; or tls: {cert: file:tls.crt, key: file:tls.key}\n")
 	fmt.Fprintf(&b, "egress: {listen: \":8081\"}       # so that servers on other hosts reach it\n")
 	fmt.Fprintf(&b, "idp: {issuer: https://login.example.com, client_id: frontdesk, client_secret: file:idp.secret}\nupstreams:\n")
-	inputs := ""
-	if len(p.Inputs) > 0 {
-		var l []string
-		for _, n := range slices.Sorted(maps.Keys(p.Inputs)) {
-			l = append(l, n+": "+cmp.Or(p.Inputs[n].Default, config.FillIn))
-		}
+	inputs, l := "", []string(nil)
+	for n, in := range needed(p) {
+		l = append(l, n+": "+cmp.Or(in.Default, config.FillIn))
+	}
+	slices.Sort(l)
+	if len(l) > 0 {
 		inputs = ", inputs: {" + strings.Join(l, ", ") + "}"
+	}
+	if p.Sites != nil {
+		inputs = ", site: connection" + inputs
 	}
 	switch {
 	case p.OAuth != nil:
@@ -228,6 +231,15 @@ func starter(p *catalog.Provider) string {
 	// The name of the upstream is the server's too where it leaves room for no more.
 	fmt.Fprintf(&b, "servers:\n  %s: {url: http://localhost:3000/mcp, upstreams: [%s], allow: [group:engineering]}\n", serverName(p), p.ID)
 	return b.String()
+}
+
+// needed are the inputs that a starter gives: what may stay empty does, and where each account's site is learned, nobody writes it.
+func needed(p *catalog.Provider) map[string]catalog.Input {
+	m := maps.Clone(p.Inputs)
+	maps.DeleteFunc(m, func(n string, in catalog.Input) bool {
+		return in.Optional || p.Sites != nil && slices.Contains(p.Sites.Instead, n)
+	})
+	return m
 }
 
 func serverName(p *catalog.Provider) string {
@@ -254,8 +266,11 @@ func next(p *catalog.Provider) string {
 	default:
 		fmt.Fprintf(&b, "  2. At %s nothing is registered: each person pastes a key of his own, made at %s.\n", p.Name, cmp.Or(p.APIKey.URL, p.APIKey.Where))
 	}
+	if p.OAuth != nil && len(p.OAuth.Beside) > 0 {
+		fmt.Fprintf(&b, "     Beside what the upstream's scopes name, allow it %s there, by which Frontdesk learns whose account it is.\n", strings.Join(p.OAuth.Beside, " and "))
+	}
 	step := 3
-	if slices.ContainsFunc(slices.Collect(maps.Values(p.Inputs)), func(in catalog.Input) bool { return in.Default == "" }) {
+	if slices.ContainsFunc(slices.Collect(maps.Values(needed(p))), func(in catalog.Input) bool { return in.Default == "" }) {
 		fmt.Fprintf(&b, "  %d. Fill in what still reads %s: the names of your own site at %s.\n", step, config.FillIn, p.Name)
 		step++
 	}

@@ -114,7 +114,12 @@ func newDesk(p *catalog.Provider, sites *catalog.Sites, v *vendor) (*desk, error
 		up.Origins = append(up.Origins, u)
 	}
 	if p.OAuth != nil {
-		up.Methods = append(up.Methods, catalog.Method{Kind: catalog.AuthorizationCode, Client: client})
+		m := catalog.Method{Kind: catalog.AuthorizationCode, Client: client}
+		if p.OAuth.Endpoint().Auth == oauth.AuthJWT { // by a key of a whole Frontdesk; the steps of tokens have tried it
+			o := *v.vendor.OAuth
+			o.Auth, m.Auth, v.vendor.OAuth = "none", catalog.ClientAuth(oauth.AuthNone), &o
+		}
+		up.Methods = append(up.Methods, m)
 	}
 	if p.APIKey != nil {
 		up.Methods = append(up.Methods, catalog.Method{Kind: catalog.APIKey})

@@ -133,6 +133,8 @@ const (
 	hush     = "hush"
 	redirect = "https://desk.example.com/callback/x"
 	code     = "CODE"
+
+	assertion = "ASSERTION"
 )
 
 // Play tries an entry, its inputs filled in by values, against what its vendor documents.
@@ -171,7 +173,7 @@ func Play(ctx context.Context, entry *catalog.Provider, v Vendor, values map[str
 		return errors.Join(different("statuses", p.Retries.Status, v.Retries.Status), different("the key", p.Retries.Key, v.Retries.Key))
 	})
 	if v.Account != nil {
-		s.try("account", func() error { return s.whom(ctx) })
+		s.accounts(ctx)
 	}
 	if v.Sites != nil {
 		s.sited(ctx, entry, values)
@@ -250,6 +252,9 @@ func (s *stage) authorize() error {
 	} else {
 		asked := strings.Split(q.Get(said.ScopeParam), said.Separator)
 		wrong = append(wrong, different("scopes", asked[:min(2, len(asked))], s.scopes()))
+		if a := s.vendor.Account; a != nil && !oauth.HasScopes(asked, a.Scopes...) {
+			wrong = append(wrong, fmt.Errorf("it does not ask for %q, without which nobody knows whose account it is", strings.Join(a.Scopes, " ")))
+		}
 	}
 	return errors.Join(wrong...)
 }
@@ -257,8 +262,11 @@ func (s *stage) authorize() error {
 func (s *stage) endpoint() oauth.Endpoint {
 	e := s.entry.OAuth.Endpoint()
 	e.ClientID, e.Secret = client, secret.New(hush)
-	if e.Auth == oauth.AuthNone {
+	switch e.Auth {
+	case oauth.AuthNone:
 		e.Secret = secret.Text{}
+	case oauth.AuthJWT:
+		e.Secret, e.Assert = secret.Text{}, func(context.Context) (secret.Text, error) { return secret.New(assertion), nil }
 	}
 	return e
 }
@@ -488,6 +496,8 @@ func (s *stage) proven(r *http.Request, params map[string]string, auth string) e
 		got = "secret_user"
 	case !basic && params["client_id"] == client && params["client_secret"] == hush:
 		got = "post"
+	case !basic && params["client_assertion"] == assertion && params["client_secret"] == "":
+		got = "jwt"
 	}
 	return different("how the client proves itself", got, auth)
 }

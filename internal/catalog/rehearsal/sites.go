@@ -26,6 +26,9 @@ type Account struct {
 	Answer json.RawMessage `json:"answer"`
 	Label  string          `json:"label"` // the name that people know
 	ID     string          `json:"id"`
+
+	Scopes    []string `json:"scopes"`    // without which it is refused
+	Otherwise *Account `json:"otherwise"` // its answer of an account without the usual name
 }
 
 // Sites is how a vendor says, after the consent, at which of its sites an account is: by one of Param, Pointer and Call.
@@ -67,6 +70,7 @@ type vendor struct {
 	*stage
 	sites   *Sites
 	account *Account
+	refuses *http.Response // the account's call, in its place
 	says    []Site         // the account's sites
 	answers *http.Response // to the call that lists them, in its place
 	away    bool           // no answer to that call
@@ -125,6 +129,9 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 		}
 		if v.wrong = errors.Join(different("the method of the account's call", r.Method, method), v.proof(r, v.account.Proof)); v.wrong != nil {
 			return respond(http.StatusUnauthorized, `{}`), nil
+		}
+		if v.refuses != nil {
+			return v.refuses, nil
 		}
 		return respond(http.StatusOK, string(v.account.Answer)), nil
 	case v.vendor.OAuth != nil && at == v.fill(v.vendor.OAuth.Token):
@@ -280,11 +287,32 @@ func (s *stage) sited(ctx context.Context, entry *catalog.Provider, values map[s
 	}
 }
 
-// whom plays the call that tells whose a credential is.
-func (s *stage) whom(ctx context.Context) error {
-	own, said := *s, s.vendor.Account
+// accounts plays the call that tells whose a credential is.
+func (s *stage) accounts(ctx context.Context) {
+	said := s.vendor.Account
+	s.try("account", func() error { return s.whom(ctx, said, nil) })
+	if said.Otherwise != nil {
+		other := *said
+		other.Answer, other.ID, other.Label = said.Otherwise.Answer, said.Otherwise.ID, said.Otherwise.Label
+		s.try("account without the usual name", func() error { return s.whom(ctx, &other, nil) })
+	}
+	if len(said.Scopes) > 0 && s.vendor.OAuth != nil {
+		s.try("account, its scopes not given", func() error {
+			refuses := respond(http.StatusForbidden, `{}`)
+			if e := s.vendor.Right; e != nil && e.Status == http.StatusUnauthorized {
+				refuses = respond(e.Status, string(e.Body))
+				refuses.Header = e.header()
+			}
+			return s.whom(ctx, &Account{URL: said.URL, Method: said.Method, Proof: said.Proof}, refuses)
+		})
+	}
+}
+
+// whom connects an account, and compares what is kept of it.
+func (s *stage) whom(ctx context.Context, said *Account, refuses *http.Response) error {
+	own := *s
 	own.steps, own.wrong = nil, nil
-	v := &vendor{stage: &own, account: said}
+	v := &vendor{stage: &own, account: said, refuses: refuses}
 	own.body = v.token
 	d, err := newDesk(s.entry, nil, v)
 	if err != nil {
