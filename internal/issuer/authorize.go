@@ -85,13 +85,13 @@ func asPage(err error) error {
 	return err
 }
 
-// maxQuery is more than any honest request needs, and less than what would be carried through every page of a sign-in.
-const maxQuery = 16 << 10
+// maxQuery is more than any honest request needs, and less than what would be carried through every page of a sign-in, and kept during it.
+const maxQuery = 8 << 10
 
 // single refuses a parameter that is said twice (RFC 6749 section 3.1), but resource, of which RFC 8707 allows several.
 func single(raw string) (url.Values, error) {
 	if len(raw) > maxQuery {
-		return nil, fault.New(fault.Invalid, "the request's parameters are longer than 16 KiB", nil)
+		return nil, fault.New(fault.Invalid, "the request's parameters are longer than 8 KiB", nil)
 	}
 	q, err := url.ParseQuery(raw)
 	if err != nil {

@@ -99,7 +99,8 @@ type Activity interface {
 const (
 	maxBody = 64 << 10
 
-	signInsPerMin = 300 // of one address, which may be a whole office's
+	signInsPerMin = 300      // of one address, which may be a whole office's
+	maxReturn     = 10 << 10 // bytes of the way back that are kept for somebody whom nobody knows yet: an agent's request, and no more
 )
 
 // Mount adds the routes.
@@ -198,8 +199,11 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
 	if !s.signIns.Allow(web.Address(r), s.Now(), time.Minute, signInsPerMin) { // each start is kept until it comes back
 		return &fault.Error{Kind: fault.RateLimited, Msg: "too many sign-ins were begun from this address; try again in a minute", RetryAfter: time.Minute}
 	}
-	next, err := s.Flows.Begin(r.Context(), connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)},
-		connect.Start{Kind: connect.FlowSignIn, Return: s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/")})
+	back := s.local(r.URL.Query().Get("return"), s.Prefix+"/portal/")
+	if len(back) > maxReturn {
+		back = s.Prefix + "/portal/"
+	}
+	next, err := s.Flows.Begin(r.Context(), connect.Visitor{Tenant: s.Tenant, Binding: s.Browser.Binding(w, r)}, connect.Start{Kind: connect.FlowSignIn, Return: back})
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func (db *DB) clean(ctx context.Context) error {
 		query  string
 		before time.Time
 	}{
-		{"DELETE FROM flows WHERE expires < $1", now.Add(-time.Hour)},
+		{"DELETE FROM flows WHERE expires < $1", now}, // strangers begin them
 		{"DELETE FROM devices WHERE expires < $1", now.Add(-time.Hour)},
 		{"DELETE FROM codes WHERE expires < $1", now.Add(-day)},
 		{"DELETE FROM messages WHERE expires < $1", now},

@@ -1,6 +1,7 @@
 package attacks_test
 
 import (
+	"crypto/rand"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -348,5 +349,13 @@ func TestA142_startedSignIns(t *testing.T) {
 	}
 	if got := send(t, http.MethodGet, r.Desk().Public+"/signin", "", from("192.0.2.251")...); got.Status != http.StatusSeeOther {
 		t.Errorf("somebody else: %d", got.Status)
+	}
+	// Nor is it as long as he likes: what was kept leads back after the sign-in, and this does not.
+	for n, back := range map[int]string{1 << 10: "kept", 15 << 10: "", 50 << 10: ""} {
+		p := r.stops("alice")
+		shown := open(t, p, r.Desk().Public+"/signin?return="+url.QueryEscape("/portal/activity?show=you&x="+rand.Text()+strings.Repeat("x", n)))
+		if at := shown.URL.Path; at != map[string]string{"kept": "/portal/activity", "": "/portal/"}[back] {
+			t.Errorf("a way back of %d bytes leads to %s", n, at)
+		}
 	}
 }

@@ -41,11 +41,14 @@ func heading(title string) template.HTML {
 	return template.HTML(strings.NewReplacer(nameStart, `<span class="name">`, nameEnd, `</span>`).Replace(escaped))
 }
 
+// maxLocal is more than any way back through our pages is long; it is kept while somebody is away.
+const maxLocal = 16 << 10
+
 // Local returns the path if it leads to one of the pages under the prefix, else otherwise: nobody is sent elsewhere by a
 // link to us. Pages are named by their first segment.
 func Local(path, prefix string, pages []string, otherwise string) string {
 	u, err := url.Parse(path)
-	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") ||
+	if err != nil || len(path) > maxLocal || u.Scheme != "" || u.Host != "" || u.User != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") ||
 		strings.ContainsAny(path, "\\\r\n\t") || strings.HasPrefix(u.Path, "//") || strings.Contains(u.Path, "\\") ||
 		u.EscapedPath() != u.Path || gopath.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") {
 		return otherwise
