@@ -154,7 +154,7 @@ type issuerPages struct {
 
 func (p issuerPages) Consent(w http.ResponseWriter, r *http.Request, c issuer.Consent) {
 	c.Tools = p.d.toolsFor(r.Context(), c)
-	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmp.Or(c.ClientName, c.ClientHost)) + " use " + c.Server + " as you?", Person: c.Person, View: c})
+	p.Render(w, http.StatusOK, web.Page{Template: "consent", Title: "Let " + web.Name(cmp.Or(c.ClientName, web.Host(c.ClientHost))) + " use " + c.Server + " as you?", Person: c.Person, View: c})
 }
 
 func (p issuerPages) Leave(w http.ResponseWriter, _ *http.Request, to string) {

@@ -161,7 +161,7 @@ func (s *Server) before(ctx context.Context, t identity.Tenant, client Client, p
 		changed = append(changed, "what it calls itself; it was “"+web.Foreign(was.Name)+"”")
 	}
 	if host := redirectHost(p.Redirect); was.RedirectHost != host {
-		changed = append(changed, "where your browser goes back to; it was "+web.Foreign(was.RedirectHost))
+		changed = append(changed, "where your browser goes back to; it was "+web.Host(was.RedirectHost))
 	}
 	if !slices.Equal(was.RedirectURIs, client.RedirectURIs) {
 		changed = append(changed, "the addresses that it is registered with")

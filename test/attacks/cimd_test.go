@@ -379,6 +379,19 @@ func TestA030_names(t *testing.T) {
 	}
 }
 
+// TestA030_longHosts: a document's host is shown by its end, whatever stands before that.
+func TestA030_longHosts(t *testing.T) {
+	r := theRealm(t)
+	r.oracles(t)
+	long := "claude.ai." + strings.Repeat("sign-in.", 12) + "evil.test"
+	id := r.docs.document(3, "/long.json", map[string]any{"redirect_uris": []string{"https://" + long + "/cb"}})
+	a := &app{r: r, id: id, redirect: "https://" + long + "/cb", resource: r.Desk().MCP("modern"), check: strings.Repeat("c", 43)}
+	shown := open(t, r.stops("alice"), a.authorizeURL(nil)).Text()
+	if !strings.Contains(shown, "sign-in.evil.test") || strings.Contains(shown, "claude.ai") {
+		t.Errorf("consent shows %s", shown)
+	}
+}
+
 // TestA031_registration: what may register, how often, and as what.
 func TestA031_registration(t *testing.T) {
 	r := theRealm(t)

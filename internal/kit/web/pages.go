@@ -42,6 +42,7 @@ func NewPages(prefix, name string, log *slog.Logger, now func() time.Time) *Page
 	p.css, p.cssPath = css, prefix+"/assets/"+hex.EncodeToString(sum[:6])+".css"
 	p.templates = template.Must(template.New("").Funcs(template.FuncMap{
 		"foreign": Foreign,
+		"host":    Host,
 		"heading": heading,
 		"clock":   func(t time.Time) string { return t.UTC().Format("15:04 UTC") },
 		"ago":     func(t time.Time) string { return Ago(t, p.Now()) },

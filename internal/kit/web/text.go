@@ -16,17 +16,31 @@ const maxForeign = 64
 
 // Foreign makes a stranger's text fit to be shown: control and direction characters are gone, and it is cut.
 func Foreign(s string) string {
+	runes := plain(s)
+	if len(runes) > maxForeign {
+		return string(runes[:maxForeign-1]) + "…"
+	}
+	return string(runes)
+}
+
+// Host is Foreign for a host's name, which is cut where it begins: whose it is stands at its end.
+func Host(s string) string {
+	runes := plain(s)
+	if len(runes) > maxForeign {
+		return "…" + string(runes[len(runes)-maxForeign+1:])
+	}
+	return string(runes)
+}
+
+// plain is a text without what is not seen, or turns others about.
+func plain(s string) []rune {
 	clean := strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, ""))
-	runes := []rune(strings.Join(strings.Fields(clean), " "))
-	if len(runes) > maxForeign {
-		return string(runes[:maxForeign-1]) + "…"
-	}
-	return string(runes)
+	return []rune(strings.Join(strings.Fields(clean), " "))
 }
 
 // Name sets a stranger's text apart within a title of ours. The marks are those of Unicode for just that (UAX #9, isolates);

@@ -38,6 +38,18 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestHost: whose a host is can be seen, however long its owner makes it.
+func TestHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"app.test": "app.test", "claude.ai." + strings.Repeat("a.", 40) + "evil.test": "…" + strings.Repeat("a.", 27) + "evil.test", "cursor://anysphere.cursor-mcp": "cursor://anysphere.cursor-mcp",
+		"a\u202eb.test": "ab.test",
+	} {
+		if got := web.Host(in); got != want || len([]rune(got)) > 64 {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 // FuzzLocal: where a link to us may send somebody on stays on our pages, as a browser reads it.
 func FuzzLocal(f *testing.F) {
 	for _, s := range []string{"/portal/", "/connect/x?then=on", "//evil.example/portal/", "/portal/../../x", "/\\evil.example", "/portal%2f..%2f", "https://evil.example/portal/", "/portal/\t//x", "/portalx", "/t/a/portal/", "", "javascript:x"} {
