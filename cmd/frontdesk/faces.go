@@ -44,7 +44,7 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 	if d.keys, err = web.OpenKeys(cfg.Keys.Faces); err != nil {
 		return err
 	}
-	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Found(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
+	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Chosen(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.Extract(), Refused: d.metrics.refusedAtEgress}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -213,7 +214,7 @@ func (d *desk) apply(ctx context.Context, cfg *config.Config) error {
 	if len(problems) > 0 {
 		return problems
 	}
-	if err := d.door.SetNamed(cfg.Origins()); err != nil {
+	if err := errors.Join(d.door.SetNamed(cfg.Origins()), d.door.SetOpen(cfg.DocumentOrigins())); err != nil {
 		return err
 	}
 	if d.waist != nil {

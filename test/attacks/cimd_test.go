@@ -40,6 +40,20 @@ func TestA022_documentAddresses(t *testing.T) {
 	}
 }
 
+// TestA022_namedForOthers: that the config names an address for an upstream lets no stranger make us ask it for something.
+func TestA022_namedForOthers(t *testing.T) {
+	r := theRealm(t)
+	r.oracles(t)
+	at := r.docs.origins[6]
+	config := strings.Replace(r.config, "  keyed: {provider", "  watched: {provider: tracker, url: "+at+"/api, methods: [api_key]}\n  keyed: {provider", 1)
+	config = strings.Replace(config, "\""+at+"\", ", "", 1)
+	r.reconfigured(t, config, nil)
+	id := r.docs.document(6, "/admin/restart", nil)
+	if got := r.authorizeDocument(t, id, "203.0.113.60", nil); !isPage400(got) || r.docs.visited("/admin/restart") != 0 {
+		t.Errorf("%d, and the upstream was asked %d times", got.Status, r.docs.visited("/admin/restart"))
+	}
+}
+
 // TestA023_documents: one that is not exactly as it must be is no client, and is not fetched again and again.
 func TestA023_documents(t *testing.T) {
 	r := theRealm(t)

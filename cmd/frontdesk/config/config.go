@@ -376,6 +376,14 @@ func (c *Config) Certified() []string {
 	return append(l, c.Egress.Names...)
 }
 
+// DocumentOrigins are those of clients' metadata documents that are not on the public internet: agents may lead us there.
+func (c *Config) DocumentOrigins() (l []string) {
+	for _, o := range c.File.Clients.Documents {
+		l = append(l, o.Scheme+"://"+o.Host)
+	}
+	return l
+}
+
 // Origins are all that the config names: where connections may go, private addresses included.
 func (c *Config) Origins() []string {
 	set := map[string]bool{}
@@ -384,8 +392,8 @@ func (c *Config) Origins() []string {
 			set[u.Scheme+"://"+u.Host] = true
 		}
 	}
-	for _, o := range c.File.Clients.Documents {
-		add(o.String())
+	for _, o := range c.DocumentOrigins() {
+		add(o)
 	}
 	if c.Telemetry.Traces != nil {
 		add(c.Telemetry.Traces.String())

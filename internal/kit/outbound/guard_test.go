@@ -176,6 +176,19 @@ func TestNamedIsExact(t *testing.T) {
 	if err := get(door.Found(), server+"/path"); err != nil {
 		t.Errorf("a found URL of a named origin was refused: %v", err)
 	}
+	// Whoever is led by a stranger goes nowhere inside, named or not, but where strangers may lead.
+	if err := get(door.Chosen(), server+"/path"); fault.KindOf(err) != fault.Denied {
+		t.Errorf("a stranger leads to what is named for another purpose: %v", err)
+	}
+	if err := door.SetOpen([]string{server}); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(door.Chosen(), server+"/path"); err != nil {
+		t.Errorf("a stranger may not lead to where he may: %v", err)
+	}
+	if err := get(door.Chosen(), "http://127.0.0.1:"+trap.port); fault.KindOf(err) != fault.Denied {
+		t.Errorf("a stranger leads to what is not named: %v", err)
+	}
 	for _, raw := range []string{"https://127.0.0.1:" + port, "http://127.0.0.1:" + trap.port, "http://localhost:" + port, "http://127.0.0.1", "http://[::ffff:127.0.0.1]:" + port} {
 		if err := get(door.Named(), raw); fault.KindOf(err) != fault.Denied {
 			t.Errorf("%s: got %v, want a refusal", raw, err)

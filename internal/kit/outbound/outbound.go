@@ -48,6 +48,7 @@ type Config struct {
 type Door struct {
 	named, prior, found http.Transport                  // prior is for named origins of h2c
 	origins             atomic.Pointer[map[origin]bool] // true: of h2c
+	open                atomic.Pointer[map[origin]bool] // of these, those to which strangers may lead us; nil: none
 	fetch               time.Duration
 	proxied             bool
 }
@@ -89,14 +90,19 @@ func New(c Config) (*Door, error) {
 }
 
 // SetNamed replaces the named origins, for requests that start from now on. On an error the old ones stay.
-func (d *Door) SetNamed(origins []string) error {
+func (d *Door) SetNamed(origins []string) error { return d.set(&d.origins, origins) }
+
+// SetOpen says which of the named origins strangers may lead us to, beside the public internet.
+func (d *Door) SetOpen(origins []string) error { return d.set(&d.open, origins) }
+
+func (d *Door) set(to *atomic.Pointer[map[origin]bool], origins []string) error {
 	set := make(map[origin]bool, 2*len(origins))
 	for _, o := range origins {
 		if err := d.addOrigin(set, o); err != nil {
 			return err
 		}
 	}
-	d.origins.Store(&set)
+	to.Store(&set)
 	return nil
 }
 
@@ -105,6 +111,10 @@ func (d *Door) Named() *Client { return &Client{door: d} }
 
 // Found returns the client for URLs that came from elsewhere.
 func (d *Door) Found() *Client { return &Client{door: d, found: true} }
+
+// Chosen returns the client for URLs that somebody chose whom nobody knows. That the config names a place for another purpose opens it to
+// nobody: only those of SetOpen count as named.
+func (d *Door) Chosen() *Client { return &Client{door: d, found: true, chosen: true} }
 
 // Tunnel connects to host:port by the guard for what is found, for bytes that are not ours to look into. Where a proxy is
 // configured it is refused: the guard's judgement of addresses would not hold behind it.
@@ -139,8 +149,9 @@ func (d *Door) Close() {
 // Denied where the guard refuses (nothing was resolved, or no connection was made), Unavailable where the other side is
 // away, too slow, or breaks the protocol. Causes stay visible to errors.Is, context.Canceled among them.
 type Client struct {
-	door  *Door
-	found bool
+	door   *Door
+	found  bool
+	chosen bool
 }
 
 var _ http.RoundTripper = (*Client)(nil)
@@ -212,10 +223,20 @@ func (c *Client) admit(r *http.Request) (*http.Transport, error) {
 		// front end.
 		return nil, fault.New(fault.Invalid, "outbound: the Host header differs from the URL's host", nil)
 	}
-	if prior, ok := (*c.door.origins.Load())[origin{u.Scheme, u.Host}]; ok {
+	if prior, ok := c.named(origin{u.Scheme, u.Host}); ok {
 		return c.door.speaking(prior), nil
 	}
 	return c.admitOther(u)
+}
+
+func (c *Client) named(o origin) (prior, ok bool) {
+	if prior, ok = (*c.door.origins.Load())[o]; ok && c.chosen {
+		open := c.door.open.Load()
+		if ok = open != nil; ok {
+			_, ok = (*open)[o]
+		}
+	}
+	return prior, ok
 }
 
 // speaking is the transport for what is named.
@@ -231,7 +252,7 @@ func (c *Client) admitOther(u *url.URL) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if prior, ok := (*c.door.origins.Load())[at.origin()]; ok {
+	if prior, ok := c.named(at.origin()); ok {
 		return c.door.speaking(prior), nil
 	}
 	if !c.found {
