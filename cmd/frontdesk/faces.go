@@ -48,7 +48,8 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.Extract(), Refused: d.metrics.refusedAtEgress}
-	d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) } // a listener that ends has ended with its process
+	d.hosts.ServeDirect = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeDirect(l, act) } // the same
+	d.hosts.Serve = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeProcess(l, act) }      // a listener that ends has ended with its process
 	if cfg.Egress.Others == "tunnel" {
 		d.egress.Tunnel = d.door.Tunnel
 	}

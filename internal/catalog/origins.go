@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -54,6 +55,23 @@ func (u *Upstream) addresses() []*url.URL {
 	l := slices.Clone(u.Origins)
 	for _, a := range u.Aliases {
 		l = append(l, a.From)
+	}
+	return l
+}
+
+// Names are the hosts of a server's upstreams that its program can mean by a name alone: by https, at the port that belongs to it.
+func (s *Snapshot) Names(srv *Server) (l []string) {
+	for _, need := range srv.Needs {
+		up := s.Upstreams[srv.Tenant][need.Upstream]
+		if up == nil {
+			continue
+		}
+		for _, o := range up.addresses() {
+			h := strings.ToLower(o.Hostname())
+			if strings.HasSuffix(Canonical(o), ":443") && o.Scheme == "https" && net.ParseIP(h) == nil && h != "localhost" && !slices.Contains(l, h) {
+				l = append(l, h)
+			}
+		}
 	}
 	return l
 }

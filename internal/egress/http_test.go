@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha1" // #nosec: what RFC 6455 asks for
 	"crypto/tls"
 	"encoding/base64"
@@ -422,10 +423,7 @@ func TestWhereKeycardsStand(t *testing.T) {
 func TestAliases(t *testing.T) {
 	s := newStage(t, func(s *stage) {
 		s.ups["secure"].Aliases = []catalog.Alias{{From: parsed(t, "https://acme.example.net"), To: parsed(t, s.secure.url+"/ex/jira/11-22")}}
-		certs, file := authority(t, "localhost", "127.0.0.1", "acme.example.net")
-		s.Certs, s.caFile = certs, file
-		s.roots.AppendCertsFromPEM(certs.PEM())
-	})
+	}, acmeCertified)
 	s.secure.mux.HandleFunc("/ex/jira/11-22/rest/api/3/myself", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "me at "+r.Host) })
 	got := do(t, s.through(), request(t, http.MethodGet, "https://acme.example.net/rest/api/3/myself", nil, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("alice@example.com:"+keycard))))
 	if got.body != "me at "+s.secure.host {
@@ -434,6 +432,13 @@ func TestAliases(t *testing.T) {
 	if acts := s.door.opened(); len(acts) != 1 || acts[0].Host != s.secure.host || acts[0].Path != "/ex/jira/11-22/rest/api/3/myself" {
 		t.Errorf("policy has to see what is sent: %+v", acts)
 	}
+}
+
+// acmeCertified is an authority that vouches for the alias too.
+func acmeCertified(s *stage) {
+	certs, file := authority(s.t, "localhost", "127.0.0.1", "acme.example.net")
+	s.Certs, s.caFile = certs, file
+	s.roots.AppendCertsFromPEM(certs.PEM())
 }
 
 // TestAccessEnds: a stream ends when its person's access does.
@@ -487,5 +492,50 @@ func TestKeycardsAtHome(t *testing.T) {
 			}
 		}
 		proxy.CloseIdleConnections()
+	}
+}
+
+// TestAskedForByName: where the API's names lead to us, a program that asks no proxy is served as in a tunnel, for the host that its
+// handshake names and no other.
+func TestAskedForByName(t *testing.T) {
+	s := newStage(t, func(s *stage) {
+		s.ups["secure"].Aliases = []catalog.Alias{{From: parsed(t, "https://acme.example.net"), To: parsed(t, s.secure.url)}}
+	}, acmeCertified)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.ServeDirect(l, "1.7") }() // ends with the stage
+	for _, h2 := range []bool{false, true} {
+		client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{ForceAttemptHTTP2: h2, TLSClientConfig: &tls.Config{RootCAs: s.roots}, DisableKeepAlives: !h2,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String())
+			}}}
+		for name, tc := range map[string]struct {
+			url, host, card string
+			status          int // 0: there is no connection
+		}{
+			"its own":           {"https://acme.example.net/echo", "", processCard, 200},
+			"a keycard of none": {"https://acme.example.net/echo", "", keycard, 401},
+			"another Host":      {"https://acme.example.net/echo", "localhost", processCard, 421},
+			"another port":      {"https://acme.example.net/echo", "acme.example.net:8443", processCard, 421},
+			"a stranger":        {"https://evil.example.net/echo", "", processCard, 0},
+			"egress itself":     {"https://localhost/egress/plain/echo", "", processCard, 0},
+			"without TLS":       {"http://acme.example.net/echo", "", processCard, 0},
+		} {
+			s.secure.forget()
+			r := request(t, http.MethodGet, tc.url, nil, "Authorization", "Bearer "+tc.card)
+			r.Host = tc.host
+			resp, err := client.Do(r)
+			status := 0
+			if err == nil {
+				status = resp.StatusCode
+				_ = resp.Body.Close()
+			}
+			if status != tc.status || len(s.secure.seen()) > 0 != (tc.status == 200) {
+				t.Errorf("%s, HTTP/2 %v: %d (%v), %d reached the API", name, h2, status, err, len(s.secure.seen()))
+			}
+		}
+		client.CloseIdleConnections()
 	}
 }

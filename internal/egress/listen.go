@@ -30,6 +30,7 @@ type door struct {
 	authority string // of a tunnel: host and port in canonical form; "" = egress itself
 	scheme    string // of a tunnel, as its first byte told
 	process   string // of a listener in a sandbox: the act of the process that runs there
+	direct    bool   // of one to which the API's own name led: the handshake says whose
 }
 
 func doorOf(r *http.Request) *door {
@@ -145,12 +146,18 @@ func (p *Proxy) begin() {
 
 // Serve takes connections from a listener, which it closes in the end, as http.Server.Serve does. Many listeners may be
 // served at once.
-func (p *Proxy) Serve(l net.Listener) error { return p.serveAt(l, "") }
+func (p *Proxy) Serve(l net.Listener) error { return p.serveAt(l, door{}) }
 
 // ServeProcess is Serve for the listener in a hosted server's sandbox. The keycard of the process is good there and nowhere
 // else, and no other one is good there: whoever gets to see it outside holds nothing.
 func (p *Proxy) ServeProcess(l net.Listener, act audit.CallID) error {
-	return p.serveAt(l, string(act))
+	return p.serveAt(l, door{process: string(act)})
+}
+
+// ServeDirect is ServeProcess for the listener to which the names of the API's hosts lead, in a sandbox: whoever comes there believes to
+// speak with the host itself, by TLS. It is served as in a tunnel to the host that the handshake names (RFC 6066 section 3).
+func (p *Proxy) ServeDirect(l net.Listener, act audit.CallID) error {
+	return p.serveAt(l, door{process: string(act), direct: true})
 }
 
 // atHome checks that a process's keycard came from its own sandbox, and any other from outside of all.
@@ -166,7 +173,7 @@ func (p *Proxy) atHome(r *http.Request, t identity.Ticket) error {
 	return nil
 }
 
-func (p *Proxy) serveAt(l net.Listener, process string) error {
+func (p *Proxy) serveAt(l net.Listener, d door) error {
 	p.begin()
 	defer func() { _ = l.Close() }()
 	p.in.mu.Lock()
@@ -179,7 +186,9 @@ func (p *Proxy) serveAt(l net.Listener, process string) error {
 	for {
 		c, err := l.Accept()
 		if err == nil {
-			go p.meet(&doored{Conn: c, door: &door{Addr: c.LocalAddr(), process: process}})
+			at := d
+			at.Addr = c.LocalAddr()
+			go p.meet(&doored{Conn: c, door: &at})
 			continue
 		}
 		p.in.mu.Lock()
@@ -244,6 +253,9 @@ func (p *Proxy) greet(c *doored) (net.Conn, error) {
 	var served net.Conn = c
 	const handshake = 22 // TLS's record type of a ClientHello (RFC 8446 section 5.1)
 	secure := c.early[0] == handshake
+	if c.door.direct && !secure {
+		return nil, fault.New(fault.Invalid, "a host's own port is spoken to by TLS", nil)
+	}
 	if c.door.authority != "" {
 		c.door.scheme = "http"
 		if secure {
@@ -270,6 +282,9 @@ func (p *Proxy) greet(c *doored) (net.Conn, error) {
 // (RFC 6066 section 3).
 func (p *Proxy) certificate(hello *tls.ClientHelloInfo, c *doored) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	if c.door.direct {
+		c.door.authority, c.door.scheme = net.JoinHostPort(name, "443"), "https"
+	}
 	if c.door.authority == "" {
 		if name == "" {
 			host, _, err := net.SplitHostPort(c.door.Addr.String())

@@ -55,6 +55,8 @@ type Hosts struct {
 	Catalog *catalog.Catalog
 	// Serve lets egress answer on a process's own listener, to the keycard of that act. It returns when the listener is closed.
 	Serve func(l net.Listener, act audit.CallID)
+	// ServeDirect is the same, for the listener to which the names of its API's hosts lead: programs come there that ask no proxy.
+	ServeDirect func(l net.Listener, act audit.CallID)
 	// CA is the PEM of the authority that opens HTTPS at egress; nil or empty where there is none, and then a server finds
 	// its API by a base URL alone.
 	CA func() []byte

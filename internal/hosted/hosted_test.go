@@ -83,7 +83,7 @@ func newDesk(t testing.TB, change func(*catalog.Program), args ...string) *desk 
 	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s asks %s", r.Header.Get("Authorization"), r.URL.Path)
 	})
-	d.Hosts = &Hosts{Catalog: cat, Serve: func(l net.Listener, _ audit.CallID) { _ = http.Serve(l, api) }, Bounds: Bounds{Max: 20, Per: 10, Patience: 10 * time.Second}, Log: slog.New(slog.DiscardHandler),
+	d.Hosts = &Hosts{Catalog: cat, Serve: func(l net.Listener, _ audit.CallID) { _ = http.Serve(l, api) }, ServeDirect: func(l net.Listener, _ audit.CallID) { _ = l.Close() }, Bounds: Bounds{Max: 20, Per: 10, Patience: 10 * time.Second}, Log: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Now().Add(time.Duration(d.clock.Load()) * time.Second) }}
 	t.Cleanup(d.Stop)
 	return d

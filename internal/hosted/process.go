@@ -161,7 +161,7 @@ func (p *process) fail(why string) {
 // exec builds the sandbox and runs the program in it.
 func (p *process) exec() error {
 	prog := p.server.Program
-	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Scratch: prog.Scratch, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}}
+	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Scratch: prog.Scratch, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}, Names: p.hosts.Catalog.Snapshot().Names(p.server)}
 	for _, m := range prog.Require {
 		setup.Require = append(setup.Require, sandbox.Measure(m))
 	}
@@ -189,6 +189,9 @@ func (p *process) exec() error {
 		p.log.add(p.hosts.Now(), "frontdesk: it can write to /tmp and HOME alone: the image's other files cannot have a layer over them here: "+cell.ReadOnly)
 	}
 	go p.hosts.Serve(cell.Listener, p.card.Act)
+	if cell.Direct != nil {
+		go p.hosts.ServeDirect(cell.Direct, p.card.Act)
+	}
 	if err := cell.Run(argv, p.environment(base)); err != nil {
 		cell.Kill()
 		return err

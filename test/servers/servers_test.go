@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -58,6 +59,16 @@ var servers = []server{
 	{name: "maps", pkg: "@modelcontextprotocol/server-google-maps", main: "dist/index.js", host: "maps.googleapis.com", injection: "{kind: query, name: key}", door: "proxy, in the query", env: map[string]string{"GOOGLE_MAPS_API_KEY": "{keycard}"}, tool: "maps_geocode", ask: one("address")},
 	{name: "brave", pkg: "@brave/brave-search-mcp-server", main: "dist/index.js", host: "api.search.brave.com", injection: "{kind: header, name: X-Subscription-Token, format: '{token}'}", door: "proxy", env: map[string]string{"BRAVE_API_KEY": "{keycard}"}, tool: "brave_web_search", ask: one("query")},
 	{name: "jirapy", pkg: "mcp-atlassian", module: "mcp_atlassian", host: "acme.atlassian.net", injection: "{kind: basic, format: 'desk@acme.example:{token}'}", door: "proxy", env: map[string]string{"JIRA_URL": "https://acme.atlassian.net", "JIRA_USERNAME": "desk@acme.example", "JIRA_API_TOKEN": "{keycard}"}, tool: "jira_search", ask: one("jql")},
+}
+
+// alone is the same program, which is told of no proxy: it goes straight to its API's name.
+func (s server) alone() server {
+	s.env = maps.Clone(s.env)
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "NODE_USE_ENV_PROXY"} {
+		s.env[name] = ""
+	}
+	s.door = "its API's name"
+	return s
 }
 
 // find looks for a package where npm put it, and says which version it is.

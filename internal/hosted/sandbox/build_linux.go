@@ -89,7 +89,7 @@ func start(s Setup, apart bool) (*Cell, error) {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: inside, HostID: uid, Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: inside, HostID: gid, Size: 1}}
 		attr.Credential = &syscall.Credential{Uid: uint32(inside), Gid: uint32(inside), NoSetGroups: !root}
-		attr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN}
+		attr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_ADMIN}
 		if s.Root != "" { // with these a changed copy of a file is made, whose ever it is
 			attr.AmbientCaps = append(attr.AmbientCaps, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID)
 		}
@@ -217,8 +217,10 @@ func (c *Cell) clean() {
 	if c.kernel.home != "" {
 		_ = os.RemoveAll(c.kernel.home) // a temporary directory; what cannot be removed holds nothing of ours
 	}
-	if c.Listener != nil {
-		_ = c.Listener.Close()
+	for _, l := range []net.Listener{c.Listener, c.Direct} {
+		if l != nil {
+			_ = l.Close()
+		}
 	}
 	close(c.ended)
 }
@@ -240,7 +242,7 @@ func (c *Cell) handshake(s Setup) error {
 	if err := json.NewEncoder(c.control).Encode(plan{Setup: s, Apart: apart, Home: c.kernel.home}); err != nil {
 		return fmt.Errorf("its first process ended at once: %w", err)
 	}
-	a, fd, err := receive(c.control)
+	a, fds, err := receive(c.control)
 	if err != nil {
 		return err
 	}
@@ -249,9 +251,12 @@ func (c *Cell) handshake(s Setup) error {
 	}
 	c.Report, c.Home, c.ReadOnly, c.Address = report, a.Home, a.ReadOnly, address
 	switch {
-	case fd != nil:
-		c.Listener, err = net.FileListener(fd)
-		_ = fd.Close() // FileListener has made its own
+	case len(fds) > 0:
+		for i, l := range []*net.Listener{&c.Listener, &c.Direct}[:len(fds)] {
+			var lerr error
+			*l, lerr = net.FileListener(fds[i])
+			err = errors.Join(err, lerr, fds[i].Close()) // FileListener has made its own
+		}
 	case a.Error == "":
 		if c.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
 			c.Address = c.Listener.Addr().String()
@@ -333,37 +338,38 @@ func socketpair() (*net.UnixConn, *os.File, error) {
 // maxAnswer bounds what the first process may say; it is ours, but the program could in theory keep its descriptor.
 const maxAnswer = 64 << 10
 
-// receive reads one answer, which is one line, and the descriptor that came with it.
-func receive(conn *net.UnixConn) (a answer, fd *os.File, err error) {
+// receive reads one answer, which is one line, and the descriptors that came with it, two at most.
+func receive(conn *net.UnixConn) (a answer, fds []*os.File, err error) {
 	var text []byte
-	buf, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4))
+	buf, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(2*4))
 	for {
 		n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
-		if got := descriptor(oob[:oobn]); got != nil {
-			fd = got
-		}
+		fds = append(fds, descriptors(oob[:oobn])...)
 		text = append(text, buf[:n]...)
 		if n > 0 && text[len(text)-1] == '\n' {
-			return a, fd, json.Unmarshal(text, &a)
+			return a, fds, json.Unmarshal(text, &a)
 		}
 		if err == nil && (n == 0 || len(text) > maxAnswer) {
 			err = errors.New("its first process ended before it said that the walls stand")
 		}
 		if err != nil {
-			return a, fd, err
+			return a, fds, err
 		}
 	}
 }
 
-func descriptor(oob []byte) *os.File {
+func descriptors(oob []byte) (l []*os.File) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil || len(messages) == 0 {
 		return nil
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) == 0 {
+	if err != nil {
 		return nil
 	}
-	unix.CloseOnExec(fds[0])
-	return os.NewFile(uintptr(fds[0]), "listener")
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		l = append(l, os.NewFile(uintptr(fd), "listener"))
+	}
+	return l
 }

@@ -104,20 +104,24 @@ type builder struct {
 	failed   bool
 }
 
-// say sends one answer, with the listener's descriptor where there is one.
-func (b *builder) say(control *net.UnixConn, err error, l *net.TCPListener) error {
+// say sends one answer, with the listeners' descriptors where there are some.
+func (b *builder) say(control *net.UnixConn, err error, l []*net.TCPListener) error {
 	a := answer{Report: b.report, Home: b.home, ReadOnly: b.readOnly}
 	if err != nil {
 		a.Error, b.failed = err.Error(), true
 	}
 	var oob []byte
-	if l != nil {
+	var fds []int
+	for _, l := range l {
 		f, err := l.File()
 		if err != nil {
 			return err
 		}
 		defer func() { _ = f.Close() }() // sent, or of no use any more
-		a.Listener, oob = true, unix.UnixRights(int(f.Fd()))
+		fds = append(fds, int(f.Fd()))
+	}
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -128,8 +132,7 @@ func (b *builder) say(control *net.UnixConn, err error, l *net.TCPListener) erro
 }
 
 // build puts up the walls from the outermost to the innermost; each says for itself whether it stands.
-func (b *builder) build() (*net.TCPListener, error) {
-	var l *net.TCPListener
+func (b *builder) build() (l []*net.TCPListener, err error) {
 	b.home = b.Home
 	if !b.Apart {
 		for _, m := range []Measure{Network, Files, Processes, IPC} {
@@ -174,8 +177,8 @@ func (b *builder) note(m Measure, err error) {
 	}
 }
 
-// listen raises loopback, which is all that this network has, and waits there for the program.
-func listen() (*net.TCPListener, error) {
+// listen raises loopback, which is all that this network has, and waits there for the program, at address and at direct.
+func listen() (l []*net.TCPListener, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -189,11 +192,18 @@ func listen() (*net.TCPListener, error) {
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
 		return nil, err
 	}
-	addr, err := net.ResolveTCPAddr("tcp4", address)
-	if err != nil {
-		return nil, err
+	for _, at := range []string{address, direct} {
+		addr, err := net.ResolveTCPAddr("tcp4", at)
+		if err != nil {
+			return nil, err
+		}
+		one, err := net.ListenTCP("tcp4", addr)
+		if err != nil {
+			return nil, err
+		}
+		l = append(l, one)
 	}
-	return net.ListenTCP("tcp4", addr)
+	return l, nil
 }
 
 func (b *builder) limits() error {
@@ -221,9 +231,9 @@ func (b *builder) fence() error {
 	rules := []landlock.Rule{own(b.home), landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full").IgnoreIfMissing()}
 	switch {
 	case b.layered: // what may not be written is mounted so
-		rules = append(rules, own("/"), landlock.ConnectTCP(port))
+		rules = append(rules, own("/"), landlock.ConnectTCP(port), landlock.ConnectTCP(directPort))
 	case b.Apart: // everything that is left is there to be read
-		rules = append(rules, landlock.RODirs("/"), landlock.ConnectTCP(port))
+		rules = append(rules, landlock.RODirs("/"), landlock.ConnectTCP(port), landlock.ConnectTCP(directPort))
 	default:
 		rules = append(rules, landlock.ROFiles("/dev/random", "/dev/urandom").IgnoreIfMissing(), landlock.RODirs("/proc").IgnoreIfMissing())
 		for _, path := range slices.Concat(System, b.Setup.Read) {

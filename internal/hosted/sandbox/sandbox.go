@@ -47,6 +47,7 @@ const Command = "sandbox-init"
 // own programs and libraries.
 type Setup struct {
 	Read      []string          // absolute paths that it may read, beside the system's; none with a Root
+	Names     []string          // hosts that lead to the cell's Direct, by https
 	Write     map[string]string // files that it finds, below /run: path -> content
 	Root      string            // the directory that is its whole file tree, instead of the machine's programs; "" = those
 	Dir       string            // in that tree, where it begins; "" = its own directory
@@ -110,6 +111,7 @@ type Cell struct {
 	Report   Report
 	Listener net.Listener // in the program's network: what it connects to at Address arrives here
 	Address  string       // of the listener, as the program must spell it
+	Direct   net.Listener // what it connects to at port 443 of one of the Names; nil without a network of its own
 	Home     string       // the directory that is the program's own, gone with it
 	ReadOnly string       // why it may write nowhere else, where it has a Root; "" = it may, and that is gone with it, too
 
@@ -134,7 +136,6 @@ type order struct {
 type answer struct {
 	Report   Report
 	Error    string
-	Listener bool // a descriptor came along
 	Home     string
 	ReadOnly string
 }
@@ -143,6 +144,9 @@ var errStart = errors.New("the sandbox could not be built")
 
 // address is where the program finds egress, in a network of its own.
 const address = "127.0.0.1:3128"
+
+// direct is where it finds its API's hosts by their names, if it asks no proxy.
+const direct = "127.0.0.1:443"
 
 // Scratch is the program's own directory, in a file tree of its own.
 const Scratch = "/run/server"

@@ -100,9 +100,11 @@ func TestItsOwnDirectory(t *testing.T) {
 	}
 }
 
-// TestTheOnlyWayOut is the listener that came along.
+// TestTheOnlyWayOut are the listeners that came along: egress as a proxy, and behind the names of the API's hosts.
 func TestTheOnlyWayOut(t *testing.T) {
-	c, err := Build(bounds())
+	s := bounds()
+	s.Names = []string{"api.example.com"}
+	c, err := Build(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ func TestTheOnlyWayOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%s; echo hello >&3; head -n1 <&3; for there in 127.0.0.1/22 10.0.0.1/80 169.254.169.254/80; do (exec 4<>/dev/tcp/$there) 2>/dev/null && echo "reached $there"; done; echo done`, host, port)
+	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%s; echo hello >&3; head -n1 <&3; exec 5<>/dev/tcp/api.example.com/443; echo by name >&5; head -n1 <&5; for there in api.example.org/443 127.0.0.1/22 10.0.0.1/80 169.254.169.254/80; do (exec 4<>/dev/tcp/$there) 2>/dev/null && echo "reached $there"; done; echo done`, host, port)
 	if err := c.Run([]string{"/bin/bash", "-c", script}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +131,22 @@ func TestTheOnlyWayOut(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
+	byName, err := c.Direct.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err = bufio.NewReader(byName).ReadString('\n')
+	if err != nil || line != "by name\n" {
+		t.Fatalf("behind the name was heard %q, %v", line, err)
+	}
+	if _, err := io.WriteString(byName, "here\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := byName.Close(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := io.ReadAll(c.Stdout)
-	if err != nil || string(out) != "welcome\ndone\n" {
+	if err != nil || string(out) != "welcome\nhere\ndone\n" {
 		t.Errorf("the program said %q, %v", out, err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// port of address.
-const port = 3128
+// The ports of address and direct.
+const port, directPort = 3128, 443
 
 // devices that do nothing but answer.
 var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
@@ -86,7 +86,16 @@ func (b *builder) own() error {
 		return err
 	}
 	return writeFiles(map[string]string{"/etc/passwd": fmt.Sprintf("server:x:%d:%d::%s:/bin/sh\n", Nobody, Nobody, Scratch), "/etc/group": fmt.Sprintf("server:x:%d:\n", Nobody),
-		"/etc/hosts": "127.0.0.1 localhost server\n"})
+		"/etc/hosts": b.hosts(), "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"})
+}
+
+// hosts names what this network has: itself, and the hosts that lead to direct.
+func (b *builder) hosts() string {
+	text := "127.0.0.1 localhost server\n"
+	for _, name := range b.Setup.Names {
+		text += "127.0.0.1 " + name + "\n"
+	}
+	return text
 }
 
 // live adds what every tree has of this process's own: /proc, what else is below /dev, the scratch directory, and the files of
@@ -168,12 +177,27 @@ func (b *builder) image() error {
 	if err := b.live(); err != nil {
 		return err
 	}
+	if err := b.named(); err != nil {
+		return err
+	}
 	for _, dir := range small {
 		if err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 			return err
 		}
 	}
 	return secondTurn(access)
+}
+
+// named covers the image's hosts file, which is there and of no use in this network.
+func (b *builder) named() error {
+	const own, at = "/run/hosts", "/new/etc/hosts"
+	if err := writeFiles(map[string]string{own: b.hosts()}); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(at); err != nil || !info.Mode().IsRegular() {
+		return nil // an image that was not unpacked by us
+	}
+	return unix.Mount("/new"+own, at, "", unix.MS_BIND, "")
 }
 
 // layer lays one that can be written over the image. It is in memory, and has one bound with the program's own directory.
