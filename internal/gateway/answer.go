@@ -13,6 +13,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
+	"frontdesk.dev/frontdesk/internal/gateway/inbound"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
 )
 
@@ -36,7 +37,7 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.g.forgetSession(c.r.Context(), c.session, c.id)
 		http.Error(c.w, sessionEnded, http.StatusNotFound)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's session has ended"}
-	case resp.StatusCode >= 400 && c.tooOld(resp.StatusCode, kind, peek(resp)):
+	case resp.StatusCode >= 400 && c.like().TooOld(&c.m, resp.StatusCode, kind, peek(resp)):
 		c.refuseOld()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks an earlier revision of the protocol"}
 	case resp.StatusCode == http.StatusNotFound && c.session != nil:
@@ -67,7 +68,7 @@ func (c *call) whole(lease broker.Lease, resp *http.Response, kind string) broke
 		c.say(c.server.Title+" answered with status "+strconv.Itoa(resp.StatusCode)+". Nothing is known of what it did; an operator can look into its log.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "status " + strconv.Itoa(resp.StatusCode)}
 	}
-	body, err := readAll(io.LimitReader(resp.Body, maxAnswer+1), resp.ContentLength)
+	body, err := inbound.ReadAll(io.LimitReader(resp.Body, maxAnswer+1), resp.ContentLength)
 	if err != nil || len(body) > maxAnswer {
 		c.say(c.server.Title+" broke off its answer, or it was too large. Nothing is known of what it did.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultUnknown, Detail: "the answer was broken off or too large"}
@@ -93,11 +94,11 @@ func (c *call) deliver(lease broker.Lease, body []byte, resp *http.Response) bro
 		c.write(http.StatusOK, c.unfit("something that is no answer to this call"))
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's answer is none to this call"}
 	}
-	if c.tooOld(resp.StatusCode, "application/json", body) {
+	if c.like().TooOld(&c.m, resp.StatusCode, "application/json", body) {
 		c.refuseOld()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks an earlier revision of the protocol"}
 	}
-	if c.notThere(&m) {
+	if c.like().NotThere(&c.m, &m) {
 		c.unknown()
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server knows nothing of that name"}
 	}
@@ -134,7 +135,7 @@ func (c *call) edit(lease broker.Lease, m *mcp.Message) []byte {
 		}
 		m = &own
 	}
-	c.spoke(m)
+	c.like().Spoke(&c.m, m)
 	if c.m.Modern() && (mcp.IsList(c.m.Method) || c.m.Method == "server/discover" || c.m.Method == "resources/read") {
 		m = c.private(m)
 	}
@@ -201,7 +202,7 @@ func (c *call) filter(body []byte) []byte {
 		return c.unfit("a list of more than " + strconv.Itoa(maxListed) + " entries")
 	}
 	if c.m.Method == "tools/list" {
-		c.listed(names, body)
+		c.like().Listed(names, body)
 	}
 	keep := c.visible(names)
 	c.withhold(names, keep)
@@ -299,7 +300,7 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 				// Nothing comes after the answer but the end of the stream. A server that does not send that is not waited for.
 				defer time.AfterFunc(endTime, func() { c.cancel(nil) }).Stop()
 				outcome = resultOf(&m, http.StatusOK)
-				if msg = c.edit(lease, &m); c.notThere(&m) {
+				if msg = c.edit(lease, &m); c.like().NotThere(&c.m, &m) {
 					msg = c.nothing()
 				}
 			default:

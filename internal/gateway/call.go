@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/gateway/inbound"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
@@ -59,14 +59,14 @@ func must(v any) []byte {
 }
 
 func (c *call) post() {
-	if !plainJSON(c.r.Header) {
+	if !inbound.PlainJSON(c.r.Header) {
 		http.Error(c.w, "send application/json in UTF-8, without a content coding", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := readBody(c.r)
-	if errors.Is(err, error(errTooLarge)) {
+	body, err := inbound.Body(c.r)
+	if errors.Is(err, error(inbound.ErrTooLarge)) {
 		c.w.Header().Set("Connection", "close")
-		c.write(http.StatusRequestEntityTooLarge, mcp.ErrorMessage([]byte("null"), errTooLarge.Code, errTooLarge.Msg, nil))
+		c.write(http.StatusRequestEntityTooLarge, mcp.ErrorMessage([]byte("null"), inbound.ErrTooLarge.Code, inbound.ErrTooLarge.Msg, nil))
 		return
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *call) take(body []byte) {
 		err = c.fits()
 	}
 	if err == nil {
-		if at := c.g.smuggledInside(body, c.server, c.token); at != "" {
+		if at := inbound.SmuggledInside(c.g.Catalog, c.server, body, c.token); at != "" {
 			err = &mcp.Fault{Code: mcp.CodeParams, Msg: "a credential stands in the message, at " + at + ": Frontdesk obtains credentials itself, so send none along"}
 		}
 	}
@@ -107,17 +107,6 @@ func (c *call) take(body []byte) {
 		return
 	}
 	c.dispatch()
-}
-
-// plainJSON reports whether a body is JSON for every reader: one type, and no coding that inflates.
-func plainJSON(h http.Header) bool {
-	types := h.Values("Content-Type")
-	if len(types) != 1 || h.Get("Content-Encoding") != "" && !strings.EqualFold(h.Get("Content-Encoding"), "identity") {
-		return false
-	}
-	kind, params, err := mime.ParseMediaType(types[0])
-	charset, said := params["charset"]
-	return err == nil && kind == "application/json" && (!said || strings.EqualFold(charset, "utf-8"))
 }
 
 // era checks what a message of its era must carry.

@@ -14,6 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway/traits"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/policy"
@@ -46,7 +47,7 @@ type Gateway struct {
 
 	crowds
 	rounds web.Rounds // whose access has ended
-	traits traits
+	traits traits.Traits
 }
 
 // crowds are what is open here, by caller.
@@ -89,3 +90,11 @@ type Sessions interface {
 	// IdleSessions returns and removes those not seen since, at most limit.
 	IdleSessions(ctx context.Context, since time.Time, limit int) ([]Session, error)
 }
+
+// Tools are those that a server is known to have, from the lists that it gave so far, and whether it says that they only read.
+func (g *Gateway) Tools(t identity.Tenant, s catalog.ServerName) map[string]bool {
+	return g.traits.Of(t, s).Tools()
+}
+
+// like is what is known of the server.
+func (c *call) like() traits.Server { return c.g.traits.Of(c.tenant, c.server.Name) }

@@ -1,28 +1,19 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/base64"
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
-	"regexp"
-	"slices"
 	"strings"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/gateway/inbound"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
-	"frontdesk.dev/frontdesk/internal/kit/mcp"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
-const (
-	maxBody  = 4 << 20
-	scopeMCP = "mcp"
-)
+const scopeMCP = "mcp"
 
 // Mount adds the endpoints of one tenant, whose path prefix is P.
 func (g *Gateway) Mount(mux *http.ServeMux, t identity.Tenant, prefix string) {
@@ -45,14 +36,14 @@ func (g *Gateway) resource(w http.ResponseWriter, r *http.Request, t identity.Te
 
 // serve is the way of every request: who is asking, does this exist for him, then what he asks.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenant) {
-	cors(w, r)
+	inbound.CORS(w, r)
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	name := r.PathValue("server")
 	resource := g.URL(t, "/mcp/"+name)
-	token, err := bearer(r)
+	token, err := inbound.Bearer(r)
 	if err != nil {
 		http.Error(w, fault.Message(err), http.StatusBadRequest)
 		return
@@ -71,7 +62,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenan
 		http.NotFound(w, r)
 		return
 	}
-	if what := g.smuggled(r, s); what != "" {
+	if what := inbound.Smuggled(g.Catalog, r, s); what != "" {
 		http.Error(w, what+" looks like a credential: Frontdesk obtains credentials itself, so send none along", http.StatusBadRequest)
 		return
 	}
@@ -92,44 +83,6 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t identity.Tenan
 		w.Header().Set("Allow", "POST, GET, DELETE")
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 	}
-}
-
-// paramHeader is the header form of an argument (2026-07-28, x-mcp-header).
-var paramHeader = regexp.MustCompile(`^(?i)mcp-param-[a-z0-9_-]{1,64}$`)
-
-func cors(w http.ResponseWriter, r *http.Request) {
-	o := r.Header.Get("Origin")
-	if o == "" {
-		return
-	}
-	h := w.Header() // the front has refused origins that may not speak here
-	h.Set("Access-Control-Allow-Origin", o)
-	h.Add("Vary", "Origin")
-	allowed := "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID"
-	for name := range strings.SplitSeq(r.Header.Get("Access-Control-Request-Headers"), ",") {
-		if name = strings.TrimSpace(name); paramHeader.MatchString(name) { // the schema of a tool names these
-			allowed += ", " + name
-		}
-	}
-	h.Set("Access-Control-Allow-Headers", allowed)
-	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE")
-	h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Mcp-Session-Id")
-}
-
-// bearer takes the token from the one place where it may stand (RFC 6750 section 2.1).
-func bearer(r *http.Request) (string, error) {
-	v := r.Header.Values("Authorization")
-	if len(v) == 0 {
-		return "", nil
-	}
-	scheme, token, ok := strings.Cut(v[0], " ")
-	if len(v) > 1 || strings.ContainsAny(v[0], ",") {
-		return "", fault.New(fault.Invalid, "send one Authorization header with one token", nil)
-	}
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.HasPrefix(token, " ") {
-		return "", nil
-	}
-	return token, nil
 }
 
 // scopes are what a client asks for. The second one says which server it wants, for clients that send no `resource`.
@@ -171,98 +124,6 @@ func (g *Gateway) unverified(w http.ResponseWriter, t identity.Tenant, name, tok
 	}
 	g.challenge(w, t, name, oauth.CodeInvalidToken)
 }
-
-// smuggles are headers with which clients hand servers a credential of their own.
-var smuggles = map[string]bool{"X-Api-Key": true, "X-Auth-Token": true, "X-Access-Token": true, "X-Github-Token": true, "Private-Token": true, "X-Gitlab-Token": true, "X-Slack-Token": true,
-	"X-Figma-Token": true, "Notion-Token": true, "X-Goog-Api-Key": true, "Txn-Token": true, "Cookie": true, "Proxy-Authorization": true, "X-Forwarded-Access-Token": true, "X-Atlassian-Token-Api": true}
-
-// ordinary headers are not searched for credentials: their values are known kinds.
-var ordinary = map[string]bool{"Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Authorization": true, "Connection": true, "Content-Length": true, "Content-Type": true,
-	"Host": true, "Last-Event-Id": true, "Mcp-Method": true, "Mcp-Name": true, "Mcp-Protocol-Version": true, "Mcp-Session-Id": true, "Origin": true, "User-Agent": true, "Traceparent": true,
-	"Tracestate": true, "Sec-Fetch-Mode": true, "Sec-Fetch-Site": true, "Sec-Fetch-Dest": true, "X-Forwarded-For": true, "X-Forwarded-Proto": true, "X-Forwarded-Host": true, "Cache-Control": true, "Pragma": true}
-
-// smuggled names what in the request is a credential for an upstream; "" if nothing is.
-func (g *Gateway) smuggled(r *http.Request, s *catalog.Server) string {
-	given := func(values []string) bool { return slices.ContainsFunc(values, func(v string) bool { return v != "" }) }
-	for _, name := range s.SmuggleHeaders {
-		if given(r.Header.Values(name)) {
-			return "header " + name
-		}
-	}
-	for name, values := range r.Header {
-		if ordinary[name] {
-			continue
-		}
-		if smuggles[name] && given(values) {
-			return "header " + name
-		}
-		if strings.Contains(name, "_") { // some servers read it as a hyphen
-			spelled := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-			if smuggles[spelled] || spelled == "Authorization" || slices.ContainsFunc(s.SmuggleHeaders, func(n string) bool { return strings.EqualFold(n, spelled) }) {
-				return "header " + name
-			}
-		}
-		for _, v := range values {
-			if g.Catalog.ShapedLike(v, nil) != nil {
-				return "header " + name
-			}
-		}
-	}
-	if r.URL.RawQuery != "" {
-		if q := r.URL.Query(); q.Has("access_token") || q.Has("token") || q.Has("api_key") || g.Catalog.ShapedLike(r.URL.RawQuery, nil) != nil {
-			return "the query"
-		}
-	}
-	return ""
-}
-
-// smuggledInside names where in the message a credential stands, as a JSON pointer; "" if nowhere. The client's own access
-// token is looked for always: no tool needs it, and whoever gets it can act as the person here. Vendors' credentials are
-// looked for where the server's entry says check_arguments, also behind base64.
-func (g *Gateway) smuggledInside(body []byte, s *catalog.Server, token string) string {
-	if !s.CheckArguments && !bytes.Contains(body, []byte(token)) {
-		return ""
-	}
-	for at, text := range mcp.Strings(body) {
-		if strings.Contains(text, token) {
-			return at
-		}
-		if !s.CheckArguments {
-			continue
-		}
-		if g.Catalog.ShapedLike(text, nil) != nil {
-			return at
-		}
-		for _, code := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-			if plain, err := code.DecodeString(strings.TrimRight(text, "=")); err == nil && g.Catalog.ShapedLike(string(plain), nil) != nil {
-				return at
-			}
-		}
-	}
-	if bytes.Contains(body, []byte(token)) {
-		return "/"
-	}
-	return ""
-}
-
-// readBody reads the message; an oversized one is refused whole. The front bounds its time.
-func readBody(r *http.Request) ([]byte, error) {
-	body, err := readAll(http.MaxBytesReader(nil, r.Body, maxBody), r.ContentLength)
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return nil, errTooLarge
-	}
-	return body, err
-}
-
-// readAll is io.ReadAll for what says how long it is: one allocation, where that can be believed.
-func readAll(r io.Reader, length int64) ([]byte, error) {
-	const believed = 64 << 10 // a promise of more has to be kept before it gets memory
-	b := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), believed)+bytes.MinRead))
-	_, err := b.ReadFrom(r)
-	return b.Bytes(), err
-}
-
-var errTooLarge = &mcp.Fault{Code: mcp.CodeRequest, Msg: "the message is larger than 4 MiB"}
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	b := must(v)

@@ -132,3 +132,35 @@ func (c *call) write(status int, msg []byte) {
 	c.w.WriteHeader(status)
 	_, _ = c.w.Write(msg) // the client went away if this fails
 }
+
+// refuseOld answers a modern client of a server that speaks earlier revisions alone: a client that knows those begins anew with
+// initialize (2026-07-28, versioning).
+func (c *call) refuseOld() {
+	c.write(http.StatusBadRequest, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeVersion, c.server.Title+" speaks an earlier revision of the protocol: begin with initialize",
+		must(map[string]any{"supported": mcp.Legacy, "requested": c.m.Version})))
+}
+
+// refuseNew answers a legacy client of a server that speaks the modern era alone. The error is the one of its own era, on 200:
+// clients show its sentence then.
+func (c *call) refuseNew() {
+	c.write(http.StatusOK, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, c.server.Title+" speaks revision "+mcp.Version2026July+
+		" of the protocol alone: use a client that does, or ask an operator for a server of an earlier one", must(map[string]any{"supported": []string{mcp.Version2026July}, "requested": c.m.Version})))
+}
+
+// nothing is the answer for a name that is hidden, and for one that nobody has: the same, and always ours.
+func (c *call) nothing() []byte {
+	modern := c.m.Modern()
+	switch c.m.Method {
+	case "tools/call":
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, "Unknown tool", nil)
+	case "prompts/get", "completion/complete":
+		return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeParams, "Unknown prompt or resource", nil)
+	case "resources/read", "resources/subscribe", "resources/unsubscribe":
+		code := mcp.CodeNoResource
+		if modern {
+			code = mcp.CodeParams
+		}
+		return mcp.ErrorMessage(c.m.IDBytes(), code, "Resource not found", must(map[string]string{"uri": c.m.Target}))
+	}
+	return mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeMethod, "Method not found", nil)
+}

@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway/traits"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
@@ -130,7 +131,7 @@ func (c *call) initialize() {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	msg, ok := firstResponse(resp)
-	if tooNew(resp.StatusCode, msg) {
+	if traits.TooNew(resp.StatusCode, msg) {
 		c.refuseNew()
 		outcome = broker.Outcome{Result: audit.ResultFailed, Detail: "the server speaks the modern era alone"}
 		return
