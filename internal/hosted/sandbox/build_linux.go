@@ -230,7 +230,7 @@ func (c *Cell) handshake(s Setup) error {
 	apart := c.cmd.SysProcAttr.Cloneflags != 0
 	report := Report{}
 	var err error
-	if c.group, err = newCgroup(c.cmd.Process.Pid, s); err != nil {
+	if c.group, err = kernelGroups.hold(c.cmd.Process.Pid, s); err != nil {
 		report[Memory] = err.Error()
 	}
 	if c.cmd.SysProcAttr.Credential == nil || os.Geteuid() != 0 || s.UID == 0 {

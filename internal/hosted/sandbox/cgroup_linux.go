@@ -3,37 +3,90 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // cgroup bounds a process from outside: one directory in the v2 tree, or one in each v1 controller's.
-type cgroup struct{ dirs []string }
+type cgroup struct {
+	tree *cgroups
+	dirs []string
+}
+
+// cgroups makes groups below where we are.
+type cgroups struct {
+	files files
+	root  string // where the tree is mounted
+	own   func() (string, error)
+
+	mu   sync.Mutex
+	base string // guarded by mu: below it groups are made, in a v2 tree; "" until it is known
+}
+
+// files is how a cgroup tree is reached. A test has one of its own, which keeps the kernel's rules.
+type files interface {
+	read(path string) (string, error)
+	write(path, text string) error // of a file that is there: where this is no cgroup after all, one that is made would bound nothing
+	mkdir(path string) error
+	rmdir(path string) error
+}
+
+type kernelFiles struct{}
+
+func (kernelFiles) read(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return string(b), err
+}
+
+func (kernelFiles) write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+func (kernelFiles) mkdir(path string) error { return os.Mkdir(path, 0o755) }
+
+func (kernelFiles) rmdir(path string) error { return unix.Rmdir(path) }
 
 const cgroupRoot = "/sys/fs/cgroup"
 
+// kernelGroups are those of this process.
+var kernelGroups = &cgroups{files: kernelFiles{}, root: cgroupRoot, own: ownGroup}
+
 var groups atomic.Int64
 
-// newCgroup puts a process, which must not have done anything yet, under its bounds. Without bounds there is no group.
-func newCgroup(pid int, s Setup) (*cgroup, error) {
+// controllers are those that bounds need.
+var controllers = []string{"memory", "pids"}
+
+// hold puts a process, which must not have done anything yet, under its bounds. Without bounds there is no group.
+func (t *cgroups) hold(pid int, s Setup) (*cgroup, error) {
 	if s.Memory == 0 && s.Processes == 0 {
 		return nil, errors.New("no bounds are set")
 	}
-	g := &cgroup{}
+	g := &cgroup{tree: t}
 	name := fmt.Sprintf("frontdesk-%d-%d", os.Getpid(), groups.Add(1))
 	err := g.v2(name, s)
 	if err != nil {
 		g.remove()
 		if v1 := g.v1(name, s); v1 != nil {
 			g.remove()
-			return nil, fmt.Errorf("no cgroup may be made here: %w", errors.Join(err, v1))
+			return nil, fmt.Errorf("no cgroup may be made here: v2: %w; v1: %w", err, v1)
 		}
 	}
 	for _, dir := range g.dirs {
-		if err := write(dir, "cgroup.procs", pid); err != nil {
+		if err := t.files.write(dir+"/cgroup.procs", strconv.Itoa(pid)); err != nil {
 			g.remove()
 			return nil, fmt.Errorf("a process cannot be put under its bounds: %w", err)
 		}
@@ -41,27 +94,104 @@ func newCgroup(pid int, s Setup) (*cgroup, error) {
 	return g, nil
 }
 
-// v2 makes a group beside our own: a group that holds processes cannot have bounded children (cgroup v2, no internal processes).
 func (g *cgroup) v2(name string, s Setup) error {
-	own, err := ownGroup("0::")
+	base, err := g.tree.below()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(cgroupRoot, filepath.Dir(own), name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir := filepath.Join(base, name)
+	if err := g.tree.files.mkdir(dir); err != nil {
 		return err
 	}
 	g.dirs = append(g.dirs, dir)
-	return errors.Join(write(dir, "memory.max", s.Memory), write(dir, "memory.swap.max", 0), write(dir, "pids.max", s.Processes))
+	// Of swap there may be nothing to say. Where one process of it is killed for memory, all are: half a program answers nobody.
+	for file, text := range map[string]string{"memory.swap.max": "0", "memory.oom.group": "1"} {
+		if err := g.tree.files.write(filepath.Join(dir, file), text); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errors.Join(g.bound(dir, "memory.max", s.Memory), g.bound(dir, "pids.max", int64(s.Processes)))
+}
+
+// below is the group below which those of programs are made: our own, if it was handed to us. Its processes have to leave it first, for a
+// group that holds some cannot have children with bounds (cgroup v2, no internal processes). If nothing may be made there, it is the one
+// above, where that has children with bounds already.
+func (t *cgroups) below() (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.base != "" {
+		return t.base, nil
+	}
+	own, err := t.own()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(t.root, own)
+	if err = t.open(dir); err == nil {
+		t.base = dir
+		return dir, nil
+	}
+	if above := filepath.Dir(dir); own != "/" && t.lacks(above, "cgroup.subtree_control") == nil {
+		t.base = above
+		return above, nil
+	}
+	return "", err
+}
+
+// lacks names controllers that a list of a group has not.
+func (t *cgroups) lacks(dir, list string) error {
+	text, err := t.files.read(filepath.Join(dir, list))
+	if err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		if !slices.Contains(strings.Fields(text), c) {
+			return fmt.Errorf("%s has no %s (systemd: Delegate=yes; a container: a cgroup namespace of its own, and a tree that it may write)", filepath.Join(dir, list), c)
+		}
+	}
+	return nil
+}
+
+// leaf is where the processes of a group go that has children with bounds.
+const leaf = "frontdesk"
+
+// open lets a group have children with bounds.
+func (t *cgroups) open(dir string) error {
+	if t.lacks(dir, "cgroup.subtree_control") == nil {
+		return nil
+	}
+	if err := t.lacks(dir, "cgroup.controllers"); err != nil {
+		return err
+	}
+	in := filepath.Join(dir, leaf)
+	for range 10 { // some may be started meanwhile
+		err := t.files.write(filepath.Join(dir, "cgroup.subtree_control"), "+"+strings.Join(controllers, " +"))
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if err := t.files.mkdir(in); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		text, err := t.files.read(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			return err
+		}
+		for pid := range strings.FieldsSeq(text) {
+			if err := t.files.write(filepath.Join(in, "cgroup.procs"), pid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("process %s cannot leave %s: %w", pid, dir, err)
+			}
+		}
+	}
+	return fmt.Errorf("%s holds processes that cannot be moved", dir)
 }
 
 func (g *cgroup) v1(name string, s Setup) error {
 	for controller, set := range map[string]func(dir string) error{
-		"memory": func(dir string) error { return write(dir, "memory.limit_in_bytes", s.Memory) },
-		"pids":   func(dir string) error { return write(dir, "pids.max", s.Processes) },
+		"memory": func(dir string) error { return g.bound(dir, "memory.limit_in_bytes", s.Memory) },
+		"pids":   func(dir string) error { return g.bound(dir, "pids.max", int64(s.Processes)) },
 	} {
-		dir := filepath.Join(cgroupRoot, controller, name)
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		dir := filepath.Join(g.tree.root, controller, name)
+		if err := g.tree.files.mkdir(dir); err != nil {
 			return err
 		}
 		g.dirs = append(g.dirs, dir)
@@ -72,31 +202,26 @@ func (g *cgroup) v1(name string, s Setup) error {
 	return nil
 }
 
-func ownGroup(prefix string) (string, error) {
+// ownGroup is our group in the v2 tree.
+func ownGroup() (string, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), prefix); ok {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
 			return path, nil
 		}
 	}
 	return "", errors.New("there is no cgroup v2 tree")
 }
 
-// write sets a bound; 0 means none, but for what is forbidden altogether.
-func write[N int | int64](dir, file string, v N) error {
-	if v == 0 && file != "memory.swap.max" {
+// bound sets one; 0 means none.
+func (g *cgroup) bound(dir, file string, v int64) error {
+	if v == 0 {
 		return nil
 	}
-	// Never created: where this is no cgroup after all, a file of that name would bound nothing.
-	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(strconv.FormatInt(int64(v), 10))
-	return errors.Join(err, f.Close())
+	return g.tree.files.write(filepath.Join(dir, file), strconv.FormatInt(v, 10))
 }
 
 // starved reports whether the kernel has killed something in the group for want of memory.
@@ -106,8 +231,8 @@ func (g *cgroup) starved() bool {
 	}
 	for _, dir := range g.dirs {
 		for _, file := range []string{"memory.events", "memory.oom_control"} { // of v2, of v1
-			text, _ := os.ReadFile(filepath.Join(dir, file)) // of the other one there is none
-			for line := range strings.Lines(string(text)) {
+			text, _ := g.tree.files.read(filepath.Join(dir, file)) // of the other one there is none
+			for line := range strings.Lines(text) {
 				if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok && n != "0" {
 					return true
 				}
@@ -117,13 +242,19 @@ func (g *cgroup) starved() bool {
 	return false
 }
 
-// remove takes the group away; its process must have ended.
+// remove takes the group away; its process must have ended. What it has left behind ends here, where the kernel can do that.
 func (g *cgroup) remove() {
 	if g == nil {
 		return
 	}
 	for _, dir := range g.dirs {
-		_ = os.Remove(dir) // an empty group that stays costs nothing
+		_ = g.tree.files.write(filepath.Join(dir, "cgroup.kill"), "1") // Linux 5.14, v2
+		for range 50 {
+			if err := g.tree.files.rmdir(dir); !errors.Is(err, unix.EBUSY) {
+				break // an empty group that stays costs nothing
+			}
+			time.Sleep(2 * time.Millisecond) // who was killed is not quite gone
+		}
 	}
 	g.dirs = nil
 }
