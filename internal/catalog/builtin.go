@@ -52,6 +52,22 @@ func Source(id string) string {
 	return string(text)
 }
 
+// Text is the entry in the form of its file, without what it does not say.
+func (p *Provider) Text() (string, error) {
+	text, err := yaml.MarshalWithOptions(p, yaml.OmitEmpty(), yaml.OmitZero())
+	return string(text), err
+}
+
+// JSON is the entry with the names of its file.
+func (p *Provider) JSON() (any, error) {
+	text, err := p.Text()
+	if err != nil {
+		return nil, err
+	}
+	var v any
+	return v, yaml.Unmarshal([]byte(text), &v)
+}
+
 // Check says what is wrong with a provider's facts, the first thing alone.
 func (p *Provider) Check() error {
 	if p.Name == "" || len(p.Hosts) == 0 {

@@ -12,6 +12,7 @@ import (
 // A field that is empty says that the vendor has no such thing.
 type Provider struct {
 	ID       string   `yaml:"id" doc:"short name; in a config the key above it"`
+	Like     string   `yaml:"like" doc:"in a config: a built-in entry, whose facts count where this one says nothing; of oauth, account and other mappings of this manual each key by itself, lists and names as a whole"`
 	Name     string   `yaml:"name" doc:"as people know it"`
 	Docs     string   `yaml:"docs" doc:"where these facts were read"`
 	Hosts    []string `yaml:"hosts" doc:"hosts of the API, the default first"`

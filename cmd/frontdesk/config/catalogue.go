@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -49,20 +50,59 @@ func (k *checker) catalogue() {
 		panic(err) // the built-in files are part of the program, and tested
 	}
 	k.Vendors = built
+	all := maps.Clone(built)
 	for id, p := range k.Providers {
 		if !k.doc.Sound("providers." + id) {
 			continue
+		}
+		at, builtIn := "providers."+id, all[id] != nil
+		if p.Like != "" {
+			base := all[p.Like]
+			if base == nil {
+				k.wrong(at+".like", fmt.Sprintf("there is no built-in provider %q", p.Like), near(p.Like, all))
+				continue
+			}
+			whole := *base
+			k.doc.Over(at, &whole, &p)
+			p = whole
 		}
 		p.ID = id
 		if p.Name == "" {
 			p.Name = id
 		}
 		if err := p.Check(); err != nil {
-			k.wrong("providers."+id, err.Error(), "internal/catalog/providers has examples")
+			help := "`frontdesk providers show NAME` shows how the built-in ones say it"
+			if builtIn && p.Like == "" {
+				help = "this stands in the place of the whole built-in entry; add  like: " + id + "  to change only what you write"
+			}
+			k.wrong(at, err.Error(), help)
 			continue
 		}
 		k.Vendors[id] = &p
 	}
+}
+
+// near helps with the name of a provider that is none.
+func near(name string, all map[string]*catalog.Provider) string {
+	if id := Meant(name, all); id != "" {
+		return fmt.Sprintf("did you mean %q?", id)
+	}
+	return "`frontdesk providers list` names the built-in ones; or describe it under providers"
+}
+
+// Meant is the provider that somebody means by a name which none has: the one that has it among its own names, as jira, or is nearly
+// called so. "": nobody knows.
+func Meant(name string, all map[string]*catalog.Provider) string {
+	ids := slices.Sorted(maps.Keys(all))
+	if len(name) > 2 {
+		for _, id := range ids {
+			title, _, _ := strings.Cut(catalog.Source(id), ": facts of the vendor")
+			if slices.ContainsFunc(strings.FieldsFunc(strings.ToLower(title+" "+all[id].Name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }), func(word string) bool { return word == strings.ToLower(name) }) {
+				return id
+			}
+		}
+	}
+	return conf.Nearest(strings.ToLower(name), ids)
 }
 
 func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Upstream {
@@ -83,11 +123,7 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at+".issuers", "issuers is for an upstream without a provider: the vendor's facts name its own", "")
 	}
 	if !ok {
-		help := "name a built-in one, or describe it under providers"
-		if near := conf.Nearest(u.Provider, slices.Sorted(maps.Keys(k.Vendors))); near != "" {
-			help = fmt.Sprintf("did you mean %q?", near)
-		}
-		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), help)
+		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), near(u.Provider, k.Vendors))
 		return nil
 	}
 	if p = k.sited(at, u, p); p == nil {

@@ -24,7 +24,7 @@ type File struct {
 	Connections    Connections   `yaml:"connections" doc:"what becomes of people's connections"`
 	Audit          Audit         `yaml:"audit" doc:"the audit log: what is kept of it elsewhere, and what is held against it"`
 
-	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones"`
+	Providers map[string]catalog.Provider `yaml:"providers" doc:"vendors beside, or instead of, the built-in ones; with like, changes to one of them"`
 
 	IDP       *IDP                `yaml:"idp" doc:"the company's sign-in service (OpenID Connect)"`
 	Upstreams map[string]Upstream `yaml:"upstreams" doc:"APIs in other trust domains"`

@@ -16,7 +16,6 @@ import (
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
-	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
 func providersCommand() *cobra.Command {
@@ -28,7 +27,7 @@ func providersCommand() *cobra.Command {
 			return listProviders(c, file)
 		}},
 		&cobra.Command{Use: "show NAME", Short: "a vendor's entry, with what was not seen in its documentation marked", Args: cobra.ExactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-			return showProvider(c, args[0])
+			return showProvider(c, file, args[0])
 		}},
 		&cobra.Command{Use: "test [NAME...]", Short: "play entries against what their vendors document, faults included; nothing leaves this machine", RunE: func(c *cobra.Command, args []string) error {
 			return testProviders(c, file, args)
@@ -91,8 +90,8 @@ func listProviders(c *cobra.Command, file string) error {
 }
 
 func unknownProvider(id string, all map[string]*catalog.Provider) error {
-	help := "`frontdesk providers list` names them"
-	if near := conf.Nearest(id, slices.Sorted(maps.Keys(all))); near != "" {
+	help := "`frontdesk providers list` names them; one of a config is there with --config FILE"
+	if near := config.Meant(id, all); near != "" {
 		help = "did you mean " + near + "?"
 	}
 	return fmt.Errorf("there is no provider %q: %s", id, help)
@@ -119,8 +118,8 @@ var covers = []struct{ fact, line *regexp.Regexp }{
 	{regexp.MustCompile(`^all `), regexp.MustCompile(`^(oauth|api_key|account|injection|signals):`)},
 }
 
-func showProvider(c *cobra.Command, id string) error {
-	all, err := catalog.Providers()
+func showProvider(c *cobra.Command, file, id string) error {
+	all, cfg, err := catalogueOf(file)
 	if err != nil {
 		return err
 	}
@@ -128,13 +127,27 @@ func showProvider(c *cobra.Command, id string) error {
 	if p == nil {
 		return unknownProvider(id, all)
 	}
-	if done, err := console.JSON(c, p); done || err != nil {
+	doc, err := p.JSON()
+	if err != nil {
 		return err
 	}
-	out := c.OutOrStdout()
-	body, _, _ := strings.Cut(catalog.Source(id), "\nunproven:")
+	if done, err := console.JSON(c, doc); done || err != nil {
+		return err
+	}
+	out, text := c.OutOrStdout(), catalog.Source(id)
+	if cfg != nil {
+		if _, own := cfg.Providers[id]; own {
+			if text, err = p.Text(); err != nil {
+				return err
+			}
+			text = "# As " + file + " says it" + likeWhom(p) + ".\n" + strings.ReplaceAll(text, "\nlike: "+p.Like+"\n", "\n")
+		}
+	}
+	body := unprovenList.ReplaceAllString(text, "")
 	for line := range strings.Lines(body + "\n") {
-		line = strings.TrimSuffix(line, "\n")
+		if line = strings.TrimSuffix(line, "\n"); line == "" {
+			continue
+		}
 		if unproven(line, p.LowTrust) {
 			line += "   # UNPROVEN"
 		}
@@ -144,6 +157,16 @@ func showProvider(c *cobra.Command, id string) error {
 		fmt.Fprintf(out, "\nNot seen in the vendor's documentation; look at them at the first live connection: %s\n", strings.Join(p.LowTrust, ", "))
 	}
 	return nil
+}
+
+// unprovenList is told in words instead.
+var unprovenList = regexp.MustCompile(`(?m)^unproven:\n(-.*\n?|  -.*\n?)*`)
+
+func likeWhom(p *catalog.Provider) string {
+	if p.Like == "" {
+		return ""
+	}
+	return ", and for the rest the built-in entry " + p.Like
 }
 
 func unproven(line string, facts []string) bool {
@@ -189,11 +212,17 @@ func testProviders(c *cobra.Command, file string, ids []string) error {
 	if !named {
 		ids = slices.Sorted(maps.Keys(vendors))
 	}
+	of := func(id string) rehearsal.Vendor { // an entry that is like another one is played against that one's vendor
+		if v, ok := vendors[id]; ok {
+			return v
+		}
+		return vendors[all[id].Like]
+	}
 	for _, id := range ids { // before anything is played
 		switch {
 		case all[id] == nil:
 			return unknownProvider(id, all)
-		case vendors[id].ID == "":
+		case of(id).ID == "":
 			return fmt.Errorf("what %s documents of itself is not built in, so that there is nothing to play its entry against", all[id].Name)
 		}
 	}
@@ -201,7 +230,7 @@ func testProviders(c *cobra.Command, file string, ids []string) error {
 	bad := 0
 	for _, id := range ids {
 		one := played{ID: id}
-		for _, s := range rehearsal.Play(c.Context(), all[id], vendors[id], inputsOf(all[id], cfg)) {
+		for _, s := range rehearsal.Play(c.Context(), all[id], of(id), inputsOf(all[id], cfg)) {
 			k := step{Name: s.Name}
 			if s.Err != nil {
 				k.Wrong = s.Err.Error()

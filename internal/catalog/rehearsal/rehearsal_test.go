@@ -92,7 +92,7 @@ func TestRehearsalDisagrees(t *testing.T) {
 			p.Sites.Endpoint.Authorization = "https://test.salesforce.com/services/oauth2/authorize"
 		}},
 		"the account's call":     {"slack", func(p *catalog.Provider) { p.Account.Method = "" }},
-		"a key's place":          {"okta", func(p *catalog.Provider) { p.APIKey.Injection = nil }},
+		"a key's place":          {"freshdesk", func(p *catalog.Provider) { p.APIKey.Injection = nil }},
 		"the call for sites":     {"atlassian", func(p *catalog.Provider) { p.Sites.Call.URL = "https://api.atlassian.com/me" }},
 		"the proof of that call": {"mailchimp", func(p *catalog.Provider) { p.Sites.Call.Injection = nil }},
 		"the list of sites":      {"docusign", func(p *catalog.Provider) { p.Sites.Call.List = "" }},

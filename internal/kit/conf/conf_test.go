@@ -160,3 +160,43 @@ func FuzzDecode(f *testing.F) {
 		_ = d.Problem("words.x[3]", "m", "").Error()
 	})
 }
+
+// TestOver: what a file gives counts, key by key where the keys are known, and nothing else of it; what it is laid over stays whole.
+func TestOver(t *testing.T) {
+	type inner struct {
+		A string `yaml:"a"`
+		B int    `yaml:"b"`
+	}
+	type facts struct {
+		Name  string            `yaml:"name"`
+		On    bool              `yaml:"on"`
+		In    inner             `yaml:"in"`
+		At    *inner            `yaml:"at"`
+		New   *inner            `yaml:"new"`
+		List  []string          `yaml:"list"`
+		Words map[string]string `yaml:"words"`
+	}
+	type file struct {
+		Facts map[string]facts `yaml:"facts"`
+	}
+	base := facts{Name: "base", On: true, In: inner{"x", 1}, At: &inner{"y", 2}, List: []string{"p", "q"}, Words: map[string]string{"k": "v", "l": "w"}}
+	var f file
+	doc, problems := conf.Decode("a.yaml", []byte("facts:\n  one: {on: false, in: {b: 7}, at: {a: z}, new: {a: n}, list: [r], words: {m: u}}\n  none: {name: other}\n"), &f)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	one, given := base, f.Facts["one"]
+	doc.Over("facts.one", &one, &given)
+	want := facts{Name: "base", In: inner{"x", 7}, At: &inner{"z", 2}, New: &inner{A: "n"}, List: []string{"r"}, Words: map[string]string{"m": "u"}}
+	if diff := cmp.Diff(want, one); diff != "" {
+		t.Error(diff)
+	}
+	if *base.At != (inner{"y", 2}) {
+		t.Error("what it was laid over was changed")
+	}
+	none, given := base, f.Facts["none"]
+	doc.Over("facts.none", &none, &given)
+	if want := base; none.Name != "other" || none.At != want.At || !none.On {
+		t.Errorf("%+v", none)
+	}
+}
