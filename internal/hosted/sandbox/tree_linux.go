@@ -190,7 +190,7 @@ func (b *builder) image() error {
 
 // named covers the image's hosts file, which is there and of no use in this network.
 func (b *builder) named() error {
-	const own, at = "/run/hosts", "/new/etc/hosts"
+	const own, at = "/run/frontdesk/hosts", "/new/etc/hosts"
 	if err := writeFiles(map[string]string{own: b.hosts()}); err != nil {
 		return err
 	}
