@@ -37,7 +37,6 @@ var over = map[string]struct {
 	"struct internal/catalog.Server":         {18, "what the config says of a server"},
 	"struct internal/admin.API":              {18, "what operators may look into, a field each"},
 	"struct internal/audit.Record":           {25, "one line of the log"},
-	"struct internal/kit/oauth.Metadata":     {17, "what we read of a server's metadata, a field each"},
 	"struct internal/kit/oauth.Endpoint":     {16, "a vendor's facts and our registration there, a field each"},
 	"struct internal/connect.Desk":           {20, "what the room stands on, a field each, and what it remembers"},
 	"struct internal/gateway.Gateway":        {24, "the same"},
@@ -47,7 +46,7 @@ var over = map[string]struct {
 	"struct internal/kit/mcp.Message":        {24, "where the parts of a message stand"},
 	"struct internal/portal.holding":         {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":       {20, "a row"},
-	"package internal/store/storetest lines": {3000, "the contract of every row, for both databases"},
+	"package internal/store/storetest lines": {3000, "the contract of every row, for both databases: its tests share what they try it with, and a reader looks up one at a time"},
 	"package internal/gateway lines":         {2700, "two eras of one protocol, and the batches of one revision: what is open here (calls, streams, sessions) is ended by each of them"},
 }
 

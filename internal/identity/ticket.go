@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
+	"frontdesk.dev/frontdesk/internal/kit/jwt"
 )
 
 // TicketType is the `typ` of a transaction token. It keeps the draft's form and claims (draft-ietf-oauth-transaction-tokens),
 // but travels in Authorization: unmodified servers forward just that.
-const TicketType = "txntoken+jwt"
+const TicketType = jwt.TypeTransactionToken
 
 // maxTicket bounds what is looked at; ours are some 400 bytes. No opaque one is shorter than minOpaque.
 const maxTicket, minOpaque = 2048, 22

@@ -19,7 +19,7 @@ import (
 )
 
 // AccessType is the `typ` of our own access tokens (RFC 9068).
-const AccessType = "at+jwt"
+const AccessType = jwt.TypeAccessToken
 
 // AccessClaims is the payload of our own access tokens (RFC 9068 section 2.2). It names the user by his internal id and
 // holds no groups: those are read where they are kept.

@@ -94,7 +94,6 @@ const (
 	codeLife    = time.Minute
 	accessLife  = 4 * time.Minute
 	familyLife  = 90 * 24 * time.Hour
-	sessionMax  = 12 * time.Hour // of a sign-in whose IdP gave no home credential
 	replayGrace = 10 * time.Second
 	scopeMCP    = "mcp"
 	scopeServer = "mcp:" // and a server's name

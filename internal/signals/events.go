@@ -105,7 +105,7 @@ func (s *Receiver) readEvent(ctx context.Context, token string) (event, error) {
 	if iss, err := jwt.UnverifiedIssuer(token); err == nil && iss != s.Events.Issuer {
 		return event{}, &refusal{"invalid_issuer", "the token is from another issuer"}
 	}
-	claims, err := jwt.Verify(ctx, token, s.Events.Keys, jwt.Expect{Issuer: s.Events.Issuer, Audiences: []string{s.Events.Audience}, ManyAudiences: true, Types: []string{"secevent+jwt"},
+	claims, err := jwt.Verify(ctx, token, s.Events.Keys, jwt.Expect{Issuer: s.Events.Issuer, Audiences: []string{s.Events.Audience}, ManyAudiences: true, Types: []string{jwt.TypeSecurityEvent},
 		Absent: []string{"sub", "exp", "nonce"}, Now: s.Now(), Leeway: jwt.MaxLeeway, MaxAge: maxEventAge})
 	switch {
 	case errors.Is(err, jwt.ErrAudience):

@@ -85,7 +85,7 @@ func firstOf(errs ...error) error {
 // readLogout verifies a logout token (section 2.6). An ID token is none, nor the other way round: typ, events and nonce keep
 // them apart.
 func (s *Receiver) readLogout(ctx context.Context, token string) (sub, sid, id string, err error) {
-	claims, err := jwt.Verify(ctx, token, s.IDP, jwt.Expect{Issuer: s.IDP.Issuer, Audiences: []string{s.IDP.ClientID}, ManyAudiences: true, Types: []string{"logout+jwt"},
+	claims, err := jwt.Verify(ctx, token, s.IDP, jwt.Expect{Issuer: s.IDP.Issuer, Audiences: []string{s.IDP.ClientID}, ManyAudiences: true, Types: []string{jwt.TypeLogoutToken},
 		Absent: []string{"nonce", "at_hash"}, Now: s.Now(), Leeway: jwt.MaxLeeway, MaxLife: logoutLife})
 	if err != nil {
 		return "", "", "", err

@@ -71,20 +71,8 @@ func hostedStage(t *testing.T) *stage.Stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s, err := stage.New(ctx, t.TempDir(), stage.Options{Binary: binary, Servers: fmt.Sprintf(
+	return stage.Start(t, stage.Options{Binary: binary, Servers: fmt.Sprintf(
 		"  own: {command: [%s], env: {TRACKER_URL: \"{egress:tracker}\", TRACKER_TOKEN: \"{keycard}\"}, sandbox: {read: [%s]}, upstreams: [tracker], allow: [group:engineering]}\n", program, dir)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(s.Desk().Log())
-		}
-	})
-	return s
 }
 
 // hostedUser is an agent of somebody who has connected the tracker.

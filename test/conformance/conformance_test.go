@@ -111,20 +111,9 @@ func setUp(t *testing.T) *scene {
 		s.direct[r.name] = reference(t, binary, r.stateless)
 		servers += fmt.Sprintf("  %s: {url: \"http://%s/\", allow: [group:engineering]}\n", r.server, s.direct[r.name])
 	}
+	s.Stage = stage.Start(t, stage.Options{Servers: servers})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var err error
-	if s.Stage, err = stage.New(ctx, t.TempDir(), stage.Options{Servers: servers}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(s.Desk().Log())
-		}
-	})
 	for _, r := range revisions {
 		a, err := world.NewAgent(world.AgentConfig{URL: s.Desk().MCP(r.server), Name: "suite", Era: r.name, Browser: s.Person("alice")})
 		if err != nil {

@@ -72,25 +72,11 @@ func start(t *testing.T, o stage.Options) *stage.Stage {
 		}
 		t.Skip("needs Node and what it runs: `make tools` fetches them")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
 	var err error
 	if o.Binary, err = binary(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := stage.New(ctx, t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(s.Desk().Log())
-		}
-	})
-	return s
+	return stage.Start(t, o)
 }
 
 func within(t *testing.T) context.Context {

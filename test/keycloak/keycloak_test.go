@@ -185,21 +185,7 @@ func (k *realm) events(kind string) (l []event) {
 
 func start(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	s, err := stage.New(ctx, t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(s.Desk().Log())
-		}
-	})
-	return s
+	return stage.Start(t, o)
 }
 
 // atKeycloak is a stage whose people sign in at a realm; settings are added to Frontdesk's registration there, entry to the config's idp.

@@ -12,21 +12,7 @@ import (
 
 func start(t *testing.T, o stage.Options) *stage.Stage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	s, err := stage.New(ctx, t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Log(s.Desk().Log())
-		}
-	})
-	return s
+	return stage.Start(t, o)
 }
 
 func agent(t *testing.T, cfg world.AgentConfig) *world.Agent {

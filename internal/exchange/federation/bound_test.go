@@ -27,7 +27,7 @@ func TestIDJAGBound(t *testing.T) {
 		"downgraded":        {[]string{"ES256"}, map[string]any{"access_token": "ras-access", "token_type": "Bearer", "expires_in": 3600}, false, fault.Unavailable},
 		"no type":           {[]string{"ES256"}, map[string]any{"access_token": "ras-access", "expires_in": 3600}, false, fault.Unavailable},
 		"of another's key":  {[]string{"ES256"}, map[string]any{"access_token": unsigned(map[string]any{"cnf": map[string]any{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}), "token_type": "DPoP"}, false, fault.Unavailable},
-		"proof is no good":  {[]string{"ES256"}, map[string]any{"error": dpop.CodeInvalidProof}, false, fault.Denied},
+		"proof is no good":  {[]string{"ES256"}, map[string]any{"error": "invalid_dpop_proof"}, false, fault.Denied},
 		"demanded, unasked": {nil, map[string]any{"access_token": "ras-access", "token_type": "DPoP"}, true, 0}, // the resource demands it, so it is tried
 	} {
 		t.Run(name, func(t *testing.T) {

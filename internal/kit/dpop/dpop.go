@@ -37,9 +37,8 @@ const (
 	// Algorithm is the one that keys of ours sign with.
 	Algorithm = "ES256"
 
-	// CodeUseNonce is the error of a proof that lacks the other side's nonce; CodeInvalidProof of one that is no good (section 12.2).
-	CodeUseNonce     = "use_dpop_nonce"
-	CodeInvalidProof = "invalid_dpop_proof"
+	// CodeUseNonce is the error of a proof that lacks the other side's nonce (section 12.2).
+	CodeUseNonce = "use_dpop_nonce"
 )
 
 // Key is a key of one connection's own. It is safe for concurrent use.

@@ -30,8 +30,6 @@ import (
 const (
 	TypeAccessToken      = "at+jwt"                    // RFC 9068
 	TypeClientAssertion  = "client-authentication+jwt" // RFC 7523bis
-	TypeDPoP             = "dpop+jwt"                  // RFC 9449
-	TypeIDJAG            = "oauth-id-jag+jwt"          // identity assertion authorization grant
 	TypeJWT              = "JWT"                       // ID tokens, and whatever is older than typ
 	TypeLogoutToken      = "logout+jwt"                // OpenID Connect back-channel logout
 	TypeSecurityEvent    = "secevent+jwt"              // RFC 8417

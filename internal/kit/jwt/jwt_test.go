@@ -349,12 +349,12 @@ func TestConfusionMatrix(t *testing.T) {
 		opens []string
 	}{
 		"MCP endpoint": {door(jwt.TypeAccessToken, resource), []string{"access token"}},
-		"ID-JAG grant": {door(jwt.TypeIDJAG, us), []string{"ID-JAG"}},
+		"ID-JAG grant": {door("oauth-id-jag+jwt", us), []string{"ID-JAG"}},
 		"client auth":  {door(jwt.TypeClientAssertion, us), []string{"client assertion"}},
 		"egress":       {door(jwt.TypeTransactionToken, trustDomain), []string{"tool ticket"}},
 		"logout":       {door(jwt.TypeLogoutToken, clientID), []string{"logout token"}},
 		"portal":       {idToken, []string{"ID token", "untyped ID token"}},
-		"DPoP":         {door(jwt.TypeDPoP, resource), nil},          // not a token: there is no audience
+		"DPoP":         {door("dpop+jwt", resource), nil},            // not a token: there is no audience
 		"SSF":          {door(jwt.TypeSecurityEvent, receiver), nil}, // has no exp, so it never passes here
 		"IdP's own AT": {func() jwt.Expect {
 			e := door(jwt.TypeJWT, clientID)

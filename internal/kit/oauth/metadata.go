@@ -26,7 +26,6 @@ type Metadata struct {
 	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
 	DeviceEndpoint        string   `json:"device_authorization_endpoint,omitempty"`
 	ScopesSupported       []string `json:"scopes_supported,omitempty"`
-	ResponseTypes         []string `json:"response_types_supported,omitempty"`
 	GrantTypes            []string `json:"grant_types_supported,omitempty"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
@@ -46,14 +45,11 @@ func (m Metadata) Binds(r ResourceMetadata) bool {
 	return r.BoundTokens || slices.Contains(r.ProofAlgorithms, dpop.Algorithm) && slices.Contains(m.ProofAlgorithms, dpop.Algorithm)
 }
 
-// ResourceMetadata is what Frontdesk reads and writes of a protected resource's metadata (RFC 9728 s2).
+// ResourceMetadata is what Frontdesk reads of a protected resource's metadata (RFC 9728 s2).
 type ResourceMetadata struct {
 	Resource             string   `json:"resource"`
 	AuthorizationServers []string `json:"authorization_servers,omitempty"`
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
-	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
-	ResourceName         string   `json:"resource_name,omitempty"`
-	ResourceDocs         string   `json:"resource_documentation,omitempty"`
 	ProofAlgorithms      []string `json:"dpop_signing_alg_values_supported,omitempty"` // RFC 9449 section 5.1's, of the resource
 	BoundTokens          bool     `json:"dpop_bound_access_tokens_required,omitzero"`
 }

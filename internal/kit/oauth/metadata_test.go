@@ -185,7 +185,7 @@ func TestFetchMetadataHTTPSStaysHTTPS(t *testing.T) {
 func TestFetchResourceMetadata(t *testing.T) {
 	good := jsonPage(`{"resource":"$O/mcp","authorization_servers":["https://as.example/t1"],"scopes_supported":["a"],"bearer_methods_supported":["header"]}`)
 	s, _ := site(t, map[string]http.HandlerFunc{"/.well-known/oauth-protected-resource": good, "/here": good})
-	want := oauth.ResourceMetadata{Resource: s.URL + "/mcp", AuthorizationServers: []string{"https://as.example/t1"}, ScopesSupported: []string{"a"}, BearerMethods: []string{"header"}}
+	want := oauth.ResourceMetadata{Resource: s.URL + "/mcp", AuthorizationServers: []string{"https://as.example/t1"}, ScopesSupported: []string{"a"}}
 	for _, metadataURL := range []string{"", s.URL + "/here"} {
 		got, err := oauth.FetchResourceMetadata(t.Context(), direct(s), s.URL+"/mcp", metadataURL)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
