@@ -43,13 +43,13 @@ func TestSecurityNamesItsTests(t *testing.T) {
 				t.Errorf("docs/security.md names %s, and there is no such test", m[1])
 			}
 		}
-		if regexp.MustCompile(`^\| \d \|`).MatchString(line) {
+		if regexp.MustCompile(`^\| \d+ \|`).MatchString(line) {
 			if promises++; len(tests) == 0 {
 				t.Errorf("a promise has no test: %s", line)
 			}
 		}
 	}
-	if promises != 9 {
-		t.Errorf("%d promises, want 9", promises)
+	if promises < 22 {
+		t.Errorf("%d promises, want 22 or more", promises)
 	}
 }
