@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"frontdesk.dev/frontdesk/internal/kit/outbound"
 )
 
 // What a client can declare that servers may ask of it. Names are those of the capabilities, with the mode of elicitation.
@@ -77,9 +79,10 @@ func BadAsk(params []byte, own func(host string) bool) string {
 	}
 	raw := unquoted(Lookup(params, "url"))
 	u, err := url.Parse(raw)
+	_, other := outbound.Origin(raw) // a host that a browser makes another one of: numbers, letters of other scripts, encoded too
 	plain := func(c rune) bool { return c > 0x20 && c < 0x7f && c != '\\' }
 	switch {
-	case err != nil || len(raw) > maxAskedURL || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Opaque != "" || strings.ContainsFunc(raw, func(c rune) bool { return !plain(c) }):
+	case err != nil || other != nil || len(raw) > maxAskedURL || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Opaque != "" || strings.ContainsFunc(raw, func(c rune) bool { return !plain(c) }):
 		return "an address that is no plain https URL"
 	case own(u.Hostname()):
 		return "a page of Frontdesk, which servers may not send people to"
