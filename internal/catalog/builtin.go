@@ -139,8 +139,12 @@ func (p *Provider) Check() error {
 	for _, in := range injections {
 		switch in.Kind {
 		case "", "header", "basic", "query":
+		case InjectPair:
+			if in.Name == "" || in.Second == "" || in.Format != "" {
+				return fmt.Errorf("injection: a pair has name and second, its two headers, and no format")
+			}
 		default:
-			return fmt.Errorf("injection.kind is %q, want header, basic or query", in.Kind)
+			return fmt.Errorf("injection.kind is %q, want header, basic, query or pair", in.Kind)
 		}
 	}
 	return nil

@@ -258,10 +258,14 @@ type Account struct {
 
 // Injection says where the credential goes on a request.
 type Injection struct {
-	Kind   string `yaml:"kind" doc:"header (default), basic, query"`
+	Kind   string `yaml:"kind" doc:"header (default), basic, query, or pair: a credential that is two, with a colon between them, goes into two headers"`
 	Name   string `yaml:"name" doc:"header or query parameter; default Authorization"`
+	Second string `yaml:"second" doc:"of pair: the header of what stands behind the colon"`
 	Format string `yaml:"format" doc:"default \"Bearer {token}\"; of basic \"{token}:\""`
 }
+
+// InjectPair as Kind: two credentials that are pasted and kept as one.
+const InjectPair = "pair"
 
 // Endpoint spells the vendor's token endpoint for kit/oauth, without our registration there.
 func (o *ProviderOAuth) Endpoint() oauth.Endpoint {

@@ -23,6 +23,7 @@ const (
 	maxAccount     = 1 << 20
 	maxKey         = 4096
 	maxLabel       = 1024
+	minHalf        = 8 // of a key that is two; a shorter one would be taken out of answers where it stands by chance
 )
 
 // account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
@@ -159,6 +160,11 @@ func checkKey(c *catalog.Catalog, up *catalog.Upstream, key secret.Text) error {
 	}
 	if u, err := url.Parse(v); err == nil && u.Scheme != "" && u.Host != "" {
 		return fault.New(fault.Invalid, "this is a web address, not a key; nothing was saved", nil)
+	}
+	if in := up.Provider.APIKey; in != nil && in.Injection != nil && in.Injection.Kind == catalog.InjectPair {
+		if first, second, _ := strings.Cut(v, ":"); min(len(first), len(second)) < minHalf {
+			return fault.New(fault.Invalid, up.Title+" wants two keys: write both, with a colon between them; nothing was saved", nil)
+		}
 	}
 	if other := c.ShapedLike(v, up.Provider); other != nil {
 		return fault.New(fault.Invalid, "this looks like a credential of "+other.Name+", not of "+up.Title+"; nothing was saved", nil)

@@ -357,6 +357,8 @@ func TestWhereKeycardsStand(t *testing.T) {
 		{name: "in a header and in JSON", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":"a","api_key":"` + keycard + `"}`, token: inJSON, ok: true, want: "\n" + `{"q":"a"}`},
 		{name: "in a header, with JSON that has none", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":"a"}`, token: inJSON, ok: true, want: "\n" + `{"q":"a"}`},
 		{name: "in a header, with something that is no JSON", headers: []string{"Authorization", "Bearer " + keycard}, js: `{"q":`, token: inJSON, ok: true, want: "\n" + `{"q":`},
+		{name: "one half of a pair", headers: []string{"X-App-Key", keycard}, in: catalog.Injection{Kind: "pair", Name: "X-Api-Id", Second: "X-App-Key"}, ok: true, want: "X-Api-Id: @"},
+		{name: "both halves of a pair", headers: []string{"X-Api-Id", keycard, "X-App-Key", keycard}, in: catalog.Injection{Kind: "pair", Name: "X-Api-Id", Second: "X-App-Key"}, ok: true, want: "X-Api-Id: @"},
 		{name: "opaque", headers: []string{"Authorization", "Bearer " + opaque}, ok: true, want: "Authorization: Bearer @"},
 
 		{name: "nowhere"},
@@ -364,6 +366,8 @@ func TestWhereKeycardsStand(t *testing.T) {
 		{name: "in a header that is not listed", headers: []string{"X-Token", keycard}},
 		{name: "twice", headers: []string{"Authorization", "Bearer " + keycard, "Authorization", "Bearer " + keycard}},
 		{name: "in two places", headers: []string{"Authorization", "Bearer " + keycard, "X-Old-Token", keycard}, token: catalog.TokenPlaces{Headers: []string{"X-Old-Token"}}},
+		{name: "a pair with a half of its own", headers: []string{"X-Api-Id", "own-0123456789", "X-App-Key", keycard}, in: catalog.Injection{Kind: "pair", Name: "X-Api-Id", Second: "X-App-Key"}},
+		{name: "a pair of two keycards", headers: []string{"X-Api-Id", opaque, "X-App-Key", keycard}, in: catalog.Injection{Kind: "pair", Name: "X-Api-Id", Second: "X-App-Key"}},
 		{name: "again in the query", query: "x=" + keycard, headers: []string{"Authorization", "Bearer " + keycard}},
 		{name: "again in the query, escaped", query: "x=%65" + keycard[1:], headers: []string{"Authorization", "Bearer " + keycard}},
 		{name: "again in a cookie's neighbour", headers: []string{"Authorization", "Bearer " + keycard, "X-Note", "it is " + keycard}},

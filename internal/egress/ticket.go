@@ -36,6 +36,7 @@ func takeTicket(r *http.Request, rt *route) (k keycard, err error) {
 			return k, badRequest("header " + name + " could be taken for " + is)
 		}
 	}
+	foldPairs(r.Header, rt.upstreams)
 	found := fromHeaders(r.Header, places.Headers)
 	found = append(found, cutPairs(&rt.query, places.Query)...)
 	if isUpgrade(r) {
@@ -93,9 +94,25 @@ func placesOf(ups []*catalog.Upstream) catalog.TokenPlaces {
 			default:
 				p.Headers = append(p.Headers, i.Name)
 			}
+			if i.Second != "" {
+				p.Headers = append(p.Headers, i.Second)
+			}
 		}
 	}
 	return p
+}
+
+// foldPairs makes one of what servers write twice: the same keycard in both headers of a credential that is a pair.
+func foldPairs(h http.Header, ups []*catalog.Upstream) {
+	for _, up := range ups {
+		in := up.Provider.Injection
+		if k := up.Provider.APIKey; k != nil && k.Injection != nil {
+			in = *k.Injection
+		}
+		if first, second := h.Values(in.Name), h.Values(in.Second); in.Second != "" && len(first) == 1 && slices.Equal(first, second) {
+			h.Del(in.Second)
+		}
+	}
 }
 
 func fromHeaders(h http.Header, places []string) (found []string) {

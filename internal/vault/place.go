@@ -69,6 +69,16 @@ func Place(in catalog.Injection, s secret.Text) (Placer, [][]byte) {
 	case "basic":
 		pair := base64.StdEncoding.EncodeToString([]byte(line))
 		return header("Authorization", "Basic "+pair), append(marks, []byte(pair))
+	case catalog.InjectPair:
+		first, second, whole := strings.Cut(value, ":")
+		if !whole { // half of it, which the vendor refuses; an empty mark would be in every answer
+			return header(name, first), marks
+		}
+		return func(r *http.Request) error {
+			r.Header.Set(name, first)
+			r.Header.Set(in.Second, second)
+			return nil
+		}, append(marks, []byte(first), []byte(second))
 	case "query":
 		return func(r *http.Request) error {
 			// Behind what is there: the rest of the query stays as policy saw it.

@@ -280,9 +280,6 @@ func shelf() (*catalog.Catalog, error) {
 		}
 		ups[u.Name] = u
 	}
-	if ups["datadog"].Provider.APIKey == nil {
-		ups["datadog"].Provider.APIKey = &catalog.ProviderAPIKey{Where: "Organization settings, Application keys", URL: "https://app.datadoghq.com/organization-settings/application-keys"}
-	}
 	servers := map[catalog.ServerName]*catalog.Server{
 		"issues": {Name: "issues", Title: "issues", Needs: []catalog.Need{{Upstream: "github"}}},
 		"news":   {Name: "news", Title: "news", Needs: []catalog.Need{{Upstream: "github"}, {Upstream: "slack"}}},

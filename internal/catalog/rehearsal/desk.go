@@ -150,7 +150,7 @@ func (d *desk) connects(ctx context.Context, v *vendor, written, choice string) 
 	case next.Site != nil:
 		return connect.Result{}, errAsked
 	case next.Form != nil:
-		return d.Complete(ctx, alice, connect.Answer{Upstream: d.up.Name, Body: []byte(url.Values{"state": {next.Form.State}, "key": {"ACCESS"}}.Encode())})
+		return d.Complete(ctx, alice, connect.Answer{Upstream: d.up.Name, Body: []byte(url.Values{"state": {next.Form.State}, "key": {v.written()}}.Encode())})
 	}
 	answer, err := v.consents(next.URL)
 	if err != nil {
@@ -161,6 +161,14 @@ func (d *desk) connects(ctx context.Context, v *vendor, written, choice string) 
 		return r, err
 	}
 	return d.Complete(ctx, alice, connect.Answer{Body: []byte(url.Values{"state": {r.Swap}, "choice": {choice}}.Encode())})
+}
+
+// written is the key that the person pastes.
+func (v *vendor) written() string {
+	if v.key != nil {
+		return v.key.Written
+	}
+	return v.access()
 }
 
 // asks sends a request as a server would, to the name by which servers call the API, with the person's credential.

@@ -40,6 +40,7 @@ type Vendor struct {
 	Scope  *Example `json:"scope"`
 	Right  *Example `json:"right"`
 
+	Key     *Key     `json:"key"`     // that people paste
 	Account *Account `json:"account"` // whose a credential is
 	Sites   *Sites   `json:"sites"`   // where accounts are, said after the consent
 	Named   *Named   `json:"named"`   // where they are, said by their people before it
@@ -174,6 +175,9 @@ func Play(ctx context.Context, entry *catalog.Provider, v Vendor, values map[str
 	})
 	if v.Account != nil {
 		s.accounts(ctx)
+	}
+	if v.Key != nil {
+		s.try("pasted key", func() error { return s.pasted(ctx) })
 	}
 	if v.Sites != nil {
 		s.sited(ctx, entry, values)

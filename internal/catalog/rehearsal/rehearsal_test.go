@@ -91,6 +91,8 @@ func TestRehearsalDisagrees(t *testing.T) {
 		"the host of sign-in": {"salesforce", func(p *catalog.Provider) {
 			p.Sites.Endpoint.Authorization = "https://test.salesforce.com/services/oauth2/authorize"
 		}},
+		"one half of a key":      {"datadog", func(p *catalog.Provider) { p.APIKey.Injection.Second = "X-Other" }},
+		"a key as a token":       {"gitlab", func(p *catalog.Provider) { p.APIKey.Injection = nil }},
 		"the account's call":     {"slack", func(p *catalog.Provider) { p.Account.Method = "" }},
 		"a key's place":          {"freshdesk", func(p *catalog.Provider) { p.APIKey.Injection = nil }},
 		"the call for sites":     {"atlassian", func(p *catalog.Provider) { p.Sites.Call.URL = "https://api.atlassian.com/me" }},

@@ -31,6 +31,12 @@ type Account struct {
 	Otherwise *Account `json:"otherwise"` // its answer of an account without the usual name
 }
 
+// Key is one that people make at the vendor, and paste.
+type Key struct {
+	Written string  `json:"written"`
+	Places  []Place `json:"places"` // where it goes on requests
+}
+
 // Sites is how a vendor says, after the consent, at which of its sites an account is: by one of Param, Pointer and Call.
 type Sites struct {
 	Authorization string          `json:"authorization"` // of all sites, where those of OAuth are at one
@@ -71,6 +77,7 @@ type vendor struct {
 	sites   *Sites
 	account *Account
 	refuses *http.Response // the account's call, in its place
+	key     *Key           // that was pasted
 	says    []Site         // the account's sites
 	answers *http.Response // to the call that lists them, in its place
 	away    bool           // no answer to that call
@@ -143,6 +150,13 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 
 // proof is what is wrong with how a request shows its token.
 func (v *vendor) proof(r *http.Request, p *Place) error {
+	if v.key != nil {
+		var wrong []error
+		for _, at := range v.key.Places {
+			wrong = append(wrong, different(at.Header, r.Header.Get(at.Header), v.fill(at.Value)))
+		}
+		return errors.Join(wrong...)
+	}
 	if p == nil {
 		p = v.vendor.Place
 	}
@@ -322,6 +336,26 @@ func (s *stage) whom(ctx context.Context, said *Account, refuses *http.Response)
 		return errors.Join(err, v.wrong, v.home())
 	}
 	return errors.Join(whose(*d.memory.kept, said, "", ""), v.home())
+}
+
+// pasted connects by a key, and sends a request with it.
+func (s *stage) pasted(ctx context.Context) error {
+	own, said := *s, s.vendor.Key
+	own.steps, own.wrong = nil, nil
+	v := &vendor{stage: &own, account: s.vendor.Account, key: said}
+	p := *s.entry
+	p.OAuth = nil
+	d, err := newDesk(&p, nil, v)
+	if err != nil {
+		return err
+	}
+	if _, err := d.connects(ctx, v, "", ""); err != nil || d.memory.kept == nil {
+		return errors.Join(err, v.wrong, v.home())
+	}
+	if err := d.asks(ctx, "/", v); err != nil {
+		return err
+	}
+	return errors.Join(v.proof(v.arrived, nil), v.home())
 }
 
 // of are the values that a provider still takes.
