@@ -73,6 +73,7 @@ type Program struct {
 	Memory    int64             // bytes; 0 = unbounded
 	Scratch   int64             // bytes that it may write; 0 = 64 MiB
 	Processes int               // threads counted; 0 = unbounded
+	CPU       int               // percent of one processor's time; 0 = unbounded
 	Idle      time.Duration     // after which a process without a call ends
 }
 

@@ -161,7 +161,7 @@ func (p *process) fail(why string) {
 // exec builds the sandbox and runs the program in it.
 func (p *process) exec() error {
 	prog := p.server.Program
-	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Scratch: prog.Scratch, Memory: prog.Memory, Processes: prog.Processes, Files: openFiles, Write: map[string]string{}, Names: p.hosts.Catalog.Snapshot().Names(p.server)}
+	setup := sandbox.Setup{Read: prog.Read, UID: p.uid, Scratch: prog.Scratch, Memory: prog.Memory, Processes: prog.Processes, CPU: prog.CPU, Files: openFiles, Write: map[string]string{}, Names: p.hosts.Catalog.Snapshot().Names(p.server)}
 	for _, m := range prog.Require {
 		setup.Require = append(setup.Require, sandbox.Measure(m))
 	}

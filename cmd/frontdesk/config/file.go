@@ -200,6 +200,7 @@ type Sandbox struct {
 	Memory    int      `yaml:"memory_mb" doc:"bound of its memory, in MiB; default 512"`
 	Scratch   int      `yaml:"scratch_mb" doc:"bound of what it may write, in MiB; it is in memory, and gone with the process; default 64"`
 	Processes int      `yaml:"processes" doc:"bound of its processes and threads; default 128"`
+	CPU       int      `yaml:"cpu_percent" doc:"bound of its processor time, in percent of one processor; it needs the wall memory; default: none"`
 	Require   []string `yaml:"require" doc:"walls without which it is not started: uid, network, files, processes, ipc, no_new_privs, landlock, seccomp, limits, memory; default network, files, processes, no_new_privs and seccomp; frontdesk doctor says which stand on this machine"`
 }
 

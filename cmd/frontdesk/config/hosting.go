@@ -53,7 +53,7 @@ func (k *checker) whereItRuns(at string, s Server, out *catalog.Server) {
 	if len(s.Args) > 0 && s.Image == "" {
 		k.wrong(at+".args", "args are of a program in an image", "write them into  command: [...]")
 	}
-	p := &catalog.Program{Argv: s.Command, Args: s.Args, Env: s.Env, Scratch: int64(orInt(s.Sandbox.Scratch, defaultScratch)) << 20, Memory: int64(orInt(s.Sandbox.Memory, defaultMemory)) << 20, Processes: orInt(s.Sandbox.Processes, defaultProcesses), Idle: defaultIdle}
+	p := &catalog.Program{Argv: s.Command, Args: s.Args, Env: s.Env, CPU: s.Sandbox.CPU, Scratch: int64(orInt(s.Sandbox.Scratch, defaultScratch)) << 20, Memory: int64(orInt(s.Sandbox.Memory, defaultMemory)) << 20, Processes: orInt(s.Sandbox.Processes, defaultProcesses), Idle: defaultIdle}
 	out.Program = p
 	if s.Idle != nil {
 		p.Idle = time.Duration(*s.Idle)
@@ -99,6 +99,9 @@ func (k *checker) sandbox(at string, s Server, p *catalog.Program) {
 	}
 	if p.Scratch > p.Memory {
 		k.wrong(at, "what it may write is in its memory, and scratch_mb is more than memory_mb", "make memory_mb larger")
+	}
+	if p.CPU < 0 {
+		k.wrong(at+".cpu_percent", "a bound is above 0", "")
 	}
 	for i, m := range s.Sandbox.Require {
 		if !sandbox.Known(sandbox.Measure(m)) {

@@ -28,6 +28,8 @@ type cgroups struct {
 	root  string // where the tree is mounted
 	own   func() (string, error)
 
+	swept sync.Once
+
 	mu   sync.Mutex
 	base string // guarded by mu: below it groups are made, in a v2 tree; "" until it is known
 }
@@ -72,11 +74,12 @@ var controllers = []string{"memory", "pids"}
 
 // hold puts a process, which must not have done anything yet, under its bounds. Without bounds there is no group.
 func (t *cgroups) hold(pid int, s Setup) (*cgroup, error) {
-	if s.Memory == 0 && s.Processes == 0 {
+	if s.Memory == 0 && s.Processes == 0 && s.CPU == 0 {
 		return nil, errors.New("no bounds are set")
 	}
 	g := &cgroup{tree: t}
-	name := fmt.Sprintf("frontdesk-%d-%d", os.Getpid(), groups.Add(1))
+	name := fmt.Sprintf(groupName, os.Getpid(), groups.Add(1))
+	defer t.swept.Do(t.sweep)
 	err := g.v2(name, s)
 	if err != nil {
 		g.remove()
@@ -92,6 +95,24 @@ func (t *cgroups) hold(pid int, s Setup) (*cgroup, error) {
 		}
 	}
 	return g, nil
+}
+
+const groupName = "frontdesk-%d-%d" // of whose making, and which
+
+// sweep removes the groups of those of us that were killed: their programs were, too.
+func (t *cgroups) sweep() {
+	t.mu.Lock()
+	base := t.base
+	t.mu.Unlock()
+	for _, dir := range []string{base, filepath.Join(t.root, "memory"), filepath.Join(t.root, "pids"), filepath.Join(t.root, "cpu")} {
+		found, _ := filepath.Glob(filepath.Join(dir, "frontdesk-*-*")) // the pattern is well formed
+		for _, at := range found {
+			var pid, n int
+			if _, err := fmt.Sscanf(filepath.Base(at), groupName, &pid, &n); err == nil && dir != "" && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+				_ = t.files.rmdir(at) // one that holds something stays
+			}
+		}
+	}
 }
 
 func (g *cgroup) v2(name string, s Setup) error {
@@ -110,8 +131,16 @@ func (g *cgroup) v2(name string, s Setup) error {
 			return err
 		}
 	}
+	if s.CPU > 0 {
+		if err := g.tree.files.write(filepath.Join(dir, "cpu.max"), fmt.Sprintf("%d %d", s.CPU*period/100, period)); err != nil {
+			return fmt.Errorf("processor time cannot be bounded: %w", err)
+		}
+	}
 	return errors.Join(g.bound(dir, "memory.max", s.Memory), g.bound(dir, "pids.max", int64(s.Processes)))
 }
+
+// period is that in which processor time is counted, in microseconds: the kernel's default.
+const period = 100_000
 
 // below is the group below which those of programs are made: our own, if it was handed to us. Its processes have to leave it first, for a
 // group that holds some cannot have children with bounds (cgroup v2, no internal processes). If nothing may be made there, it is the one
@@ -128,6 +157,7 @@ func (t *cgroups) below() (string, error) {
 	}
 	dir := filepath.Join(t.root, own)
 	if err = t.open(dir); err == nil {
+		_ = t.files.write(filepath.Join(dir, "cgroup.subtree_control"), "+cpu") // whoever wants a bound of that misses it later, if there is none
 		t.base = dir
 		return dir, nil
 	}
@@ -186,10 +216,14 @@ func (t *cgroups) open(dir string) error {
 }
 
 func (g *cgroup) v1(name string, s Setup) error {
-	for controller, set := range map[string]func(dir string) error{
+	set := map[string]func(dir string) error{
 		"memory": func(dir string) error { return g.bound(dir, "memory.limit_in_bytes", s.Memory) },
 		"pids":   func(dir string) error { return g.bound(dir, "pids.max", int64(s.Processes)) },
-	} {
+	}
+	if s.CPU > 0 {
+		set["cpu"] = func(dir string) error { return g.bound(dir, "cpu.cfs_quota_us", int64(s.CPU*period/100)) }
+	}
+	for controller, set := range set {
 		dir := filepath.Join(g.tree.root, controller, name)
 		if err := g.tree.files.mkdir(dir); err != nil {
 			return err

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -47,6 +48,9 @@ func (v *v2) at(path string) (*group, string, error) {
 	if !g.real && slices.Contains(g.given, "pids") {
 		has = append(has, "pids.max")
 	}
+	if !g.real && slices.Contains(g.given, "cpu") {
+		has = append(has, "cpu.max")
+	}
 	if !slices.Contains(has, file) {
 		return nil, "", fs.ErrNotExist
 	}
@@ -87,7 +91,9 @@ func (v *v2) write(path, text string) error {
 			if !slices.Contains(g.given, c) {
 				return unix.ENOENT
 			}
-			g.on = append(g.on, c)
+			if !slices.Contains(g.on, c) {
+				g.on = append(g.on, c)
+			}
 		}
 		for p, child := range v.groups {
 			if filepath.Dir(p) == filepath.Dir(path) && p != "/" {
@@ -113,7 +119,8 @@ func (v *v2) write(path, text string) error {
 	case "cgroup.controllers", "memory.events":
 		return unix.EACCES
 	default:
-		if _, err := strconv.ParseInt(text, 10, 64); err != nil && text != "max" {
+		first, _, two := strings.Cut(text, " ")
+		if _, err := strconv.ParseInt(first, 10, 64); err != nil && text != "max" || two != (file == "cpu.max") {
 			return unix.EINVAL
 		}
 		g.set[file] = text
@@ -170,6 +177,7 @@ func TestVersionTwo(t *testing.T) {
 		"the machine's root":        {tree: v2{groups: map[string]*group{"/cg": {given: all, procs: []string{"1", "7"}, real: true}}, ours: "/cg"}, own: "/", base: "/cg", left: []string{"1", "7"}},
 		"prepared by somebody":      {tree: v2{groups: map[string]*group{"/cg": {given: all, on: all}, "/cg/app": {given: all, procs: []string{"7"}}}, ours: "/cg"}, own: "/app", base: "/cg/app"},
 		"beside us":                 {tree: v2{groups: map[string]*group{"/cg": {given: all, on: all}, "/cg/app": {given: nil, procs: []string{"7"}}}, ours: "/cg"}, own: "/app", base: "/cg", left: []string{"7"}},
+		"without cpu":               {tree: v2{groups: service([]string{"memory", "pids"}, "7"), ours: "/cg/system.slice/frontdesk.service"}, own: "/system.slice/frontdesk.service", why: "processor time cannot be bounded"},
 		"version one":               {tree: v2{groups: map[string]*group{"/else": {}}, ours: "/else"}, own: "/", why: "v1: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -179,7 +187,7 @@ func TestVersionTwo(t *testing.T) {
 			here := &cgroups{files: &c.tree, root: "/cg", own: func() (string, error) { return c.own, nil }}
 			var held []*cgroup
 			for _, pid := range []int{100, 101} {
-				g, err := here.hold(pid, Setup{Memory: 1 << 20, Processes: 9})
+				g, err := here.hold(pid, Setup{Memory: 1 << 20, Processes: 9, CPU: 50})
 				if c.base == "" {
 					if err == nil || !strings.Contains(err.Error(), c.why) {
 						t.Errorf("got %v", err)
@@ -191,7 +199,7 @@ func TestVersionTwo(t *testing.T) {
 				}
 				held = append(held, g)
 				made := c.tree.groups[g.dirs[0]]
-				want := map[string]string{"memory.max": "1048576", "memory.oom.group": "1", "pids.max": "9"}
+				want := map[string]string{"memory.max": "1048576", "memory.oom.group": "1", "pids.max": "9", "cpu.max": "50000 100000"}
 				if !c.tree.noSwap {
 					want["memory.swap.max"] = "0"
 				}
@@ -221,6 +229,26 @@ func TestVersionTwo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGroupsOfTheDead: what a Frontdesk that was killed has left goes away, and of others nothing.
+func TestGroupsOfTheDead(t *testing.T) {
+	p := exec.Command("/bin/true")
+	if err := p.Run(); err != nil {
+		t.Fatal(err)
+	}
+	here := &cgroups{files: kernelFiles{}, root: t.TempDir(), own: func() (string, error) { return "", errors.New("none") }}
+	names := []string{fmt.Sprintf(groupName, p.Process.Pid, 3), fmt.Sprintf(groupName, os.Getpid(), 3), "frontdesk-x-1", "other"}
+	for _, name := range names {
+		if err := os.MkdirAll(filepath.Join(here.root, "pids", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	here.sweep()
+	left, err := os.ReadDir(filepath.Join(here.root, "pids"))
+	if err != nil || len(left) != 3 || left[0].Name() == names[0] || left[1].Name() == names[0] {
+		t.Errorf("left is %v, %v", left, err)
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 	Landlock   Measure = "landlock"     // files, TCP ports, signals and abstract sockets, fenced a second time
 	Seccomp    Measure = "seccomp"      // no system call of those that programs do not need and attackers do
 	Limits     Measure = "limits"       // open files, processes, no core dumps
-	Memory     Measure = "memory"       // memory and processes bounded by a cgroup
+	Memory     Measure = "memory"       // memory, processes and processor time bounded by a cgroup
 )
 
 // Measures are all, in the order in which they are shown.
@@ -57,6 +57,7 @@ type Setup struct {
 	UID       int               // of this machine's users, where the caller is root; 0 = the caller's own
 	Memory    int64             // bytes; 0 = unbounded
 	Processes int               // threads counted; 0 = unbounded
+	CPU       int               // percent of one processor's time; 0 = unbounded
 	Files     int               // open files; 0 = the caller's own limit
 	Require   []Measure
 	Plain     bool // without namespaces, as on a machine that has none

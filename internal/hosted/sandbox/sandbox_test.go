@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -291,6 +292,34 @@ func TestBounds(t *testing.T) {
 	if err := c.Wait(); c.Report.Held(Memory) && (err == nil || !strings.Contains(err.Error(), "memory_mb")) {
 		t.Errorf("200 MB in 32: %v", err)
 	}
+	s.CPU = 20
+	if _, c = run(t, s, "exit 0"); c.Report.Held(Memory) {
+		held := 0
+		p := exec.Command("/bin/sleep", "600")
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		hold, err := kernelGroups.hold(p.Process.Pid, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range hold.dirs {
+			for _, file := range []string{"cpu.max", "cpu.cfs_quota_us"} {
+				if text, err := os.ReadFile(filepath.Join(dir, file)); err == nil && strings.HasPrefix(string(text), "20000") {
+					held++
+				}
+			}
+		}
+		if held != 1 {
+			t.Errorf("processor time is not bounded in %v", hold.dirs)
+		}
+		if err := p.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = p.Wait() // it was killed
+		hold.remove()
+	}
+	s.CPU = 0
 	out, _ := run(t, s, "for i in $(seq 100); do sleep 5 & done 2>&1; echo end; kill $(jobs -p) 2>/dev/null")
 	if !strings.Contains(out, "fork") && !strings.Contains(out, "Cannot") {
 		t.Errorf("a hundred processes where twenty may be: %q", out)
