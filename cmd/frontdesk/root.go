@@ -71,7 +71,7 @@ func complain(w io.Writer, err error) int {
 		fmt.Fprintf(w, "\n%s\n", console.Plural(len(problems), "problem", "problems"))
 		return console.ExitInvalid
 	}
-	fmt.Fprintln(w, "error:", err)
+	fmt.Fprintln(w, "error:", console.PrintableText(err.Error()))
 	_, usage := errors.AsType[console.UsageError](err)
 	if _, unreadable := errors.AsType[*config.Unreadable](err); usage || unreadable {
 		return console.ExitInvalid

@@ -51,6 +51,7 @@ func TestA155_tampering(t *testing.T) {
 		"its hash":          `UPDATE audit SET hash = zeroblob(32) WHERE (writer, seq) = ` + middle,
 		"its kind":          `UPDATE audit SET kind = 'late' WHERE (writer, seq) = ` + middle,
 		"two change places": `UPDATE audit SET seq = CASE seq WHEN 3 THEN -2 ELSE -3 END WHERE seq IN (2, 3); UPDATE audit SET seq = -seq WHERE seq < 0`,
+		"its writer":        `UPDATE audit SET writer = char(27) || '[2K' || char(13) || 'whole: 9 records' || char(155) WHERE (writer, seq) = ` + middle,
 		"an outcome is cut": `DELETE FROM audit WHERE (writer, seq) = (SELECT writer, seq FROM audit WHERE kind = 'outcome' ORDER BY seq LIMIT 1)`,
 	} {
 		dir := t.TempDir()
@@ -69,6 +70,9 @@ func TestA155_tampering(t *testing.T) {
 		out, err := verify(dir)
 		if whole := err == nil; whole != (name == "nothing") {
 			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if strings.ContainsAny(out, "\x1b\r\u009b") {
+			t.Errorf("%s: whoever altered it writes to the terminal: %q", name, out)
 		}
 		if name != "nothing" && !strings.Contains(out, "NOT WHOLE at ") {
 			t.Errorf("%s: the first broken record is not named: %s", name, out)

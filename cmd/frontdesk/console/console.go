@@ -99,6 +99,16 @@ func Printable(s string) string {
 	}, s)
 }
 
+// PrintableText is Printable for a text of several lines.
+func PrintableText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if plays(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 // PrintableJSON does so for JSON, in which it stays the same value: such characters stand in strings alone, but for those below a
 // space, which are escaped there already.
 func PrintableJSON(b []byte) string {

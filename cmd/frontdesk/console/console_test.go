@@ -18,6 +18,9 @@ func TestPrintable(t *testing.T) {
 	if got := console.Printable(foreign); got != "a?[31m?2J?????\"\\é€𝄞" {
 		t.Errorf("as text: %q", got)
 	}
+	if got := console.PrintableText(foreign); got != "a?[31m?2J???\n\t\"\\é€𝄞" {
+		t.Errorf("as lines: %q", got)
+	}
 	b, err := json.MarshalIndent(map[string]string{foreign: foreign}, "", "  ")
 	if err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ func Command() *cobra.Command {
 				return err
 			} else if !done {
 				for _, f := range found {
-					fmt.Fprintf(c.OutOrStdout(), "%-5s %s\n", f.Verdict, f.What)
+					fmt.Fprintf(c.OutOrStdout(), "%-5s %s\n", f.Verdict, console.PrintableText(f.What))
 					if f.Help != "" {
 						fmt.Fprintf(c.OutOrStdout(), "        help: %s\n", f.Help)
 					}

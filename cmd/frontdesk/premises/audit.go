@@ -124,7 +124,7 @@ Whoever can write to the database can put all of it back to an earlier state. On
 		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 			report, compared, err := f.verify(c, *database)
 			if err != nil {
-				fmt.Fprintln(c.ErrOrStderr(), "error:", err)
+				fmt.Fprintln(c.ErrOrStderr(), "error:", console.PrintableText(err.Error()))
 				return VerdictError(audit.Unchecked)
 			}
 			if done, err := console.JSON(c, struct {
@@ -137,7 +137,7 @@ Whoever can write to the database can put all of it back to an earlier state. On
 			if report.Verdict == audit.Whole {
 				fmt.Fprintf(out, "whole: %s in %s, %d still open, %s\n", console.Plural(report.Rows, "record", "records"), console.Plural(report.Writers, "chain", "chains"), report.Open, console.Plural(int(report.Checkpoints), "checkpoint", "checkpoints"))
 			} else {
-				fmt.Fprintf(out, "NOT WHOLE at %s: %s\n", report.Where, report.What)
+				fmt.Fprintf(out, "NOT WHOLE at %s: %s\n", console.Printable(report.Where), console.Printable(report.What)) // whoever altered it wrote that
 			}
 			if report.Outside > 0 {
 				fmt.Fprintf(out, "kept elsewhere: %s, all of them here\n", console.Plural(report.Outside, "checkpoint", "checkpoints"))
@@ -146,7 +146,7 @@ Whoever can write to the database can put all of it back to an earlier state. On
 				fmt.Fprintf(out, "vault: %s, %d of which the log does not know yet, %d from before it did\n", console.Plural(compared.Rows, "connection", "connections"), compared.Ahead, compared.Unrecorded)
 			}
 			for _, r := range report.Reminders {
-				fmt.Fprintln(out, "note:", r)
+				fmt.Fprintln(out, "note:", console.Printable(r))
 			}
 			return verdict(report)
 		}}

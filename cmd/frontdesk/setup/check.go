@@ -67,7 +67,7 @@ func tryOnline(ctx context.Context, c *config.Config, out interface{ Write([]byt
 	say := func(what string, err error) {
 		if err != nil {
 			bad++
-			fmt.Fprintf(out, "online    %s: %v\n", what, err)
+			fmt.Fprintf(out, "online    %s: %s\n", what, console.PrintableText(err.Error()))
 			return
 		}
 		fmt.Fprintf(out, "online    %s: ok\n", what)
