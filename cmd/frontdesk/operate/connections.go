@@ -33,7 +33,7 @@ func connectionsCommand() *cobra.Command {
 			if !k.Expires.IsZero() {
 				expires = k.Expires.Format(time.RFC3339)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Upstream, console.Printable(k.Account), strings.TrimSpace(string(k.Status)+" "+k.Reason), strings.Join(k.Scopes, " "), expires)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Upstream, console.Printable(k.Account), console.Printable(strings.TrimSpace(string(k.Status)+" "+k.Reason)), strings.Join(k.Scopes, " "), expires)
 		}
 		return w.Flush()
 	}}

@@ -63,7 +63,7 @@ func explainCommand() *cobra.Command {
 			if done, err := console.JSON(c, e); done || err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(c.OutOrStdout(), explanation(&e, q))
+			_, err = fmt.Fprint(c.OutOrStdout(), console.PrintableText(explanation(&e, q)))
 			return err
 		}}
 	f := c.Flags()

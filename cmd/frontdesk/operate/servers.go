@@ -37,7 +37,7 @@ func serversCommand() *cobra.Command {
 				fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t-\tdoes not run: %s\n", s.Server, s.User, console.Printable(string(s.Client)), console.Printable(s.Failing))
 				continue
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\t%s\n", s.Server, s.User, console.Printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, cmp.Or(s.Image[:min(len(s.Image), 19)], "-"), strings.Join(slices.Sorted(maps.Keys(s.Missing)), " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d ms\t%d\t%s\t%s\n", s.Server, s.User, console.Printable(string(s.Client)), s.Pid, s.Started.Format(time.RFC3339), s.Took.Milliseconds(), s.Calls, cmp.Or(s.Image[:min(len(s.Image), 19)], "-"), console.Printable(strings.Join(slices.Sorted(maps.Keys(s.Missing)), " ")))
 		}
 		return w.Flush()
 	}}
