@@ -91,6 +91,26 @@ func TestA160_slowBodies(t *testing.T) {
 	all.Wait()
 }
 
+// TestA102_twoLengths: what a proxy in front may take for the rest of a request is never a second one here.
+func TestA102_twoLengths(t *testing.T) {
+	s := foes(t)
+	s.oracles(t)
+	host := strings.TrimPrefix(s.Desk().Public, "http://")
+	for _, path := range []string{"/token", "/register", "/mcp/evil", "/nothing", "/jwks"} {
+		c, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, _ = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /jwks HTTP/1.1\r\nHost: %s\r\n\r\n", path, host, host)
+		b, err := io.ReadAll(c)
+		_ = c.Close()
+		if n := strings.Count(string(b), "HTTP/1.1 "); n != 1 || err != nil {
+			t.Errorf("%s: %d answers, %v", path, n, err)
+		}
+	}
+}
+
 // TestA161_http2: it is not spoken on the public listener: its floods have nothing to flood.
 func TestA161_http2(t *testing.T) {
 	s := foes(t)

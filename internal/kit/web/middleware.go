@@ -24,6 +24,11 @@ type Front struct {
 // Wrap adds host check, client address, security headers, a limit to the time of bodies and the catch of panics.
 func (f *Front) Wrap(next http.Handler) http.Handler {
 	return Prompt(BodyTime, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TransferEncoding) > 0 {
+			// A length may stand beside it, which net/http does not show: to a proxy in front that goes by the length, what follows is still
+			// this request (RFC 9112 section 6.3).
+			w.Header().Set("Connection", "close")
+		}
 		if !f.ours(r.Host) { // DNS rebinding: another name that leads here is not us
 			http.Error(w, "this server answers for "+f.Public.Host+" alone", http.StatusMisdirectedRequest)
 			return
