@@ -211,13 +211,15 @@ func (d *desk) finds(at func(identity.Tenant, string) string) *discovery.Finder 
 }
 
 // unknownThere has us registered anew at a found server that knows us no more, for whoever connects from now on.
-func (d *desk) unknownThere(ctx context.Context, up *catalog.Upstream, client string) {
+func (d *desk) unknownThere(ctx context.Context, up *catalog.Upstream, client string) bool {
 	if up.Resource == "" {
-		return
+		return false
 	}
-	if _, err := d.connect.Finder.Forgotten(ctx, up, client); err != nil {
+	_, err := d.connect.Finder.Forgotten(ctx, up, client)
+	if err != nil {
 		d.log.Warn("Frontdesk could not be registered anew at an authorization server that knows it no more", "upstream", up.Name, "error", err)
 	}
+	return err == nil
 }
 
 func (d *desk) flows() flows {

@@ -41,12 +41,15 @@ type Machine struct {
 	Slog    *slog.Logger
 	Owner   Owner
 	Spool   Spool
-	Moves   Moves                                                          // nil: the database cannot lose what it has acknowledged
-	Unknown func(ctx context.Context, up *catalog.Upstream, client string) // called where a vendor does not know our client; nil: nobody registers another one
+	Moves   Moves   // nil: the database cannot lose what it has acknowledged
+	Unknown Unknown // nil: nobody registers Frontdesk anew
 	Now     func() time.Time
 
 	state
 }
+
+// Unknown is called where a vendor does not know our client, and reports whether there is another one now.
+type Unknown func(ctx context.Context, up *catalog.Upstream, client string) bool
 
 // state is what a machine knows that no row says.
 type state struct {

@@ -300,15 +300,16 @@ func (w *walk) refused(ctx context.Context, id audit.CallID, held vault.Connecti
 		w.Slog.Info("a connection needs its user", "connection", held.ID, "upstream", held.Upstream, "reason", held.Reason)
 		return w.fail(ctx, held, 0)
 	case te.Failure == oauth.ClientRefused: // step 10: no connection is touched
-		if w.health.misconfigured(w.up, now) {
-			w.Slog.Error("the vendor refuses our OAuth client: check client_id and client_secret; until then nothing is renewed there", "upstream", held.Upstream, "code", te.Code)
-		}
 		held.Failures--
 		if ferr := w.giveBack(ctx, held); ferr != nil {
 			return ferr
 		}
-		if w.Unknown != nil {
-			w.Unknown(ctx, w.up, w.endpoint.ClientID)
+		if w.Unknown != nil && w.Unknown(ctx, w.up, w.endpoint.ClientID) {
+			w.former = true // whoever connects from now on does so through another one; this one is looked at again
+			return nil
+		}
+		if w.health.misconfigured(w.up, now) {
+			w.Slog.Error("the vendor refuses our OAuth client: check client_id and client_secret; until then nothing is renewed there", "upstream", held.Upstream, "code", te.Code)
 		}
 		return fault.Later(w.up.Title+" refuses Frontdesk's own registration; operators have been told, try again later", probeEvery, err)
 	case te.Sent && te.HTTPStatus == 0, te.Failure == oauth.Malformed && te.HTTPStatus == 200, te.Failure == oauth.Oversized: // the token may be spent: step 7
