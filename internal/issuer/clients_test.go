@@ -65,7 +65,8 @@ func TestA024_aKnownDocument(t *testing.T) {
 	// What cannot be read any more is not believed for longer, nor asked for at once again.
 	now, p.down, before = now.Add(documentFreshMin+time.Second), true, p.fetched
 	for range 3 {
-		if err := ask("/good.json", "192.0.2.1"); err == nil || p.fetched != before+1 {
+		err := ask("/good.json", "192.0.2.1")
+		if _, refused := errors.AsType[*oauthError](err); refused || fault.KindOf(err) != fault.Unavailable || p.fetched != before+1 {
 			t.Errorf("one that is gone: %v, fetched %d times", err, p.fetched-before)
 		}
 	}

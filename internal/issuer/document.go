@@ -66,11 +66,17 @@ func (g *Registry) document(ctx context.Context, t identity.Tenant, id, address 
 	}
 	if err != nil {
 		g.documents[key] = document{client: known.client, retryAt: now.Add(documentCooldown)}
+		if known.client.ID != "" && errors.Is(err, errAway) { // invalid_client would make its agents forget their sign-ins
+			return Client{}, fault.Later("the client's metadata document cannot be fetched now; try again", documentCooldown, errAway)
+		}
 		return Client{}, err
 	}
 	g.documents[key] = document{client: c, until: now.Add(fresh)}
 	return c, nil
 }
+
+// errAway is for a publisher who does not answer, or says that he cannot now.
+var errAway = errors.New("the publisher of the document is away")
 
 var errDocument = refuse(oauth.CodeInvalidClient, "the client's metadata document cannot be used; its publisher has to mend it")
 
@@ -108,9 +114,12 @@ func (g *Registry) fetchDocument(ctx context.Context, t identity.Tenant, id stri
 	r.Header.Set("Accept", "application/json")
 	resp, err := g.Fetch.Do(r)
 	if err != nil {
-		return Client{}, 0, errors.Join(errDocument, err)
+		return Client{}, 0, errors.Join(errDocument, errAway, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= http.StatusInternalServerError {
+		return Client{}, 0, errors.Join(errDocument, errAway)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	kind, _, merr := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	isJSON := kind == "application/json" || strings.HasSuffix(kind, "+json")
