@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/connect/intake"
 )
@@ -40,6 +41,13 @@ No agent may use an imported connection before its person has allowed it, or pol
 				return err
 			}
 			defer func() { _ = file.Close() }() // it was only read
+			var s map[string]string
+			if err := console.Ask(c, http.MethodGet, "/status", nil, &s); err != nil {
+				return err
+			}
+			if s["role"] == string(config.RoleGateway) { // it must not read the file, not even to say no
+				return errors.New("this is the gateway's process: ask the broker's, by its --data-dir")
+			}
 			q := url.Values{"tenant": {*tenant}}
 			for name, on := range map[string]bool{"dry_run": o.Dry, "partial": o.Partial, "new_people": o.NewPeople, "replace": o.Replace} {
 				q.Set(name, strconv.FormatBool(on))
