@@ -37,7 +37,7 @@ var over = map[string]struct {
 	"struct internal/catalog.Server":         {18, "what the config says of a server"},
 	"struct internal/admin.API":              {18, "what operators may look into, a field each"},
 	"struct internal/audit.Record":           {25, "one line of the log"},
-	"struct internal/kit/oauth.Endpoint":     {16, "a vendor's facts and our registration there, a field each"},
+	"struct internal/kit/oauth.Endpoint":     {17, "a vendor's facts and our registration there, a field each"},
 	"struct internal/connect.Desk":           {20, "what the room stands on, a field each, and what it remembers"},
 	"struct internal/gateway.Gateway":        {24, "the same"},
 	"struct internal/hosted.process":         {28, "one process: what it is, its pipes, and its state under one lock"},

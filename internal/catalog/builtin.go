@@ -233,12 +233,17 @@ func (r Revoke) check(endpoint string) error {
 	return nil
 }
 
+// grantType is the shape of those that are parameters too, and none of those that the code flow has.
+var grantType = regexp.MustCompile(`^[a-z]+(_[a-z]+)*_token$`)
+
 func (r Refresh) check() error {
 	switch {
 	case r.Rotation != "" && r.Rotation != RotationNone && r.Rotation != RotationGrace && r.Rotation != RotationStrict:
 		return fmt.Errorf("rotation is %q, want none, grace or strict", r.Rotation)
 	case r.SiblingLock != "" && r.SiblingLock != SiblingConnection && r.SiblingLock != SiblingAppUser:
 		return fmt.Errorf("sibling_lock is %q, want connection or app+user", r.SiblingLock)
+	case r.By != "" && !grantType.MatchString(r.By):
+		return fmt.Errorf("by is %q, want the vendor's grant_type, which is the parameter's name too, as fb_exchange_token", r.By)
 	case r.LifetimeDays < 0 || r.IdleDays < 0 || r.GraceSeconds < 0:
 		return fmt.Errorf("lifetime_days, idle_days and grace_seconds are not below 0")
 	}

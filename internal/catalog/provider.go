@@ -195,6 +195,7 @@ const (
 
 // Refresh holds the refresh rules of the vendor.
 type Refresh struct {
+	By                string    `yaml:"by" doc:"grant_type by which an access token renews itself, where there are no refresh tokens, and the parameter that carries it, as fb_exchange_token; what a code brings is renewed at once"`
 	Rotation          Rotation  `yaml:"rotation" doc:"strict (default: a used one is dead), grace, none"`
 	GraceSeconds      int       `yaml:"grace_seconds" doc:"for how long a used one works again"`
 	ScopeNeeded       string    `yaml:"scope_needed" doc:"requested so that a refresh token is issued"`
@@ -271,7 +272,7 @@ const InjectPair = "pair"
 func (o *ProviderOAuth) Endpoint() oauth.Endpoint {
 	e := oauth.Endpoint{URL: o.Token, Auth: oauth.AuthPost, Request: oauth.Body(o.TokenRequest), ExtraParams: o.TokenParams,
 		ScopeSeparator: o.Separator, ScopeResponseSeparator: o.Response.ScopeSeparator, ZeroIsNever: o.Response.ZeroIsNever, ErrorCodes: o.Response.ErrorCodes,
-		TokenTypes: o.Response.TokenTypes, RefreshURL: o.Refreshing, Headers: o.TokenHeaders,
+		TokenTypes: o.Response.TokenTypes, RefreshURL: o.Refreshing, Renews: o.Refresh.By, Headers: o.TokenHeaders,
 		Answer: oauth.Pointers{AccessToken: o.Response.Access, RefreshToken: o.Response.Refresh, ExpiresIn: o.Response.Expires, ExpiresAt: o.Response.ExpiresAt,
 			ExpiresFromJWT: o.Response.ExpiresFromJWT, Scope: o.Response.Scope, Error: o.Response.Error}}
 	if o.DPoP == DPoPAlways {

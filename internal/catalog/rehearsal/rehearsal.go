@@ -64,6 +64,7 @@ type Server struct {
 	PKCE          string            `json:"pkce"`
 	Answer        json.RawMessage   `json:"answer"` // with ACCESS, REFRESH, SCOPE, EXPIRES_AT and JWT to be filled in
 	Refreshes     bool              `json:"refreshes"`
+	Renews        string            `json:"renews"` // grant type by which an access token renews itself
 }
 
 // Call is a documented call that ends a token.
@@ -211,6 +212,7 @@ type stage struct {
 	fault     *http.Response // what the token endpoint answers instead
 	wrong     error          // what the vendor found wrong with the last request
 	body      func() string  // its token answer, where that is not the usual one
+	renewed   int            // access tokens that renewed themselves
 }
 
 func (s *stage) try(name string, f func() error) { s.steps = append(s.steps, Step{name, f()}) }
@@ -285,14 +287,14 @@ func (s *stage) redeem(ctx context.Context) error {
 		return errors.Join(s.wrong, err)
 	}
 	s.token = t
-	return s.came(t)
+	return errors.Join(s.came(t), different("renewed at once", s.renewed > 0, s.vendor.OAuth.Renews != ""))
 }
 
 // came compares what was read with what the vendor gave.
 func (s *stage) came(t oauth.Token) error {
 	answer := string(s.vendor.OAuth.Answer)
 	wrong := []error{different("the access token", strings.HasPrefix(t.Access.Expose(), "ACCESS") || strings.Contains(answer, `"JWT"`), true),
-		different("a refresh token", !t.Refresh.IsZero(), strings.Contains(answer, `"REFRESH"`))}
+		different("a refresh token", !t.Refresh.IsZero(), strings.Contains(answer, `"REFRESH"`) || s.vendor.OAuth.Renews != "")}
 	if strings.Contains(answer, `"SCOPE"`) && s.vendor.OAuth.ScopeParam != catalog.NoScopes {
 		wrong = append(wrong, different("granted scopes", t.Scopes, []string{"alpha", "beta"}))
 	}
@@ -305,7 +307,11 @@ func (s *stage) came(t oauth.Token) error {
 }
 
 func (s *stage) refresh(ctx context.Context) error {
-	t, err := s.client.Refresh(ctx, s.endpoint(), oauth.RefreshGrant{Refresh: secret.New("REFRESH")})
+	token := "REFRESH"
+	if s.vendor.OAuth.Renews != "" {
+		token = "ACCESS"
+	}
+	t, err := s.client.Refresh(ctx, s.endpoint(), oauth.RefreshGrant{Refresh: secret.New(token)})
 	if err != nil {
 		return errors.Join(s.wrong, err)
 	}
@@ -471,6 +477,10 @@ func (s *stage) asked(r *http.Request, params map[string]string, coding, at stri
 	wrong := []error{different("the method", r.Method, http.MethodPost), different("the body", coding, said.Request), s.proven(r, params, said.Auth)}
 	for name, want := range said.Params {
 		wrong = append(wrong, different(name, params[name], want))
+	}
+	if said.Renews != "" && params["grant_type"] == said.Renews {
+		s.renewed++
+		return errors.Join(append(wrong, different("the token to renew", params[said.Renews], "ACCESS"))...)
 	}
 	if params["refresh_token"] != "" {
 		own := said.Refresh != ""

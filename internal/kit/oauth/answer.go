@@ -93,6 +93,9 @@ func (e Endpoint) read(r reply, asked time.Time, key *dpop.Key) (Token, *TokenEr
 	if !e.readSecrets(p, doc, &t) {
 		return Token{}, malformed
 	}
+	if e.Renews != "" {
+		t.Refresh = t.Access
+	}
 	t.Expires = e.expiry(p, doc, t.Access, asked)
 	if life, said := seconds(at(doc, p.RefreshExpiresIn)); said && life > 0 {
 		t.RefreshExpires = asked.Add(life)
@@ -291,8 +294,10 @@ func (p Pointers) in(doc any) Pointers {
 
 // errorIn returns the vendor's error code, "" if there is none. At some vendors it is a number, and 0 is none.
 func (p Pointers) errorIn(doc any) string {
-	if code, ok := asText(at(doc, cmp.Or(p.Error, "/error"))); ok && code != "0" {
-		return code
+	for _, pointer := range []string{p.Error, "/error"} { // a proxy of the vendor's may speak as the standard does
+		if code, ok := asText(at(doc, pointer)); ok && code != "0" {
+			return code
+		}
 	}
 	return ""
 }

@@ -42,6 +42,7 @@ const (
 type Endpoint struct {
 	URL                    string
 	RefreshURL             string // where a refresh goes instead, then without grant_type; usually empty
+	Renews                 string // grant type by which access tokens renew themselves, and the parameter that carries them; empty: refresh tokens do it
 	ClientID               string
 	Secret                 secret.Text
 	Auth                   AuthMethod
@@ -100,12 +101,25 @@ func (c Client) Exchange(ctx context.Context, e Endpoint, g CodeGrant) (Token, e
 	if g.RedirectURI != "" {
 		params.Set("redirect_uri", g.RedirectURI)
 	}
-	return c.token(ctx, e, params, g.Resources)
+	t, err := c.token(ctx, e, params, g.Resources)
+	if err != nil || e.Renews == "" {
+		return t, err
+	}
+	// What a code brings is gone in an hour or two, and cannot be renewed then. Where this fails it is tried again when it is due.
+	if long, err := c.Refresh(ctx, e, RefreshGrant{Refresh: t.Access}); err == nil {
+		long.Scopes, long.ScopesKnown, long.rest = t.Scopes, t.ScopesKnown, t.rest
+		return long, nil
+	}
+	return t, nil
 }
 
-// Refresh redeems a refresh token (RFC 6749 s6). A Token without Refresh means: the old one stays.
+// Refresh redeems a refresh token (RFC 6749 s6), or an access token where the vendor has it renew itself. A Token without Refresh means:
+// the old one stays.
 func (c Client) Refresh(ctx context.Context, e Endpoint, g RefreshGrant) (Token, error) {
 	params := url.Values{"grant_type": {GrantRefreshToken}, "refresh_token": {g.Refresh.Expose()}}
+	if e.Renews != "" {
+		params = url.Values{"grant_type": {e.Renews}, e.Renews: {g.Refresh.Expose()}}
+	}
 	if e.RefreshURL != "" {
 		e.URL = e.RefreshURL
 		params.Del("grant_type")

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,10 @@ func TestRequests(t *testing.T) {
 			_, err := c.Refresh(t.Context(), e, oauth.RefreshGrant{Refresh: secret.New("r1")})
 			return err
 		}, call{"POST", "/refresh", form, js, "Basic ZGVzazpjYW5hcnktc2VjcmV0LTVkMWU=", "", "refresh_token=r1"}},
+		"refresh by an access token": {func(e *oauth.Endpoint) { e.Renews = "fb_exchange_token" }, func(e oauth.Endpoint) error {
+			_, err := c.Refresh(t.Context(), e, oauth.RefreshGrant{Refresh: secret.New("a1")})
+			return err
+		}, call{"POST", "/token", form, js, "", "", "client_id=desk&client_secret=" + canarySecret + "&fb_exchange_token=a1&grant_type=fb_exchange_token"}},
 		"client credentials, comma": {func(e *oauth.Endpoint) { e.ScopeSeparator = "," }, func(e oauth.Endpoint) error {
 			_, err := c.ClientCredentials(t.Context(), e, []string{"a", "b"}, nil)
 			return err
@@ -505,6 +510,51 @@ func TestRevoke(t *testing.T) {
 		if failed := errors.As(err, &te); failed != (c.want != "") || failed && te.Failure.String() != c.want {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// TestTokensThatRenewThemselves: what a code brings is made long at once, with its scopes; where that fails it is what there is, and renews
+// itself when it is due.
+func TestTokensThatRenewThemselves(t *testing.T) {
+	for name, tc := range map[string]struct {
+		second string
+		access string
+		lives  time.Duration
+	}{
+		"made long":       {`{"access_token":"long","expires_in":5184000}`, "long", 60 * 24 * time.Hour},
+		"not for now":     {`<html>`, "short", time.Hour},
+		"refused, by 190": {`{"error":{"code":190,"type":"OAuthException"}}`, "short", time.Hour},
+	} {
+		asked := 0
+		doer := doerFunc(func(r *http.Request) (*http.Response, error) {
+			asked++
+			if err := r.ParseForm(); err != nil {
+				return nil, err
+			}
+			body := `{"access_token":"short","expires_in":3600,"scope":"a b"}`
+			if r.PostForm.Get("grant_type") == "fb_exchange_token" {
+				if got := r.PostForm.Get("fb_exchange_token"); got != "short" {
+					t.Errorf("%s: %q is to be renewed", name, got)
+				}
+				body = tc.second
+			}
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		})
+		e := endpoint("https://up.example/token")
+		e.Renews, e.Answer.Error, e.ErrorCodes = "fb_exchange_token", "/error/code", map[string]string{"190": "invalid_grant"}
+		got, err := oauth.Client{HTTP: doer, Now: clock}.Exchange(t.Context(), e, oauth.CodeGrant{Code: secret.New("c1")})
+		if err != nil || asked != 2 || got.Access.Expose() != tc.access || got.Refresh.Expose() != tc.access || got.Expires.Sub(now) != tc.lives || !slices.Equal(got.Scopes, []string{"a", "b"}) {
+			t.Errorf("%s: %v, asked %d times: %q and %q for %s, %q", name, err, asked, got.Access.Expose(), got.Refresh.Expose(), got.Expires.Sub(now), got.Scopes)
+		}
+	}
+	dead := doerFunc(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusBadRequest, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"error":{"code":190,"type":"OAuthException"}}`))}, nil
+	})
+	e := endpoint("https://up.example/token")
+	e.Renews, e.Answer.Error, e.ErrorCodes = "fb_exchange_token", "/error/code", map[string]string{"190": "invalid_grant"}
+	_, err := oauth.Client{HTTP: dead, Now: clock}.Refresh(t.Context(), e, oauth.RefreshGrant{Refresh: secret.New("short")})
+	if te, ok := errors.AsType[*oauth.TokenError](err); !ok || te.Failure != oauth.GrantRefused {
+		t.Errorf("a token that is dead: %v", err)
 	}
 }
 
