@@ -99,7 +99,8 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	}
 	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
 	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
-		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Moves: d.db, Now: d.now}
+		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Moves: d.db, Now: d.now,
+		Callback: func(t identity.Tenant, up catalog.UpstreamName) string { return at(t, "/callback/"+string(up)) }}
 	d.connect = &connect.Desk{}
 	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
 	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}

@@ -199,6 +199,7 @@ type Refresh struct {
 	Rotation          Rotation  `yaml:"rotation" doc:"strict (default: a used one is dead), grace, none"`
 	GraceSeconds      int       `yaml:"grace_seconds" doc:"for how long a used one works again"`
 	ScopeNeeded       string    `yaml:"scope_needed" doc:"requested so that a refresh token is issued"`
+	RedirectURI       bool      `yaml:"redirect_uri" doc:"the request repeats redirect_uri"`
 	OldAccessSurvives bool      `yaml:"old_access_survives" doc:"the old access token outlives a refresh"`
 	LifetimeDays      int       `yaml:"lifetime_days" doc:"a refresh token ends so long after the consent, whatever is done; 0: it does not, or nobody knows"`
 	IdleDays          int       `yaml:"idle_days" doc:"it ends so long after it was last used or replaced; 0: it does not, or nobody knows"`

@@ -44,6 +44,8 @@ type Machine struct {
 	Moves   Moves   // nil: the database cannot lose what it has acknowledged
 	Unknown Unknown // nil: nobody registers Frontdesk anew
 	Now     func() time.Time
+	// Callback is the redirect URI with which a code of the upstream was asked, for vendors that want it again; nil: there are none.
+	Callback func(identity.Tenant, catalog.UpstreamName) string
 
 	state
 }

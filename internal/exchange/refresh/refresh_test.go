@@ -92,6 +92,28 @@ func wantStatus(t *testing.T, c vault.Connection, s vault.Status, reason string)
 
 func needs(err error) bool { _, ok := errors.AsType[*catalog.Needed](err); return ok }
 
+// TestRedirectRepeated: a vendor that wants the redirect URI again gets the one of its upstream's callback; others do not.
+func TestRedirectRepeated(t *testing.T) {
+	for _, wants := range []bool{true, false} {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		r.Callback = func(_ identity.Tenant, up catalog.UpstreamName) string {
+			return "https://desk.example.com/callback/" + string(up)
+		}
+		r.scene.up.Provider.OAuth.Refresh.RedirectURI = wants
+		c := r.person(t, "alice", "tracker")
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		want := ""
+		if wants {
+			want = "https://desk.example.com/callback/tracker"
+		}
+		if got := v.last.Get("redirect_uri"); got != want || v.last.Get("grant_type") != "refresh_token" {
+			t.Errorf("it sends %v, want redirect_uri %q", v.last, want)
+		}
+	}
+}
+
 // TestDeathNeedsTwoWitnesses: one invalid_grant ends nothing, a second one does.
 func TestDeathNeedsTwoWitnesses(t *testing.T) {
 	v := newVendor(catalog.RotationStrict)

@@ -33,6 +33,7 @@ type vendor struct {
 	reuse   func(vault.ConnectionID) // told of each used token that is used again
 	refusal map[vault.ConnectionID]string
 	asked   int // requests that arrived
+	last    url.Values
 }
 
 type grant struct {
@@ -153,7 +154,7 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.WroteRequest != nil {
 		trace.WroteRequest(httptrace.WroteRequestInfo{})
 	}
-	v.asked++
+	v.asked, v.last = v.asked+1, form
 	if r.URL.Path == "/revoke" {
 		if t := v.refresh[form.Get("token")]; t != nil {
 			t.grant.ended = true

@@ -174,8 +174,8 @@ func (w *walk) redeem(ctx context.Context, held vault.Connection, claimed time.T
 		w.finish(ctx, id, held, audit.ResultFailed, "given up before anything was sent: the lease was nearly over")
 		return w.giveBack(ctx, held)
 	}
-	send, cancel := context.WithTimeout(ctx, left*2/3)                                                                    // over before the lease is, even if we are stopped just here
-	token, err := w.OAuth.Refresh(send, endpoint, oauth.RefreshGrant{Refresh: secrets.Refresh, Resources: w.resources()}) // steps 3 and 4
+	send, cancel := context.WithTimeout(ctx, left*2/3)                      // over before the lease is, even if we are stopped just here
+	token, err := w.OAuth.Refresh(send, endpoint, w.grant(secrets.Refresh)) // steps 3 and 4
 	cancel()
 	if err != nil {
 		return w.refused(ctx, id, held, err)
@@ -392,9 +392,15 @@ func (w *walk) finish(ctx context.Context, id audit.CallID, c vault.Connection, 
 }
 
 // resources are what the renewed token is for, as when it was first asked for (RFC 8707 section 2.2).
-func (w *walk) resources() []string {
+// grant is what is redeemed, with what its vendor wants beside it.
+func (w *walk) grant(token secret.Text) oauth.RefreshGrant {
+	g := oauth.RefreshGrant{Refresh: token}
 	if w.up == nil || w.up.Provider == nil || w.up.Provider.OAuth == nil {
-		return nil
+		return g
 	}
-	return w.up.Provider.OAuth.Resources()
+	o := w.up.Provider.OAuth
+	if g.Resources = o.Resources(); o.Refresh.RedirectURI && w.Callback != nil {
+		g.RedirectURI = w.Callback(w.up.Tenant, w.up.Name)
+	}
+	return g
 }
