@@ -33,7 +33,7 @@ var over = map[string]struct {
 	"struct cmd/frontdesk.waist":               {20, "the wiring of the broker's side: every room once"},
 	"struct internal/catalog.Provider":         {23, "the facts of a vendor, a field each, as a person reviews them"},
 	"struct internal/catalog.Upstream":         {16, "what the config says of an upstream"},
-	"struct internal/catalog.ProviderOAuth":    {25, "the same, of its authorization server"},
+	"struct internal/catalog.ProviderOAuth":    {26, "the same, of its authorization server"},
 	"struct internal/catalog.Server":           {18, "what the config says of a server"},
 	"struct internal/admin.API":                {18, "what operators may look into, a field each"},
 	"struct internal/audit.Record":             {25, "one line of the log"},

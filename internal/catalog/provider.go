@@ -132,6 +132,7 @@ type ProviderOAuth struct {
 	Beside        []string          `yaml:"account_scopes" doc:"asked for beside all others, because account.url wants them; who does not give them is connected all the same, and nobody knows whose account it is"`
 	NoPKCE        bool              `yaml:"no_pkce" doc:"the vendor refuses code_challenge"`
 	DPoP          string            `yaml:"dpop" doc:"always: tokens are bound to a key of their connection, and each request proves it (RFC 9449); never; default: where the resource's own metadata ask for it, if any are read"`
+	CallbackMAC   string            `yaml:"callback_mac" doc:"parameter of the callback that is the hexadecimal HMAC-SHA256, by the client's secret, of all others"`
 	Confirm       []Confirm         `yaml:"confirm" doc:"what must come back from a consent, so that an account of another site than the configured one is refused"`
 }
 

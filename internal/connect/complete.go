@@ -89,6 +89,11 @@ func (d *Desk) redeem(ctx context.Context, f Flow, a Answer, e oauth.Endpoint, o
 	if err != nil {
 		return oauth.Token{}, err
 	}
+	if o.CallbackMAC != "" {
+		if err := checkMAC(a.Params, o.CallbackMAC, e.Secret); err != nil {
+			return oauth.Token{}, err
+		}
+	}
 	for _, c := range o.Confirm { // before anything is exchanged
 		if v := answer.Extra[c.Param]; c.Param != "" && v != "" && v != c.Is {
 			return oauth.Token{}, errElsewhere

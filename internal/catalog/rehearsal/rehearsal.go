@@ -64,7 +64,8 @@ type Server struct {
 	PKCE          string            `json:"pkce"`
 	Answer        json.RawMessage   `json:"answer"` // with ACCESS, REFRESH, SCOPE, EXPIRES_AT and JWT to be filled in
 	Refreshes     bool              `json:"refreshes"`
-	Renews        string            `json:"renews"` // grant type by which an access token renews itself
+	MAC           string            `json:"callback_mac"` // parameter that says for the others of a callback that they are the vendor's
+	Renews        string            `json:"renews"`       // grant type by which an access token renews itself
 }
 
 // Call is a documented call that ends a token.
@@ -249,7 +250,8 @@ func (s *stage) authorize() error {
 	}
 	q := u.Query()
 	u.RawQuery = ""
-	wrong := []error{different("its address", u.String(), s.fill(said.Authorization)), different("code_challenge sent", q.Has("code_challenge"), said.PKCE != "unsupported")}
+	wrong := []error{different("its address", u.String(), s.fill(said.Authorization)), different("code_challenge sent", q.Has("code_challenge"), said.PKCE != "unsupported"),
+		different("what proves a callback", o.CallbackMAC, said.MAC)}
 	for name, want := range said.Authorize {
 		wrong = append(wrong, different(name, q.Get(name), s.fill(want)))
 	}

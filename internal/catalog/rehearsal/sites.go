@@ -2,6 +2,9 @@ package rehearsal
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,6 +114,12 @@ func (v *vendor) consents(address string) (url.Values, error) {
 	back := url.Values{"code": {code}, "state": {q.Get("state")}}
 	if v.sites != nil && v.sites.Param != "" && len(v.says) > 0 {
 		back.Set(v.sites.Param, v.says[0].Says)
+	}
+	if name := v.vendor.OAuth.MAC; name != "" {
+		back.Set("timestamp", "1337178173")
+		mac := hmac.New(sha256.New, []byte(hush))
+		_, _ = fmt.Fprintf(mac, "code=%s&state=%s&timestamp=1337178173", code, q.Get("state")) // a hash takes everything
+		back.Set(name, hex.EncodeToString(mac.Sum(nil)))
 	}
 	return back, nil
 }
