@@ -28,7 +28,8 @@ func agent(t *testing.T, cfg world.AgentConfig) *world.Agent {
 // TestTheWholePath is the story: asked, connected, answered, as the right user, in every era.
 func TestTheWholePath(t *testing.T) {
 	s := start(t, stage.Options{})
-	for server, era := range map[string]string{"issues": world.Era2025November, "modern": world.Era2026July} {
+	for _, way := range [][2]string{{"issues", world.Era2025November}, {"modern", world.Era2026July}} { // in this order: after the first she is connected
+		server, era := way[0], way[1]
 		t.Run(server, func(t *testing.T) {
 			alice := s.Person("alice", "Later: a tool that needs it will ask then")
 			a := agent(t, world.AgentConfig{URL: s.Desk().MCP(server), Name: "test agent", Era: era, Browser: alice})
