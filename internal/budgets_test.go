@@ -35,7 +35,7 @@ var over = map[string]struct {
 	"struct internal/catalog.Upstream":         {16, "what the config says of an upstream"},
 	"struct internal/catalog.ProviderOAuth":    {26, "the same, of its authorization server"},
 	"struct internal/catalog.Server":           {18, "what the config says of a server"},
-	"struct internal/admin.API":                {18, "what operators may look into, a field each"},
+	"struct internal/admin.API":                {19, "what operators may look into, a field each"},
 	"struct internal/audit.Record":             {25, "one line of the log"},
 	"struct internal/kit/oauth.Endpoint":       {17, "a vendor's facts and our registration there, a field each"},
 	"struct internal/connect.Desk":             {20, "what the room stands on, a field each, and what it remembers"},

@@ -27,6 +27,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker/traffic"
 	"frontdesk.dev/frontdesk/internal/broker/visits"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/connect/intake"
@@ -92,6 +93,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 	issuerURL := at(identity.DefaultTenant, "")
 	client := oauth.Client{HTTP: d.door.Found(), Now: d.now, Nonces: new(dpop.Nonces)}
 	d.clients.Signer, d.clients.Now = d.signer, d.now
+	d.catalog.Live = &live.Register{Store: d.db, Log: d.log, Now: d.now}
 	d.verifier.Users = d.db
 	place, err := placeID(cfg.DataDir)
 	if err != nil {
@@ -136,7 +138,7 @@ func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identi
 		hosted = d.hosts
 	}
 	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
-	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
+	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Sightings: d.db, Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
 		Log: d.db, Events: keepers{d.audit, d.checkpoints}, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
 	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
 	if d.role == config.RoleBroker {

@@ -18,6 +18,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/exchange"
 	"frontdesk.dev/frontdesk/internal/hosted"
@@ -41,6 +42,7 @@ type API struct {
 	Hosted    Hosted // nil where it is another process that runs servers
 	Keys      Keys
 	Intake    Intake
+	Sightings Sightings
 	Authority func() []byte // PEM of egress's certification authority
 	Slog      *slog.Logger
 	Now       func() time.Time
@@ -98,6 +100,11 @@ type Keys interface {
 	Shred(ctx context.Context, t identity.Tenant) (int64, error)
 }
 
+// Sightings are what vendors have shown of themselves (live.Store).
+type Sightings interface {
+	Sightings(ctx context.Context, t identity.Tenant) ([]live.Sighting, error)
+}
+
 // Handler returns the routes.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -115,6 +122,10 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /audit/accept", a.at(a.accept))
 	mux.HandleFunc("GET /keys", a.at(func(r *http.Request) (any, error) { return a.Keys.States(r.Context(), tenant(r)) }))
 	mux.HandleFunc("POST /keys/{verb}", a.at(a.keys))
+	mux.HandleFunc("GET /sightings", a.at(func(r *http.Request) (any, error) {
+		l, err := a.Sightings.Sightings(r.Context(), tenant(r))
+		return live.Facts(a.Catalog.Snapshot(), tenant(r), l), err
+	}))
 	a.hosted(mux)
 	return mux
 }

@@ -6,6 +6,7 @@ package catalog
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"net/url"
 	"path"
@@ -151,7 +152,51 @@ type Snapshot struct {
 }
 
 // Catalog is the current snapshot. The zero Catalog is empty.
-type Catalog struct{ now atomic.Pointer[Snapshot] }
+type Catalog struct {
+	now  atomic.Pointer[Snapshot]
+	Live Live // nil: nobody wants to know
+}
+
+// Live is told what vendors show of themselves (live.Register).
+type Live interface {
+	Showed(ctx context.Context, up *Upstream, shown []Showing)
+}
+
+// Showing is what an answer of a vendor's has shown of its entry.
+type Showing struct {
+	Aspect Aspect
+	Fits   bool
+	Said   string // in our words; nothing of what the vendor sent stands in it
+}
+
+// Aspect is what of an entry an answer can show.
+type Aspect string
+
+const (
+	AspectToken      Aspect = "token"      // its token endpoint, and how we prove ourselves there
+	AspectLifetime   Aspect = "lifetime"   // how long its tokens live
+	AspectRefresh    Aspect = "refresh"    // its refresh tokens: that there are any, and what becomes of a used one
+	AspectIdle       Aspect = "idle"       // how long those live
+	AspectShapes     Aspect = "shapes"     // what its credentials look like
+	AspectPlace      Aspect = "place"      // where the credential goes on a request
+	AspectAccount    Aspect = "account"    // by what its accounts are told apart
+	AspectLabel      Aspect = "label"      // how they are called
+	AspectSites      Aspect = "sites"      // at which sites they are
+	AspectQuotas     Aspect = "quotas"     // what is left of its limits
+	AspectRevocation Aspect = "revocation" // how a credential ends
+	AspectDead       Aspect = "dead"       // how its API says that a token is good no more
+	AspectScope      Aspect = "scope"      // how its API says that something is not allowed
+)
+
+// Showed passes on what an answer has shown, where the upstream's entry has something that was not seen in a source.
+func (c *Catalog) Showed(ctx context.Context, up *Upstream, shown func() []Showing) {
+	if c.Live == nil || up.Provider == nil || len(up.Provider.LowTrust) == 0 {
+		return
+	}
+	if l := shown(); len(l) > 0 {
+		c.Live.Showed(ctx, up, l)
+	}
+}
 
 // Set makes s the current snapshot; calls that run keep what they had.
 func (c *Catalog) Set(s *Snapshot) { c.now.Store(s) }

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
@@ -55,7 +56,9 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 	if up.Sites != nil && up.Sites.Whole {
 		return "", "", nil
 	}
-	return lookup(body, a.ID), cmp.Or(lookup(body, a.Label), lookup(body, a.Or)), nil
+	id, label = lookup(body, a.ID), cmp.Or(lookup(body, a.Label), lookup(body, a.Or))
+	d.Catalog.Showed(ctx, up, func() []catalog.Showing { return live.OfAccount(up, resp.Header, id, label) })
+	return id, label, nil
 }
 
 // withheld reports whether the person did not give what the account's call wants.

@@ -11,6 +11,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -228,6 +229,7 @@ func (d *Desk) living(ctx context.Context, f Flow) (*catalog.Upstream, error) {
 
 // obtained makes a connection of what the vendor gave after a consent.
 func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, token gained) (Result, error) {
+	d.Catalog.Showed(ctx, up, func() []catalog.Showing { return live.OfToken(up, f.Scopes, token.Token, d.Now()) })
 	secrets, err := token.secrets()
 	if err != nil {
 		return Result{}, err
@@ -255,7 +257,9 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 	if up.Sites.Asked() {
 		h.Sites = []catalog.Site{{Value: f.Site, Label: f.Site}}
 	} else if up.Sites != nil {
-		if h.Sites, err = d.sites(ctx, up, token); err != nil {
+		h.Sites, err = d.sites(ctx, up, token)
+		d.Catalog.Showed(ctx, up, func() []catalog.Showing { return live.OfSites(err) })
+		if err != nil {
 			return refuse(err)
 		}
 	}
@@ -323,6 +327,7 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 			return Result{}, fault.New(fault.Invalid, "the day on which the key ends is over, or is no day; nothing was saved; write it as 2027-01-31, or leave it out", nil)
 		}
 	}
+	d.Catalog.Showed(ctx, up, func() []catalog.Showing { return live.OfKey(up, key) })
 	return d.finish(ctx, v, f, up, c, vault.Secrets{Access: key})
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -78,7 +79,7 @@ func TestAnswersThatAsk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, w := &shelf{}, &second{refuses: c.refuses}
-			s := &Stored{Kind: c.kind, Vault: v, Witness: w, Log: slog.New(slog.DiscardHandler)}
+			s := &Stored{Kind: c.kind, Vault: v, Witness: w, Refresh: &refresh.Machine{Catalog: &catalog.Catalog{}}, Log: slog.New(slog.DiscardHandler)}
 			up := &catalog.Upstream{Tenant: identity.DefaultTenant, Name: "slack", Title: "Slack", Provider: all["slack"]}
 			conn := vault.Connection{ID: "c", Upstream: "slack", Scopes: strings.Fields(c.have), Refreshes: c.refreshes, Status: vault.Active}
 			cred := placing("token")

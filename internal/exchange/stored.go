@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -140,6 +141,9 @@ func siteless(c vault.Connection) error {
 func (s *Stored) reader(r Request, c vault.Connection, held vault.Secrets) func(*http.Response) *catalog.Needed {
 	return func(resp *http.Response) *catalog.Needed {
 		means, scopes := meaning(r.Upstream.Provider, resp, c.Scopes)
+		if resp.StatusCode == http.StatusUnauthorized || means != "" {
+			s.Refresh.Catalog.Showed(context.Background(), r.Upstream, func() []catalog.Showing { return live.OfRefusal(resp.StatusCode, means) })
+		}
 		switch {
 		case means == catalog.MeansScope && s.Kind.Consents():
 			return &catalog.Needed{Missing: []catalog.Missing{{Upstream: c.Upstream, Scopes: oauth.UnionScopes(r.Scopes, scopes), Why: catalog.WhyScope, Connection: string(c.ID)}}}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -15,7 +16,10 @@ import (
 	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
-var _ connect.Store = (*DB)(nil)
+var (
+	_ connect.Store = (*DB)(nil)
+	_ live.Store    = (*DB)(nil)
+)
 
 var requestTable = table[connect.Request]{
 	name: "connect_requests", none: "there is no such connect request",
@@ -201,4 +205,27 @@ func (db *DB) RenewFound(ctx context.Context, old, with discovery.Found) (bool, 
 // PutFound implements discovery.Store.
 func (db *DB) PutFound(ctx context.Context, f discovery.Found) error {
 	return foundTable.put(ctx, db.write, &f, " ON CONFLICT DO NOTHING")
+}
+
+var sightingTable = table[live.Sighting]{
+	name: "sightings", none: "there is no such sighting",
+	columns: "tenant, upstream, fact, fits, said, at",
+	fields: func(s *live.Sighting) []any {
+		return []any{&s.Tenant, &s.Upstream, &s.Fact, &s.Fits, &s.Said, (*when)(&s.At)}
+	},
+}
+
+// Saw implements live.Store.
+func (db *DB) Saw(ctx context.Context, s live.Sighting, before time.Time) error {
+	return db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := database.Exec(ctx, tx, "DELETE FROM sightings WHERE tenant = $1 AND at < $2", s.Tenant, micros(before)); err != nil {
+			return err
+		}
+		return sightingTable.put(ctx, tx, &s, " ON CONFLICT (tenant, upstream, fact, fits) DO UPDATE SET said = excluded.said, at = excluded.at WHERE sightings.at < excluded.at")
+	})
+}
+
+// Sightings implements live.Store.
+func (db *DB) Sightings(ctx context.Context, t identity.Tenant) ([]live.Sighting, error) {
+	return sightingTable.all(ctx, db.read, "WHERE tenant = $1 ORDER BY upstream, fact, fits", t)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -178,7 +180,15 @@ func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.Me
 	}
 	o := up.Provider.OAuth
 	at.URL = o.Revocation
-	return e.OAuth.RevokeBy(ctx, at, o.Ending(), secret.New(t.Token), t.Hint)
+	err = e.OAuth.RevokeBy(ctx, at, o.Ending(), secret.New(t.Token), t.Hint)
+	e.Catalog.Showed(ctx, up, func() []catalog.Showing {
+		status := 0
+		if refused, ok := errors.AsType[*oauth.TokenError](err); ok {
+			status = refused.HTTPStatus
+		}
+		return live.OfEnding(status, err)
+	})
+	return err
 }
 
 // chosen is the token that the vendor's call wants: the refresh token where it takes one, since with it the grant ends.

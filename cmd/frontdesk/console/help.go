@@ -36,6 +36,7 @@ var Examples = map[string]string{
 	"servers pull":        "frontdesk servers pull issues",
 	"providers list":      "frontdesk providers list",
 	"providers show":      "frontdesk providers show github",
+	"providers seen":      "frontdesk providers seen",
 	"providers test":      "frontdesk providers test github slack",
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
 )
 
@@ -107,6 +108,9 @@ func running(c *cobra.Command) []finding {
 	if s["needs_reconnect"] != "" && s["needs_reconnect"] != "0" {
 		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
 	}
+	if config.Role(s["role"]) != config.RoleGateway {
+		l = append(l, unlike(c)...)
+	}
 	if s["checkpoints_outside"] != "" {
 		l = append(l, finding{"bad", "checkpoints of the audit log are not kept outside: " + s["checkpoints_outside"], "they are sent as soon as the place takes them"})
 	}
@@ -142,4 +146,19 @@ func running(c *cobra.Command) []finding {
 		return append(l, finding{"note", "the config on disk is not the one that runs", "frontdesk reload"})
 	}
 	return append(l, finding{"ok", "the config on disk is the one that runs", ""})
+}
+
+// unlike names vendors that are not as their entries say.
+func unlike(c *cobra.Command) []finding {
+	var facts []live.Fact
+	if err := console.Ask(c, http.MethodGet, "/sightings", nil, &facts); err != nil {
+		return []finding{{"bad", "what vendors have shown of themselves cannot be asked: " + err.Error(), ""}}
+	}
+	var l []finding
+	for _, f := range facts {
+		if f.Verdict == live.Differs {
+			l = append(l, finding{"note", fmt.Sprintf("upstream %s is not as its entry says, where that was unproven (%s): %s", f.Upstream, f.Fact, f.Said), "correct the entry under `providers:` of the config, with `like`; `frontdesk providers seen` lists all"})
+		}
+	}
+	return l
 }

@@ -276,7 +276,7 @@ func next(p *catalog.Provider) string {
 	}
 	fmt.Fprintf(&b, "  %d. frontdesk check frontdesk.yaml --online\n", step)
 	if len(p.LowTrust) > 0 {
-		fmt.Fprintf(&b, "Facts of this vendor that were not seen in its documentation; look at them at the first connection: %s\n", strings.Join(p.LowTrust, ", "))
+		fmt.Fprintf(&b, "Facts of this vendor that were not seen in its documentation (`frontdesk providers seen` says what live answers show of them): %s\n", strings.Join(p.LowTrust, ", "))
 	}
 	return b.String()
 }

@@ -1,21 +1,27 @@
 package setup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/catalog/rehearsal"
+	"frontdesk.dev/frontdesk/internal/identity"
 )
 
 func providersCommand() *cobra.Command {
@@ -31,8 +37,42 @@ func providersCommand() *cobra.Command {
 		}},
 		&cobra.Command{Use: "test [NAME...]", Short: "play entries against what their vendors document, faults included; nothing leaves this machine", RunE: func(c *cobra.Command, args []string) error {
 			return testProviders(c, file, args)
-		}})
+		}},
+		seenCommand())
 	return c
+}
+
+// seenCommand asks the running server how unproven facts have stood up so far.
+func seenCommand() *cobra.Command {
+	tenant := ""
+	cmd := &cobra.Command{Use: "seen", Short: "what the running server has seen of the unproven facts of its upstreams",
+		Long: "Each time somebody connects, a credential is renewed or ended, or an API refuses one, the running server holds the answer against what the vendor's entry says without proof.\n" +
+			"differs: an answer in the last 30 days was not as the entry says: correct it under `providers:` of the config, with `like`.\nnot seen: nothing that would show it has come yet.  by hand: no answer shows it by itself; look at it yourself.",
+		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			var l []live.Fact
+			if err := console.Ask(c, http.MethodGet, "/sightings?"+url.Values{"tenant": {tenant}}.Encode(), nil, &l); err != nil {
+				return err
+			}
+			if done, err := console.JSON(c, l); done || err != nil {
+				return err
+			}
+			if len(l) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "All that the catalogue says of the configured upstreams was seen in a source.")
+				return nil
+			}
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0)
+			fmt.Fprintln(w, "UPSTREAM\tFACT\tVERDICT\tNOTED\tSEEN")
+			for _, f := range l {
+				at := "-"
+				if !f.At.IsZero() {
+					at = f.At.Format(time.DateOnly)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", f.Upstream, console.Printable(f.Fact), f.Verdict, at, console.Printable(cmp.Or(f.Said, "-")))
+			}
+			return w.Flush()
+		}}
+	cmd.Flags().StringVar(&tenant, "tenant", string(identity.DefaultTenant), "tenant")
+	return cmd
 }
 
 // catalogueOf is the built-in catalogue, with a config's entries before it.
@@ -154,7 +194,7 @@ func showProvider(c *cobra.Command, file, id string) error {
 		fmt.Fprintln(out, line)
 	}
 	if len(p.LowTrust) > 0 {
-		fmt.Fprintf(out, "\nNot seen in the vendor's documentation; look at them at the first live connection: %s\n", strings.Join(p.LowTrust, ", "))
+		fmt.Fprintf(out, "\nNot seen in the vendor's documentation: %s\nWhat live answers show of them, once somebody has connected: `frontdesk providers seen`\n", strings.Join(p.LowTrust, ", "))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -110,6 +111,32 @@ func TestRedirectRepeated(t *testing.T) {
 		}
 		if got := v.last.Get("redirect_uri"); got != want || v.last.Get("grant_type") != "refresh_token" {
 			t.Errorf("it sends %v, want redirect_uri %q", v.last, want)
+		}
+	}
+}
+
+// showings hears what vendors have shown.
+type showings []catalog.Showing
+
+func (s *showings) Showed(_ context.Context, _ *catalog.Upstream, l []catalog.Showing) {
+	*s = append(*s, l...)
+}
+
+// TestRotationIsSeen: where an entry's refresh rules are unproven, a renewal is held against them.
+func TestRotationIsSeen(t *testing.T) {
+	for rotation, fits := range map[catalog.Rotation]bool{catalog.RotationStrict: true, catalog.RotationNone: false} {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		var seen showings
+		r.scene.catalog.Live = &seen
+		r.scene.up.Provider.LowTrust = []string{"refresh"}
+		c := r.person(t, "alice", "tracker")
+		r.scene.up.Provider.OAuth.Refresh.Rotation = rotation
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		i := slices.IndexFunc(seen, func(s catalog.Showing) bool { return s.Aspect == catalog.AspectRefresh })
+		if i < 0 || seen[i].Fits != fits {
+			t.Errorf("%s at a strict vendor: %+v", rotation, seen)
 		}
 	}
 }

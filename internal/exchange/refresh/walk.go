@@ -10,6 +10,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/kit/dpop"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/oauth"
@@ -229,6 +230,7 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 	}
 	w.token = t
 	w.stored(ctx, id, c)
+	w.Catalog.Showed(ctx, w.up, func() []catalog.Showing { return live.OfRenewal(w.up, old.Refresh, t, w.Now()) })
 	return nil
 }
 

@@ -75,14 +75,15 @@ func (c Client) RevokeBy(ctx context.Context, e Endpoint, v Revocation, token se
 	if err != nil {
 		return err
 	}
-	return e.ended(r, own)
+	return e.ended(r, own, v.Method == http.MethodDelete)
 }
 
-// ended reads the answer: whoever asks with the token itself is told by a 401 that it is dead already.
-func (e Endpoint) ended(r reply, own bool) error {
+// ended reads the answer: whoever asks with the token itself is told by a 401 that it is dead already, and whoever deletes it by a 404. Of
+// any other call a 404 says that the address is wrong, and confirms nothing.
+func (e Endpoint) ended(r reply, own, deletes bool) error {
 	doc, _ := parseAnswer(r)
 	switch {
-	case r.status == http.StatusNotFound, r.status == http.StatusGone, own && r.status == http.StatusUnauthorized:
+	case deletes && (r.status == http.StatusNotFound || r.status == http.StatusGone), own && r.status == http.StatusUnauthorized:
 		return nil
 	case r.status >= 200 && r.status < 300:
 		if code := e.Answer.errorIn(doc); code == "" && at(doc, "/ok") != false || alreadyDead(code) {

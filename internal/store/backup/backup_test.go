@@ -97,7 +97,7 @@ func stock(t testing.TB, db *store.DB, rows int) {
 // some is a value, different in each row; the first rows have the ones at the edges.
 func some(r *rand.Rand, c whole.Column, row int) any {
 	switch k := c.Kind; {
-	case k == whole.Int && (c.Name == "refreshes" || c.Name == "url_ask"): // as SQLite keeps a bool
+	case k == whole.Int && slices.Contains([]string{"refreshes", "url_ask", "fits"}, c.Name): // as SQLite keeps a bool
 		return int64(row % 2)
 	case k == whole.Int && row == 0:
 		return int64(-1 << 63)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/catalog/live"
 	"frontdesk.dev/frontdesk/internal/connect"
 	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -250,4 +251,28 @@ func foundServers(t *testing.T, a, b *store.DB) {
 	foreign := renewed
 	foreign.Tenant = "else"
 	same(t, must(b.RenewFound(ctx, foreign, late))(t), false)
+}
+
+// sightings: of each fact the newest that fits and the newest that differs, of one tenant, and none from before a month.
+func sightings(t *testing.T, a, b *store.DB) {
+	ctx := t.Context()
+	long := day.Add(-1000 * time.Hour)
+	saw := func(db *store.DB, s live.Sighting) live.Sighting {
+		t.Helper()
+		ok(t, db.Saw(ctx, s, long))
+		return s
+	}
+	fits := saw(a, live.Sighting{Tenant: ours, Upstream: "mail", Fact: "errors", Fits: true, Said: "one", At: day})
+	saw(b, live.Sighting{Tenant: ours, Upstream: "mail", Fact: "errors", Fits: true, Said: "before", At: day.Add(-time.Hour)}) // another replica's, which came late
+	differs := saw(b, live.Sighting{Tenant: ours, Upstream: "mail", Fact: "errors", Said: "two", At: day.Add(time.Hour)})
+	other := saw(a, live.Sighting{Tenant: ours, Upstream: "drive", Fact: "refresh", Fits: true, Said: "three", At: day})
+	foreign := saw(b, live.Sighting{Tenant: theirs, Upstream: "mail", Fact: "errors", Fits: true, Said: "four", At: day})
+	same(t, must(b.Sightings(ctx, ours))(t), []live.Sighting{other, differs, fits})
+	fits.At, fits.Said = day.Add(2*time.Hour), "newer"
+	saw(b, fits)
+	same(t, must(a.Sightings(ctx, ours))(t), []live.Sighting{other, differs, fits})
+	long = day.Add(90 * time.Minute)
+	saw(a, fits)
+	same(t, must(b.Sightings(ctx, ours))(t), []live.Sighting{fits})
+	same(t, must(b.Sightings(ctx, theirs))(t), []live.Sighting{foreign})
 }

@@ -35,7 +35,7 @@ func Run(t *testing.T, open Open) {
 		{"connections", connections}, {"connections replaced", connectionsReplaced}, {"connections raced", connectionsRaced}, {"keys", keys}, {"names", names}, {"data keys rotated", dataKeysRotated}, {"keys by the calendar", keysByCalendar}, {"turns", turns}, {"keys wrapped anew", keysWrappedAnew},
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"vault sampled", sampled}, {"machine marked", machineMarked}, {"machine lost", machineLost}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"ends of many", endsOfMany}, {"ends of accounts", endsOfAccounts}, {"late steps", lateSteps}, {"retired raced", retiredRaced}, {"access dropped", accessDropped}, {"messages", messages}, {"gone", gone}, {"use", use},
-		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers},
+		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers}, {"sightings", sightings},
 		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions}, {"tasks", tasks}, {"tickets", tickets},
 		{"tenants", tenants}, {"odd texts", oddTexts}, {"allowances", allowances}, {"allowances raced", allowancesRaced}, {"words", words}, {"notes", notes}, {"callers who left", callersWhoLeft},
 	} {
