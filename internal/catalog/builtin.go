@@ -113,6 +113,9 @@ func (p *Provider) Check() error {
 	if err := p.Account.check(); err != nil {
 		return err
 	}
+	if err := p.APIKey.check(); err != nil {
+		return err
+	}
 	if err := p.Sites.check(); err != nil {
 		return fmt.Errorf("sites: %w", err)
 	}
@@ -182,6 +185,8 @@ func (a Account) check() error {
 	switch {
 	case a.Method != "" && a.Method != http.MethodGet && a.Method != http.MethodPost:
 		return fmt.Errorf("account.method is %q, want GET or POST", a.Method)
+	case len(a.Form) > 0 && (a.Body != "" || a.Method != http.MethodPost):
+		return fmt.Errorf("account.form is sent with method POST, and without a body beside it")
 	case a.InToken && a.URL != "":
 		return fmt.Errorf("account: the account is read from the token answer or by a call, not both")
 	}
@@ -317,10 +322,9 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 		s.Base = fill(s.Base)
 		q.Sites = &s
 	}
-	if p.APIKey != nil && p.APIKey.Injection != nil {
-		k, in := *p.APIKey, *p.APIKey.Injection
-		in.Format = fill(in.Format)
-		k.Injection, q.APIKey = &in, &k
+	q.APIKey = p.APIKey.filled(fill)
+	if q.Hosts = q.reachable(); len(q.Hosts) == 0 {
+		return nil, fmt.Errorf("%s needs the inputs of one of its hosts: %s", p.Name, strings.Join(p.Hosts, ", "))
 	}
 	if p.OAuth != nil {
 		o := *p.OAuth
@@ -338,4 +342,30 @@ func (p *Provider) With(values map[string]string) (*Provider, error) {
 		q.OAuth = &o
 	}
 	return &q, nil
+}
+
+// reachable are the hosts of which everything is known, without those that an alias speaks for.
+func (p *Provider) reachable() []string {
+	return slices.DeleteFunc(slices.Clone(p.Hosts), func(h string) bool {
+		unknown := slices.ContainsFunc(slices.Collect(maps.Keys(p.Inputs)), func(n string) bool { return p.Inputs[n].Optional && strings.Contains(h, "{"+n+"}") })
+		return unknown || slices.ContainsFunc(p.Egress.Aliases, func(a ProviderAlias) bool { return a.Host == h })
+	})
+}
+
+func (k *ProviderAPIKey) filled(fill func(string) string) *ProviderAPIKey {
+	if k == nil {
+		return nil
+	}
+	q := *k
+	if k.Injection != nil {
+		in := *k.Injection
+		in.Format = fill(in.Format)
+		q.Injection = &in
+	}
+	if k.Account != nil {
+		a := *k.Account
+		a.URL = fill(a.URL)
+		q.Account = &a
+	}
+	return &q
 }

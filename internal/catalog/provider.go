@@ -1,6 +1,10 @@
 package catalog
 
 import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/dpop"
@@ -241,22 +245,113 @@ func (r Refresh) Lapses(created, renewed time.Time) (at time.Time, final bool) {
 // Idle is after how long without a renewal Frontdesk renews by itself: at four fifths of the vendor's patience. 0: never.
 func (r Refresh) Idle() time.Duration { return time.Duration(r.IdleDays) * 24 * time.Hour / 5 * 4 }
 
-// ProviderAPIKey is how a person gets a key, and how it travels where that differs from Injection.
+// ProviderAPIKey is how a person gets a key, and where it works and how it travels where that differs from a token of OAuth.
 type ProviderAPIKey struct {
 	Where     string     `yaml:"where" doc:"in words"`
 	URL       string     `yaml:"url" doc:"the page where one is made"`
+	First     *KeyPart   `yaml:"first" doc:"what a person writes before it, where a key alone is not the credential: his e-mail address, an id, another key. They are kept as one, with a colon between them"`
 	Injection *Injection `yaml:"injection" doc:"where the credential goes on a request"`
+	Hosts     []string   `yaml:"hosts" doc:"hosts at which keys work, in the place of hosts, where tokens of OAuth work at others: an upstream then has keys or another method, not both"`
+	Account   *Account   `yaml:"account" doc:"in the place of account, for keys"`
+}
+
+// KeyPart is what stands before a key.
+type KeyPart struct {
+	Name    string `yaml:"name" doc:"what it is, as the page calls it"`
+	Pattern string `yaml:"pattern" doc:"regular expression from ^ to $; no colon fits it"`
+	Secret  bool   `yaml:"secret" doc:"a secret too: the page does not show it while it is written"`
+}
+
+// Fits reports whether somebody's text can be it.
+func (k *KeyPart) Fits(text string) bool { return matches(k.Pattern, text) }
+
+// Join puts what a person wrote before his key. Who has written both in the place of the key is understood too.
+func (k *ProviderAPIKey) Join(first, key string) string {
+	if k == nil || k.First == nil || first == "" || strings.HasPrefix(key, first+":") {
+		return key
+	}
+	return first + ":" + key
+}
+
+func (k *ProviderAPIKey) check() error {
+	if k == nil {
+		return nil
+	}
+	if f := k.First; f != nil {
+		_, err := regexp.Compile(f.Pattern)
+		if err != nil || f.Name == "" || !strings.HasPrefix(f.Pattern, "^") || !strings.HasSuffix(f.Pattern, "$") || matches(f.Pattern, "a@b.example:c") || matches(f.Pattern, ":") || matches(f.Pattern, "") {
+			return fmt.Errorf("api_key.first needs a name, and a pattern from ^ to $ that no colon and nothing empty fits")
+		}
+	}
+	if in := k.Injection; in != nil && k.First == nil && (in.Kind == InjectPair || strings.Contains(in.Format, "{first}")) {
+		return fmt.Errorf("api_key.first is missing: what stands before the key")
+	}
+	if k.Account == nil {
+		return nil
+	}
+	if k.Account.InToken {
+		return fmt.Errorf("api_key.account: a key comes with no token answer")
+	}
+	return k.Account.check()
+}
+
+// ByKey is the provider as keys see it, where they work at other hosts than what OAuth gives.
+func (p *Provider) ByKey() *Provider {
+	if p.APIKey == nil || len(p.APIKey.Hosts) == 0 {
+		return p
+	}
+	q, k := *p, *p.APIKey
+	q.Hosts, q.OAuth, q.Sites, q.Federation, k.Hosts = k.Hosts, nil, nil, nil, nil
+	q.APIKey = &k
+	return &q
+}
+
+// InjectionOf says where the credential of a method goes.
+func (p *Provider) InjectionOf(k MethodKind) Injection {
+	if k == APIKey && p.APIKey != nil && p.APIKey.Injection != nil {
+		return *p.APIKey.Injection
+	}
+	return p.Injection
+}
+
+// AccountOf says how to find whose credential of a method it is.
+func (p *Provider) AccountOf(k MethodKind) Account {
+	if k == APIKey && p.APIKey != nil && p.APIKey.Account != nil {
+		return *p.APIKey.Account
+	}
+	return p.Account
 }
 
 // Account says how to find whose credential it is; the same call tests a pasted key.
 type Account struct {
-	URL     string `yaml:"url" doc:"absolute or a path on the first host"`
-	Method  string `yaml:"method" doc:"GET (default) or POST"`
-	Body    string `yaml:"body" doc:"JSON to send with it"`
-	Label   string `yaml:"pointer" doc:"JSON pointer to the name that the person knows"`
-	Or      string `yaml:"or_pointer" doc:"JSON pointer to a name where there is none at pointer"`
-	ID      string `yaml:"id_pointer" doc:"JSON pointer to its stable id"`
-	InToken bool   `yaml:"in_token_answer" doc:"the pointers lead into the token answer; then there is no call"`
+	URL      string            `yaml:"url" doc:"absolute or a path on the first host"`
+	Method   string            `yaml:"method" doc:"GET (default) or POST"`
+	Body     string            `yaml:"body" doc:"JSON to send with it; {token} in a string of it is filled in"`
+	Form     map[string]string `yaml:"form" doc:"form to send, in the place of body and of the credential's own place: {token}, {client_id} and {client_secret} are filled in, as introspection wants them (RFC 7662)"`
+	Label    string            `yaml:"pointer" doc:"JSON pointer to the name that the person knows"`
+	Or       string            `yaml:"or_pointer" doc:"JSON pointer to a name where there is none at pointer"`
+	ID       string            `yaml:"id_pointer" doc:"JSON pointer to its stable id"`
+	Within   string            `yaml:"within_pointer" doc:"JSON pointer to what the account is within, a company or a workspace; its name stands behind the account's"`
+	WithinID string            `yaml:"within_id_pointer" doc:"JSON pointer to the stable id of that, where a person has the same id in several"`
+	InToken  bool              `yaml:"in_token_answer" doc:"the pointers lead into the token answer; then there is no call"`
+}
+
+// Whose reads an account's id and name, by what stands at pointers of the vendor's answer ("": nothing).
+func (a Account) Whose(at func(pointer string) string) (id, label string) {
+	text := func(pointer string) string {
+		if pointer == "" {
+			return ""
+		}
+		return at(pointer)
+	}
+	id, label = text(a.ID), cmp.Or(text(a.Label), text(a.Or))
+	if within := text(a.WithinID); within != "" && id != "" {
+		id = within + "/" + id
+	}
+	if within := text(a.Within); within != "" && label != "" && within != label {
+		label += " (" + within + ")"
+	}
+	return id, label
 }
 
 // Injection says where the credential goes on a request.
@@ -264,7 +359,8 @@ type Injection struct {
 	Kind   string `yaml:"kind" doc:"header (default), basic, query, or pair: a credential that is two, with a colon between them, goes into two headers"`
 	Name   string `yaml:"name" doc:"header or query parameter; default Authorization"`
 	Second string `yaml:"second" doc:"of pair: the header of what stands behind the colon"`
-	Format string `yaml:"format" doc:"default \"Bearer {token}\"; of basic \"{token}:\""`
+	Format string `yaml:"format" doc:"default \"Bearer {token}\"; of basic \"{token}:\". With {first} in it, that is what stands before the credential's first colon, and {token} what stands behind"`
+	Proof  string `yaml:"proof" doc:"parameter of the query that proves with each request whose client sends it: the hexadecimal HMAC-SHA256 of the credential by client_secret; no pasted key has one"`
 }
 
 // InjectPair as Kind: two credentials that are pasted and kept as one.

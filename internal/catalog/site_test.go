@@ -203,3 +203,58 @@ func TestNamedSites(t *testing.T) {
 		}
 	}
 }
+
+// TestKeysElsewhere: a key of Atlassian works at the site's own host, one with scopes at another under the site's id; a token of OAuth at neither.
+func TestKeysElsewhere(t *testing.T) {
+	all, err := Providers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const id = "11223344-a1b2-3b33-c444-def123456789"
+	for want, values := range map[string]map[string]string{
+		"[acme.atlassian.net] /rest/api/3/myself []":                                                                                            {"site": "acme"},
+		"[https://api.atlassian.com/ex/jira/" + id + "] /rest/api/3/myself []":                                                                  {"cloud_id": id},
+		"[https://api.atlassian.com/ex/jira/" + id + "] /rest/api/3/myself [{acme.atlassian.net https://api.atlassian.com/ex/jira/" + id + "}]": {"site": "acme", "cloud_id": id},
+		"[acme.atlassian.net] /wiki/rest/api/user/current []":                                                                                   {"site": "acme", "product": "confluence", "whoami": "wiki/rest/api/user/current"},
+	} {
+		p, err := all["atlassian"].ByKey().With(values)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if got := fmt.Sprint(p.Hosts, " ", p.AccountOf(APIKey).URL, " ", p.Egress.Aliases); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if p.OAuth != nil || p.Sites != nil {
+			t.Error("a token of OAuth could come along")
+		}
+	}
+	if _, err := all["atlassian"].ByKey().With(nil); err == nil || !strings.Contains(err.Error(), "inputs of one of its hosts") {
+		t.Errorf("nobody knows at which site: %v", err)
+	}
+	p, err := all["atlassian"].With(map[string]string{"site": "acme"})
+	if err != nil || fmt.Sprint(p.Hosts) != "[api.atlassian.com]" {
+		t.Errorf("OAuth is at %v, %v", p.Hosts, err)
+	}
+	asked, err := all["atlassian"].ByKey().PerPerson(nil, nil)
+	if err == nil {
+		asked, err = asked.With(nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, ok := asked.Sites.Named("https://acme.atlassian.net/jira"); !ok || name != "acme" {
+		t.Errorf("a person names his site: %q", name)
+	}
+	for name, change := range map[string]func(k *ProviderAPIKey){
+		"a colon in what stands before": func(k *ProviderAPIKey) { k.First.Pattern = "^.+$" }, "no name": func(k *ProviderAPIKey) { k.First.Name = "" }, "nothing before": func(k *ProviderAPIKey) { k.First = nil },
+		"an open end": func(k *ProviderAPIKey) { k.First.Pattern = "^[a-z]+" }, "a token answer": func(k *ProviderAPIKey) { k.Account = &Account{InToken: true} },
+	} {
+		k, first := *all["zendesk"].APIKey, *all["zendesk"].APIKey.First
+		k.First = &first
+		change(&k)
+		if k.check() == nil {
+			t.Errorf("%s is no mistake", name)
+		}
+	}
+}

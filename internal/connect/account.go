@@ -30,15 +30,12 @@ const (
 // account asks the vendor whose credential it is; the same call proves that it works. A provider without an account call
 // leaves it unknown.
 func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (id, label string, err error) {
-	a := up.Provider.Account
+	a := up.Provider.AccountOf(c.Method)
 	if a.URL == "" {
 		return "", "", nil
 	}
-	in := up.Provider.Injection
-	if c.Method == catalog.APIKey && up.Provider.APIKey.Injection != nil {
-		in = *up.Provider.APIKey.Injection
-	}
-	resp, body, err := d.ask(ctx, up, asking{a.Method, accountURL(up, c, a.URL), a.Body, in, c.Site.Value}, s)
+	a.URL = accountURL(up, c, a.URL)
+	resp, body, err := d.ask(ctx, up, asking{a, up.Provider.InjectionOf(c.Method), c}, s)
 	if err != nil {
 		return "", "", fault.Later(up.Title+" does not answer, so the new credential could not be tested; nothing was saved; try again", time.Minute, err)
 	}
@@ -50,13 +47,13 @@ func (d *Desk) account(ctx context.Context, up *catalog.Upstream, c vault.Connec
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
 	case resp.StatusCode != http.StatusOK:
 		return "", "", fault.New(fault.Unavailable, fmt.Sprintf("%s answered with status %d when the new credential was tested; nothing was saved; try again later", up.Title, resp.StatusCode), nil)
-	case means == catalog.MeansDead: // said under status 200
+	case means == catalog.MeansDead, len(a.Form) > 0 && lookup(body, "/active") == "false": // said under status 200
 		return "", "", fault.New(fault.Invalid, up.Title+" does not accept this credential; nothing was saved; make sure that it is whole, and has the rights it needs", nil)
 	}
 	if up.Sites != nil && up.Sites.Whole {
 		return "", "", nil
 	}
-	id, label = lookup(body, a.ID), cmp.Or(lookup(body, a.Label), lookup(body, a.Or))
+	id, label = a.Whose(func(pointer string) string { return lookup(body, pointer) })
 	d.Catalog.Showed(ctx, up, func() []catalog.Showing { return live.OfAccount(up, resp.Header, id, label) })
 	return id, label, nil
 }
@@ -69,32 +66,59 @@ func withheld(up *catalog.Upstream, c vault.Connection) bool {
 
 // asking is a request to a vendor's API with a credential that need not be stored yet.
 type asking struct {
-	method, url, body string
-	in                catalog.Injection
-	site              string // at which the account is, once that is known
+	catalog.Account
+	in catalog.Injection
+	of vault.Connection // with its site, once that is known
+}
+
+// request is what is asked, without the credential in its own place.
+func (d *Desk) request(ctx context.Context, up *catalog.Upstream, a asking, s vault.Secrets) (*http.Request, error) {
+	body, kind := a.Body, "application/json"
+	if before, after, ok := strings.Cut(body, "{token}"); ok {
+		var err error
+		if body, err = vault.Fill(s.Access)(before, after, true); err != nil {
+			return nil, err
+		}
+	}
+	if len(a.Form) > 0 {
+		e, err := d.Clients.Endpoint(up, up.Method(a.of.Method).Through(a.of.Client))
+		if err != nil {
+			return nil, err
+		}
+		form, fill := url.Values{}, strings.NewReplacer("{token}", s.Access.Expose(), "{client_id}", e.ClientID, "{client_secret}", e.Secret.Expose())
+		for name, value := range a.Form {
+			form.Set(name, fill.Replace(value))
+		}
+		body, kind = form.Encode(), "application/x-www-form-urlencoded"
+	}
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.Method, http.MethodGet), a.URL, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	return r, nil
 }
 
 // ask sends it, and reads of the answer what is too long by one byte at most.
 func (d *Desk) ask(ctx context.Context, up *catalog.Upstream, a asking, s vault.Secrets) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, cmp.Or(a.method, http.MethodGet), a.url, strings.NewReader(a.body))
+	r, err := d.request(ctx, up, a, s)
 	if err != nil {
 		return nil, nil, err
-	}
-	if a.body != "" {
-		r.Header.Set("Content-Type", "application/json")
 	}
 	for k, v := range up.Provider.Headers {
 		r.Header.Set(k, v)
 	}
-	if up.Sites != nil && a.site != "" {
+	if site := a.of.Site.Value; up.Sites != nil && site != "" {
 		for k, v := range up.Sites.Headers {
-			r.Header.Set(k, strings.ReplaceAll(v, "{site}", a.site))
+			r.Header.Set(k, strings.ReplaceAll(v, "{site}", site))
 		}
 	}
 	r.Header.Set("Accept", "application/json")
-	resp, err := d.call(r, a.in, s)
+	resp, err := d.call(r, up, a, s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -103,7 +127,10 @@ func (d *Desk) ask(ctx context.Context, up *catalog.Upstream, a asking, s vault.
 	return resp, body, err
 }
 
-func (d *Desk) call(r *http.Request, in catalog.Injection, s vault.Secrets) (*http.Response, error) {
+func (d *Desk) call(r *http.Request, up *catalog.Upstream, a asking, s vault.Secrets) (*http.Response, error) {
+	if len(a.Form) > 0 { // the client asks, not the credential
+		return d.API.Do(r)
+	}
 	bound, err := s.Bound(d.OAuth)
 	if err != nil {
 		return nil, err
@@ -111,7 +138,7 @@ func (d *Desk) call(r *http.Request, in catalog.Injection, s vault.Secrets) (*ht
 	if bound != nil {
 		return bound.Send(r, d.API.Do)
 	}
-	put, _ := vault.Place(in, s.Access)
+	put, _ := d.Clients.Place(up, a.of.Method, a.in, s.Access)
 	if err := put(r); err != nil {
 		return nil, err
 	}
@@ -164,9 +191,9 @@ func checkKey(c *catalog.Catalog, up *catalog.Upstream, key secret.Text) error {
 	if u, err := url.Parse(v); err == nil && u.Scheme != "" && u.Host != "" {
 		return fault.New(fault.Invalid, "this is a web address, not a key; nothing was saved", nil)
 	}
-	if in := up.Provider.APIKey; in != nil && in.Injection != nil && in.Injection.Kind == catalog.InjectPair {
-		if first, second, _ := strings.Cut(v, ":"); min(len(first), len(second)) < minHalf {
-			return fault.New(fault.Invalid, up.Title+" wants two keys: write both, with a colon between them; nothing was saved", nil)
+	if k := up.Provider.APIKey; k != nil && k.First != nil {
+		if first, second, _ := strings.Cut(v, ":"); !k.First.Fits(first) || len(second) < minHalf || up.Provider.InjectionOf(catalog.APIKey).Kind == catalog.InjectPair && len(first) < minHalf {
+			return fault.New(fault.Invalid, up.Title+" wants two things, and one of them is missing or cannot be it: "+k.First.Name+", and the key; nothing was saved", nil)
 		}
 	}
 	if other := c.ShapedLike(v, up.Provider); other != nil {

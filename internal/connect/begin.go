@@ -119,7 +119,7 @@ func (d *Desk) beginConnect(ctx context.Context, v Visitor, s Start) (Next, erro
 				return Next{}, fault.New(fault.Unavailable, up.Title+" has no api_key facts in its provider; ask an operator", nil)
 			}
 			f.Method = m.Kind
-			n := Next{Form: &KeyForm{State: f.State, Where: k.Where, Link: k.URL}}
+			n := Next{Form: &KeyForm{State: f.State, Where: k.Where, Link: k.URL, First: k.First}}
 			if d.KeyPage != nil {
 				n.URL, n.Form.State = d.KeyPage(f.Tenant, up.Name, f.State), ""
 			}

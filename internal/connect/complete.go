@@ -41,12 +41,12 @@ func (d *Desk) Complete(ctx context.Context, v Visitor, a Answer) (Result, error
 	case f.Kind == FlowSwap && a.Body != nil:
 		return d.completeSwap(ctx, v, f, form.Get("choice") == "new")
 	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body != nil:
-		return d.completeKey(ctx, v, f, secret.New(strings.TrimSpace(form.Get("key"))), form.Get("expires"))
+		return d.completeKey(ctx, v, f, form)
 	case f.Kind == FlowConnect && f.Method == catalog.APIKey && a.Body == nil && f.Upstream == a.Upstream:
 		if form, err = d.kept(ctx, f); err != nil {
 			return Result{}, err
 		}
-		return d.completeKey(ctx, v, f, secret.New(form.Get("key")), form.Get("expires"))
+		return d.completeKey(ctx, v, f, form)
 	case a.Body != nil:
 	case f.Kind == FlowSignIn && (string(f.Upstream) == "idp:"+a.IDP || f.Upstream == a.Upstream):
 		return d.completeSignIn(ctx, v, f, a)
@@ -248,10 +248,7 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		c.Scopes = token.Scopes
 	}
 	if at := up.Provider.Account; at.InToken {
-		c.Account, _ = token.Lookup(at.ID)
-		if c.Label, _ = token.Lookup(at.Label); c.Label == "" && at.Or != "" {
-			c.Label, _ = token.Lookup(at.Or)
-		}
+		c.Account, c.Label = at.Whose(func(pointer string) string { text, _ := token.Lookup(pointer); return text })
 	}
 	h := holding(c, secrets)
 	if up.Sites.Asked() {
@@ -284,7 +281,7 @@ func (d *Desk) Keep(ctx context.Context, t identity.Tenant, up catalog.UpstreamN
 	if f.State, err = oauth.Random(rand.Reader); err != nil {
 		return "", err
 	}
-	kept := url.Values{"key": {strings.TrimSpace(form.Get("key"))}, "expires": {form.Get("expires")}}
+	kept := url.Values{"first": {form.Get("first")}, "key": {form.Get("key")}, "expires": {form.Get("expires")}}
 	if f.Verifier, err = d.Vault.SealFlow(ctx, t, f.State, []byte(kept.Encode())); err != nil {
 		return "", err
 	}
@@ -305,11 +302,12 @@ func (d *Desk) kept(ctx context.Context, f Flow) (url.Values, error) {
 }
 
 // completeKey takes a pasted key. The day on which it ends is what its owner knows of it: the vendor does not say.
-func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Text, lastDay string) (Result, error) {
+func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, form url.Values) (Result, error) {
 	up := d.Catalog.Upstream(f.Tenant, f.Upstream)
 	if up == nil {
 		return Result{}, fault.New(fault.NotFound, "this service is not configured any more; nothing was saved", nil)
 	}
+	key := secret.New(up.Provider.APIKey.Join(strings.TrimSpace(form.Get("first")), strings.TrimSpace(form.Get("key"))))
 	if err := checkKey(d.Catalog, up, key); err != nil {
 		return Result{}, err
 	}
@@ -321,7 +319,7 @@ func (d *Desk) completeKey(ctx context.Context, v Visitor, f Flow, key secret.Te
 	if up.Sites.Asked() {
 		c.Site = catalog.Site{Value: f.Site, Label: f.Site}
 	}
-	if lastDay != "" {
+	if lastDay := form.Get("expires"); lastDay != "" {
 		day, err := time.Parse(time.DateOnly, lastDay)
 		if c.Expires = day.Add(24 * time.Hour); err != nil || !c.Expires.After(d.Now()) {
 			return Result{}, fault.New(fault.Invalid, "the day on which the key ends is over, or is no day; nothing was saved; write it as 2027-01-31, or leave it out", nil)

@@ -141,9 +141,10 @@ type Next struct {
 
 // KeyForm is what the page that takes a key needs.
 type KeyForm struct {
-	State string // one-time value that the form posts back
-	Where string // in words, where a key is made
-	Link  string // vendor's page for that, may be empty
+	State string           // one-time value that the form posts back
+	Where string           // in words, where a key is made
+	Link  string           // vendor's page for that, may be empty
+	First *catalog.KeyPart // what is written before it; nil: a key is all
 }
 
 // Answer is what came back: a callback's query, or the unread body of the page that took a key.

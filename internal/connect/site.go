@@ -79,7 +79,7 @@ func (d *Desk) sites(ctx context.Context, up *catalog.Upstream, g gained) ([]cat
 		in = *s.Call.Injection
 	}
 	const unsaid = " does not say which sites the account has; nothing was saved; try again later"
-	resp, body, err := d.ask(ctx, up, asking{url: s.Call.URL, in: in}, held)
+	resp, body, err := d.ask(ctx, up, asking{Account: catalog.Account{URL: s.Call.URL}, in: in, of: vault.Connection{Method: catalog.AuthorizationCode}}, held)
 	switch {
 	case err != nil:
 		return nil, fault.Later(up.Title+unsaid, time.Minute, err)

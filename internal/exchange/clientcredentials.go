@@ -47,7 +47,7 @@ func (s *ServiceAccount) Obtain(ctx context.Context, r Request) (*Credential, er
 	if !t.Expires.IsZero() {
 		cred.Expires = t.Expires.Add(-t.Expires.Sub(s.Now()) / 5)
 	}
-	cred.Place, cred.Marks = vault.Place(r.Upstream.Provider.Injection, t.Access)
+	cred.Place, cred.Marks = s.Clients.Place(r.Upstream, catalog.ClientCredentials, r.Upstream.Provider.Injection, t.Access)
 	cred.Fill = vault.Fill(t.Access)
 	if t.Key != nil {
 		cred.Bind(s.OAuth.Bound(t.Key, t.Access))

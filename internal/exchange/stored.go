@@ -80,12 +80,8 @@ func (s *Stored) credential(ctx context.Context, r Request, c vault.Connection) 
 	if err != nil {
 		return nil, err
 	}
-	in := r.Upstream.Provider.Injection
-	if key := r.Upstream.Provider.APIKey; s.Kind == catalog.APIKey && key != nil && key.Injection != nil {
-		in = *key.Injection
-	}
 	cred := &Credential{Method: s.Kind, Connection: c.ID}
-	cred.Place, cred.Marks = vault.Place(in, secrets.Access)
+	cred.Place, cred.Marks = s.Refresh.Clients.Place(r.Upstream, s.Kind, r.Upstream.Provider.InjectionOf(s.Kind), secrets.Access)
 	cred.Fill = vault.Fill(secrets.Access)
 	if err := onSite(cred, r.Upstream, c); err != nil {
 		return nil, err

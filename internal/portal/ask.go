@@ -240,12 +240,13 @@ func (s *Site) door(w http.ResponseWriter, r *http.Request, v visit) error {
 // keyView is the page that takes a pasted key.
 type keyView struct {
 	Upstream, Where, Link, State, Action, Cancel, Tomorrow string
+	First                                                  *catalog.KeyPart
 	Scopes                                                 []scope
 }
 
 func (s *Site) keyPage(w http.ResponseWriter, v visit, up *catalog.Upstream, f *connect.KeyForm, cancel string) {
 	s.render(w, v, "key", "Paste a key for "+up.Title, keyView{up.Title, f.Where, f.Link, f.State, s.Prefix + "/portal/key", cmpOr(cancel, s.Prefix+"/portal/"),
-		s.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), inWords(up, up.Scopes, nil)})
+		s.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), f.First, inWords(up, up.Scopes, nil)})
 }
 
 // siteView is the page that asks at which site of a vendor an account is, before anybody goes there.

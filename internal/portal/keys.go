@@ -72,7 +72,7 @@ func (k *KeyPage) at(h func(w http.ResponseWriter, r *http.Request, up *catalog.
 func (k *KeyPage) show(w http.ResponseWriter, r *http.Request, up *catalog.Upstream) error {
 	f := up.Provider.APIKey
 	k.Pages.Render(w, http.StatusOK, web.Page{Template: "key", Title: "Paste a key for " + up.Title, View: keyView{up.Title, f.Where, f.URL, r.URL.Query().Get("state"), r.URL.Path, k.Home,
-		k.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), inWords(up, up.Scopes, nil)}})
+		k.Now().Add(24 * time.Hour).UTC().Format(time.DateOnly), f.First, inWords(up, up.Scopes, nil)}})
 	return nil
 }
 

@@ -3,9 +3,16 @@ package vault
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +64,40 @@ func (c *Clients) Secret(up *catalog.Upstream, k catalog.MethodKind, p Part) sec
 		return own
 	}
 	return (*m)[ClientKey{up.Tenant, up.Name, "", p}]
+}
+
+// Place is the function Place for a credential that was given through the upstream's own client: where the vendor wants to see with each
+// request that it is this client who sends it, it says so. The client's secret goes no further than into that proof.
+func (c *Clients) Place(up *catalog.Upstream, k catalog.MethodKind, in catalog.Injection, s secret.Text) (Placer, [][]byte) {
+	put, marks := Place(in, s)
+	proof := c.proof(up, k, in, s)
+	if proof == "" {
+		return put, marks
+	}
+	return func(r *http.Request) error {
+		r.URL.RawQuery = withParam(r.URL.RawQuery, in.Proof, proof)
+		return put(r)
+	}, append(marks, []byte(proof))
+}
+
+func (c *Clients) proof(up *catalog.Upstream, k catalog.MethodKind, in catalog.Injection, s secret.Text) string {
+	key := c.Secret(up, k, ClientSecret)
+	if in.Proof == "" || k == catalog.APIKey || key.IsZero() || s.IsZero() {
+		return ""
+	}
+	mac := hmac.New(sha256.New, []byte(key.Expose()))
+	_, _ = mac.Write([]byte(s.Expose())) // a hash takes everything
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// withParam puts a parameter behind a query, in the place of all that have its name. The rest stays as policy saw it.
+func withParam(query, name, value string) string {
+	parts := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool {
+		n, _, _ := strings.Cut(p, "=")
+		plain, err := url.QueryUnescape(n)
+		return p == "" || err == nil && plain == name
+	})
+	return strings.Join(append(parts, url.QueryEscape(name)+"="+url.QueryEscape(value)), "&")
 }
 
 // Endpoint is the upstream's token endpoint with our registration there.

@@ -180,6 +180,9 @@ func (e *Endings) ask(ctx context.Context, up *catalog.Upstream, kind catalog.Me
 	}
 	o := up.Provider.OAuth
 	at.URL = o.Revocation
+	if proof := e.Clients.proof(up, kind, up.Provider.Injection, secret.New(t.Token)); proof != "" && o.Ending().Auth == oauth.RevokeBearer {
+		at.URL += "?" + withParam("", up.Provider.Injection.Proof, proof)
+	}
 	err = e.OAuth.RevokeBy(ctx, at, o.Ending(), secret.New(t.Token), t.Hint)
 	e.Catalog.Showed(ctx, up, func() []catalog.Showing {
 		status := 0

@@ -60,6 +60,16 @@ func Place(in catalog.Injection, s secret.Text) (Placer, [][]byte) {
 	}
 	value := s.Expose()
 	line, marks := strings.ReplaceAll(format, "{token}", value), [][]byte{[]byte(value)}
+	if strings.Contains(format, "{first}") { // whose key it is stands in many answers, and is no secret
+		first, second, whole := strings.Cut(value, ":")
+		if !whole { // the vendor refuses it
+			first, second = "", value
+		}
+		line = strings.NewReplacer("{first}", first, "{token}", second).Replace(format)
+		if second != "" && whole {
+			marks = append(marks, []byte(second))
+		}
+	}
 	header := func(name, line string) Placer {
 		return func(r *http.Request) error { r.Header.Set(name, line); return nil }
 	}

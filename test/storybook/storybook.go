@@ -405,7 +405,7 @@ func (*desk) Consent(context.Context, connect.Visitor, identity.ClientID, *catal
 
 func (*desk) Begin(_ context.Context, _ connect.Visitor, s connect.Start) (connect.Next, error) {
 	if s.Upstream == "datadog" {
-		return connect.Next{Form: &connect.KeyForm{State: "state", Where: "Organization settings, Application keys", Link: "https://app.datadoghq.com/organization-settings/application-keys"}}, nil
+		return connect.Next{Form: &connect.KeyForm{State: "state", Where: "Organization settings, Application keys", Link: "https://app.datadoghq.com/organization-settings/application-keys", First: &catalog.KeyPart{Name: "API key", Pattern: "^[0-9a-f]+$", Secret: true}}}, nil
 	}
 	switch s.Upstream {
 	case "zendesk":

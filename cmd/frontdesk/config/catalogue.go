@@ -126,6 +126,9 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 		k.wrong(at+".provider", fmt.Sprintf("there is no provider %q", u.Provider), near(u.Provider, k.Vendors))
 		return nil
 	}
+	if p = k.keyed(at, u, p); p == nil {
+		return nil
+	}
 	if p = k.sited(at, u, p); p == nil {
 		return nil
 	}
@@ -180,6 +183,23 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	}
 	up.Methods = k.methods(t, at, u, p)
 	return up
+}
+
+// keyed is the provider where keys work at other hosts than other credentials, for the one or the other; nil where the upstream wants both.
+func (k *checker) keyed(at string, u Upstream, p *catalog.Provider) *catalog.Provider {
+	if p.APIKey == nil || len(p.APIKey.Hosts) == 0 {
+		return p
+	}
+	switch keys := slices.ContainsFunc(u.Methods, func(m Method) bool { return m.Kind == catalog.APIKey }); {
+	case keys && len(u.Methods) > 1:
+		k.wrong(at+".methods", "at "+p.Name+" keys work at other hosts than what the other methods give", "leave api_key out, or make another upstream for it")
+		return nil
+	case keys, len(u.Methods) == 0 && u.ClientID == "":
+		return p.ByKey()
+	}
+	q := *p
+	q.APIKey = nil
+	return &q
 }
 
 // sited is the provider where the site is each connection's own, if the upstream says so; nil where it cannot be.

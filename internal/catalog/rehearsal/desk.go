@@ -107,7 +107,10 @@ func (m *memory) End(_ context.Context, _ *catalog.Upstream, _ vault.Connection,
 func newDesk(p *catalog.Provider, sites *catalog.Sites, v *vendor) (*desk, error) {
 	up := &catalog.Upstream{Tenant: identity.DefaultTenant, Name: "x", Title: p.Name, Provider: p, Sites: sites}
 	for _, h := range p.Hosts {
-		u, err := url.Parse("https://" + h)
+		if !strings.Contains(h, "://") {
+			h = "https://" + h
+		}
+		u, err := url.Parse(h)
 		if err != nil {
 			return nil, err
 		}
@@ -134,7 +137,7 @@ func newDesk(p *catalog.Provider, sites *catalog.Sites, v *vendor) (*desk, error
 	talks := oauth.Client{HTTP: v, Now: now}
 	d := &connect.Desk{Catalog: cat, Store: m, Vault: m, Clients: clients, Epochs: &identity.Epochs{Store: m, Now: now, Log: log}, Events: m, OAuth: talks, API: v,
 		URL: func(_ identity.Tenant, path string) string { return strings.TrimSuffix(redirect, "/callback/x") + path }, Log: log, Now: now, Ends: connect.Ends{Endings: m}}
-	return &desk{Desk: d, memory: m, up: up, stored: &exchange.Stored{Kind: up.Methods[0].Kind, Vault: m, Uses: m, Witness: d, Log: log, Refresh: &refresh.Machine{OAuth: talks, Now: now}}}, nil
+	return &desk{Desk: d, memory: m, up: up, stored: &exchange.Stored{Kind: up.Methods[0].Kind, Vault: m, Uses: m, Witness: d, Log: log, Refresh: &refresh.Machine{OAuth: talks, Now: now, Clients: clients}}}, nil
 }
 
 // The person, in his browser.
@@ -150,7 +153,7 @@ func (d *desk) connects(ctx context.Context, v *vendor, written, choice string) 
 	case next.Site != nil:
 		return connect.Result{}, errAsked
 	case next.Form != nil:
-		return d.Complete(ctx, alice, connect.Answer{Upstream: d.up.Name, Body: []byte(url.Values{"state": {next.Form.State}, "key": {v.written()}}.Encode())})
+		return d.Complete(ctx, alice, connect.Answer{Upstream: d.up.Name, Body: []byte(url.Values{"state": {next.Form.State}, "first": {v.first()}, "key": {v.written()}}.Encode())})
 	}
 	answer, err := v.consents(next.URL)
 	if err != nil {
@@ -161,6 +164,13 @@ func (d *desk) connects(ctx context.Context, v *vendor, written, choice string) 
 		return r, err
 	}
 	return d.Complete(ctx, alice, connect.Answer{Body: []byte(url.Values{"state": {r.Swap}, "choice": {choice}}.Encode())})
+}
+
+func (v *vendor) first() string {
+	if v.key != nil {
+		return v.key.First
+	}
+	return ""
 }
 
 // written is the key that the person pastes.
@@ -177,7 +187,7 @@ func (d *desk) asks(ctx context.Context, path string, v *vendor) error {
 	if err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.up.Provider.Hosts[0]+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.up.Origins[0].String()+path, nil)
 	if err != nil {
 		return err
 	}

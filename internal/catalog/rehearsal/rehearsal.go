@@ -36,6 +36,7 @@ type Vendor struct {
 	Revoke *Call    `json:"revoke"` // the call that ends one token
 	Never  bool     `json:"never"`  // there is none that Frontdesk may make
 	Place  *Place   `json:"place"`
+	Proof  *Place   `json:"proof"` // of our client, beside the token
 	Dead   *Example `json:"dead"`
 	Scope  *Example `json:"scope"`
 	Right  *Example `json:"right"`
@@ -80,7 +81,16 @@ type Call struct {
 // Place is where a token goes on a request of the API.
 type Place struct {
 	Header string `json:"header"`
+	Query  string `json:"query"` // parameter, in the place of a header
 	Value  string `json:"value"`
+}
+
+// of is what stands there in a request.
+func (p *Place) of(r *http.Request) string {
+	if p.Query != "" {
+		return strings.Join(r.URL.Query()[p.Query], " and ")
+	}
+	return r.Header.Get(p.Header)
 }
 
 // Example is an answer of the API.
@@ -179,7 +189,7 @@ func Play(ctx context.Context, entry *catalog.Provider, v Vendor, values map[str
 		s.accounts(ctx)
 	}
 	if v.Key != nil {
-		s.try("pasted key", func() error { return s.pasted(ctx) })
+		s.try("pasted key", func() error { return s.pasted(ctx, entry, values) })
 	}
 	if v.Sites != nil {
 		s.sited(ctx, entry, values)

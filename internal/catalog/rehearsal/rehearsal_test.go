@@ -116,7 +116,13 @@ func TestRehearsalDisagrees(t *testing.T) {
 		"a dot before a name": {"databricks", func(p *catalog.Provider) {
 			p.Inputs = map[string]catalog.Input{"workspace_host": {Pattern: `^[a-z0-9.-]+\.cloud\.databricks\.com$`}}
 		}},
-		"a signal": {"figma", func(p *catalog.Provider) { p.Signals = nil }},
+		"what stands before a key":  {"zendesk", func(p *catalog.Provider) { p.APIKey.Injection.Format = "{first}:{token}" }},
+		"keys at another host":      {"atlassian", func(p *catalog.Provider) { p.APIKey.Hosts = nil }},
+		"a key's own account":       {"hubspot", func(p *catalog.Provider) { p.APIKey.Account = nil }},
+		"a token in a form":         {"hubspot", func(p *catalog.Provider) { p.Account.Form["client_secret"] = "" }},
+		"what an account is within": {"miro", func(p *catalog.Provider) { p.Account.WithinID = "" }},
+		"our client's proof":        {"facebook", func(p *catalog.Provider) { p.Injection.Proof = "" }},
+		"a signal":                  {"figma", func(p *catalog.Provider) { p.Signals = nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			entries, err := catalog.Providers()

@@ -1,6 +1,7 @@
 package rehearsal
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -23,12 +25,14 @@ import (
 
 // Account is the documented call that tells whose a credential is.
 type Account struct {
-	URL    string          `json:"url"`
-	Method string          `json:"method"` // "" is GET
-	Proof  *Place          `json:"proof"`  // where the token goes, if not where it goes on others
-	Answer json.RawMessage `json:"answer"`
-	Label  string          `json:"label"` // the name that people know
-	ID     string          `json:"id"`
+	URL    string            `json:"url"`
+	Method string            `json:"method"` // "" is GET
+	Proof  *Place            `json:"proof"`  // where the token goes, if not where it goes on others
+	Form   map[string]string `json:"form"`   // in the place of any proof
+	Body   json.RawMessage   `json:"body"`
+	Answer json.RawMessage   `json:"answer"`
+	Label  string            `json:"label"` // the name that people know
+	ID     string            `json:"id"`
 
 	Scopes    []string `json:"scopes"`    // without which it is refused
 	Otherwise *Account `json:"otherwise"` // its answer of an account without the usual name
@@ -36,8 +40,11 @@ type Account struct {
 
 // Key is one that people make at the vendor, and paste.
 type Key struct {
-	Written string  `json:"written"`
-	Places  []Place `json:"places"` // where it goes on requests
+	First   string   `json:"first"` // what he writes before it
+	Written string   `json:"written"`
+	Places  []Place  `json:"places"`  // where it goes on requests
+	Account *Account `json:"account"` // whose it is, where that is another call
+	Goes    string   `json:"goes"`    // where a request for / arrives, where that is another place
 }
 
 // Sites is how a vendor says, after the consent, at which of its sites an account is: by one of Param, Pointer and Call.
@@ -138,12 +145,12 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 			return v.answers, nil
 		}
 		return respond(http.StatusOK, v.listed()), nil
-	case v.account != nil && at == v.fill(v.account.URL):
+	case v.account != nil && v.bare(r) == v.fill(v.account.URL):
 		method := v.account.Method
 		if method == "" {
 			method = http.MethodGet
 		}
-		if v.wrong = errors.Join(different("the method of the account's call", r.Method, method), v.proof(r, v.account.Proof)); v.wrong != nil {
+		if v.wrong = errors.Join(different("the method of the account's call", r.Method, method), v.introduced(r)); v.wrong != nil {
 			return respond(http.StatusUnauthorized, `{}`), nil
 		}
 		if v.refuses != nil {
@@ -162,7 +169,7 @@ func (v *vendor) proof(r *http.Request, p *Place) error {
 	if v.key != nil {
 		var wrong []error
 		for _, at := range v.key.Places {
-			wrong = append(wrong, different(at.Header, r.Header.Get(at.Header), v.fill(at.Value)))
+			wrong = append(wrong, different(at.Header, at.of(r), v.fill(at.Value)))
 		}
 		return errors.Join(wrong...)
 	}
@@ -172,7 +179,45 @@ func (v *vendor) proof(r *http.Request, p *Place) error {
 	if p == nil {
 		return nil
 	}
-	return different(p.Header, r.Header.Get(p.Header), strings.ReplaceAll(v.fill(p.Value), "{token}", v.access()))
+	wrong := different(p.Header, p.of(r), strings.ReplaceAll(v.fill(p.Value), "{token}", v.access()))
+	if own := v.vendor.Proof; own != nil {
+		wrong = errors.Join(wrong, different(own.Query, own.of(r), own.Value))
+	}
+	return wrong
+}
+
+// bare is the address of a request without our client's proof in it.
+func (v *vendor) bare(r *http.Request) string {
+	own := v.vendor.Proof
+	if own == nil {
+		return r.URL.String()
+	}
+	u := *r.URL
+	u.RawQuery = strings.Join(slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(p string) bool { return strings.HasPrefix(p, own.Query+"=") }), "&")
+	return u.String()
+}
+
+// introduced is what is wrong with how the account's call shows whose it is about.
+func (v *vendor) introduced(r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	if len(v.account.Body) > 0 {
+		var want bytes.Buffer
+		if err = json.Compact(&want, v.account.Body); err == nil {
+			err = different("the body of the account's call", string(body), strings.ReplaceAll(want.String(), "{token}", v.access()))
+		}
+	}
+	if len(v.account.Form) == 0 {
+		return errors.Join(err, v.proof(r, v.account.Proof))
+	}
+	got, coding, err := read(r.Header.Get("Content-Type"), body)
+	wrong := []error{err, different("its coding", coding, "form"), different("Authorization", r.Header.Get("Authorization"), "")}
+	for name, want := range v.account.Form {
+		wrong = append(wrong, different(name, got[name], strings.NewReplacer("{token}", v.access(), "{client_id}", client, "{client_secret}", hush).Replace(want)))
+	}
+	return errors.Join(wrong...)
 }
 
 // RoundTrip implements exchange.Sender: the API.
@@ -337,6 +382,9 @@ func (s *stage) whom(ctx context.Context, said *Account, refuses *http.Response)
 	own.steps, own.wrong = nil, nil
 	v := &vendor{stage: &own, account: said, refuses: refuses}
 	own.body = v.token
+	if s.entry.OAuth == nil {
+		v.key = s.vendor.Key
+	}
 	d, err := newDesk(s.entry, nil, v)
 	if err != nil {
 		return err
@@ -348,11 +396,18 @@ func (s *stage) whom(ctx context.Context, said *Account, refuses *http.Response)
 }
 
 // pasted connects by a key, and sends a request with it.
-func (s *stage) pasted(ctx context.Context) error {
+func (s *stage) pasted(ctx context.Context, entry *catalog.Provider, values map[string]string) error {
+	byKey, err := entry.ByKey().With(values)
+	if err != nil {
+		return err
+	}
 	own, said := *s, s.vendor.Key
 	own.steps, own.wrong = nil, nil
 	v := &vendor{stage: &own, account: s.vendor.Account, key: said}
-	p := *s.entry
+	if said.Account != nil {
+		v.account = said.Account
+	}
+	p := *byKey
 	p.OAuth = nil
 	d, err := newDesk(&p, nil, v)
 	if err != nil {
@@ -364,7 +419,14 @@ func (s *stage) pasted(ctx context.Context) error {
 	if err := d.asks(ctx, "/", v); err != nil {
 		return err
 	}
-	return errors.Join(v.proof(v.arrived, nil), v.home())
+	wrong := []error{v.proof(v.arrived, nil), v.home()}
+	if said.Goes != "" {
+		wrong = append(wrong, different("where the request goes", v.arrived.URL.String(), v.fill(said.Goes)))
+	}
+	if v.account != nil && v.account.URL != "" {
+		wrong = append(wrong, whose(*d.memory.kept, v.account, "", ""))
+	}
+	return errors.Join(wrong...)
 }
 
 // of are the values that a provider still takes.

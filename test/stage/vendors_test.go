@@ -1,0 +1,190 @@
+package stage_test
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"frontdesk.dev/frontdesk/test/stage"
+	"frontdesk.dev/frontdesk/test/world"
+)
+
+// oddVendor is a vendor with the habits that are tried here; what it finds wrong with a request it refuses.
+type oddVendor struct {
+	*httptest.Server
+	mu    sync.Mutex
+	wire  []string // requests of the API that it took
+	moved string   // what its renewals say of the site
+}
+
+func newOddVendor(t *testing.T, take func(v *oddVendor, w http.ResponseWriter, r *http.Request)) *oddVendor {
+	v := &oddVendor{}
+	v.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		take(v, w, r)
+	}))
+	t.Cleanup(v.Close)
+	return v
+}
+
+func (v *oddVendor) took() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]string{}, v.wire...)
+}
+
+func says(w http.ResponseWriter, status int, doc any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(doc)
+}
+
+// oddStage serves the vendor's entry, with the world's server before it.
+func oddStage(t *testing.T, entry, upstream string) *stage.Stage {
+	s := start(t, stage.Options{
+		Providers: func(string) string { return entry },
+		Upstream:  upstream,
+		Servers:   "  odd: {url: \"http://127.0.0.1:1/mcp\", upstreams: [odd], allow: [group:engineering]}\n",
+	})
+	api, err := world.NewIssuesServer(world.IssuesConfig{API: s.Desk().Egress + "/egress/odd", Stateless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Close() })
+	rewrite(t, s.Desk(), "http://127.0.0.1:1/mcp", api.MCP())
+	if out, err := s.Desk().Run("reload"); err != nil {
+		t.Fatal(out)
+	}
+	return s
+}
+
+// TestKeysOfTwoParts: a person writes his e-mail address and his key into two fields, both are tried, and they go onto requests as the
+// vendor wants them. The key comes back in no answer, the address does: it is no secret.
+func TestKeysOfTwoParts(t *testing.T) {
+	const key = "two-part-key-0123456789"
+	line := "Basic " + base64.StdEncoding.EncodeToString([]byte("alice@acme.example/token:"+key))
+	v := newOddVendor(t, func(v *oddVendor, w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != line {
+			says(w, http.StatusUnauthorized, map[string]any{"error": "Couldn't authenticate you"})
+			return
+		}
+		v.wire = append(v.wire, r.URL.Path)
+		says(w, http.StatusOK, map[string]any{"id": 7, "login": "alice@acme.example", "echo": key, "line": r.Header.Get("Authorization")})
+	})
+	s := oddStage(t, fmt.Sprintf(`  odd:
+    name: Odd
+    hosts: ["%[1]s"]
+    api_key: {where: "your settings", first: {name: "E-mail address", pattern: '^[^\s:/]+@[^\s:/]+$'}, injection: {kind: basic, format: "{first}/token:{token}"}}
+    account: {url: /me, pointer: /login, id_pointer: /id}
+`, v.URL), "  odd: {provider: odd}\n")
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("odd"), Name: "a", Era: world.Era2026July, Browser: s.Person("alice", later)})
+	link := asksFor(t, a)
+	alice := s.Person("alice", "Paste a key")
+	paste := func(first, key string) string {
+		t.Helper()
+		reads(t, alice, link)
+		for field, value := range map[string]string{"E-mail address": first, "Key": key} {
+			if err := alice.Fill(field, value); err != nil {
+				t.Fatalf("%v: %s", err, alice.Page().Text())
+			}
+		}
+		page, err := alice.Click(within(t), "Test and save")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Text()
+	}
+	for name, wrong := range map[string][2]string{"no address": {"alice", key}, "a colon": {"alice:x@acme.example", key}, "too short": {"alice@acme.example", "short"}} {
+		if page := paste(wrong[0], wrong[1]); !strings.Contains(page, "E-mail address, and the key; nothing was saved") {
+			t.Errorf("%s: %s", name, page)
+		}
+	}
+	if page := paste("bob@acme.example", key); !strings.Contains(page, "does not accept this credential") {
+		t.Errorf("another one's address: %s", page)
+	}
+	if len(v.took()) > 0 {
+		t.Errorf("the vendor took %v", v.took())
+	}
+	if page := paste(" alice@acme.example ", key); !strings.Contains(page, "alice@acme.example") {
+		t.Fatalf("after the key: %s\n%s", page, s.Desk().Log())
+	}
+	got := whoami(t, a)
+	if !strings.Contains(got, "alice@acme.example") || strings.Contains(got, key) || strings.Contains(got, strings.TrimPrefix(line, "Basic ")) {
+		t.Errorf("the agent reads %s", got)
+	}
+	if l := v.took(); len(l) != 2 || l[0] != "/me" || l[1] != "/user" {
+		t.Errorf("the vendor took %v", l)
+	}
+}
+
+// TestRequestsProveTheirClient: where an app wants to see with each request that it is the app's own (Facebook's appsecret_proof), the
+// proof is on the account's call, on requests of servers, and on the one that ends the grant; a server's own word for it is put away.
+// The account is had by introspection, whose client proves itself.
+func TestRequestsProveTheirClient(t *testing.T) {
+	const secret, token = "the-app-secret-0123", "odd_0123456789abcdef"
+	mac := hmac.New(sha256.New, []byte(secret))
+	_, _ = mac.Write([]byte(token))
+	proof := hex.EncodeToString(mac.Sum(nil))
+	v := newOddVendor(t, func(v *oddVendor, w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		switch r.URL.Path {
+		case "/authorize":
+			http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {"c"}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
+		case "/token":
+			says(w, http.StatusOK, map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": 3600, "scope": "read"})
+		case "/introspect":
+			if _ = r.ParseForm(); r.PostForm.Get("token") != token || r.PostForm.Get("client_id") != "frontdesk" || r.PostForm.Get("client_secret") != secret || r.Header.Get("Authorization") != "" {
+				says(w, http.StatusOK, map[string]any{"active": false})
+				return
+			}
+			says(w, http.StatusOK, map[string]any{"active": true, "user": "alice@acme.example", "user_id": 7, "hub_id": 42})
+		default:
+			if l := q["appsecret_proof"]; len(l) != 1 || l[0] != proof || r.Header.Get("Authorization") != "Bearer "+token {
+				says(w, http.StatusBadRequest, map[string]any{"error": map[string]any{"message": "API calls from the server require an appsecret_proof argument", "code": 100}})
+				return
+			}
+			v.wire = append(v.wire, r.Method+" "+r.URL.Path+" "+q.Get("fields"))
+			says(w, http.StatusOK, map[string]any{"login": "alice", "next": "https://graph.example/me?appsecret_proof=" + proof})
+		}
+	})
+	t.Setenv("ODD_SECRET", secret)
+	s := oddStage(t, fmt.Sprintf(`  odd:
+    name: Odd
+    hosts: ["%[1]s"]
+    oauth: {authorization_endpoint: "%[1]s/authorize", token_endpoint: "%[1]s/token", token_auth: post, revocation_endpoint: "%[1]s/me/permissions", revocation: {method: DELETE, auth: bearer, body: none, token: access}}
+    account: {url: "%[1]s/introspect", method: POST, form: {token: "{token}", client_id: "{client_id}", client_secret: "{client_secret}"}, pointer: /user, id_pointer: /user_id, within_pointer: /hub_id, within_id_pointer: /hub_id}
+    injection: {proof: appsecret_proof}
+`, v.URL), "  odd: {provider: odd, client_id: frontdesk, client_secret: env:ODD_SECRET, scopes: [read]}\n")
+	alice := s.Person("alice", "Continue to Odd")
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("odd"), Name: "a", Era: world.Era2026July, Browser: s.Person("alice", later), Elicit: alice})
+	got := whoami(t, a)
+	if !strings.Contains(got, "alice") || strings.Contains(got, proof) {
+		t.Fatalf("the agent reads %s\n%s\n%s", got, alice.Page().Text(), s.Desk().Log())
+	}
+	if page := alice.Page().Text(); !strings.Contains(page, "alice@acme.example (42)") {
+		t.Errorf("whose account it is: %s", page)
+	}
+	got = world.Text(call(t, a, "fetch", map[string]any{"path": "/me?fields=id&appsecret_proof=forged&%61ppsecret_proof=again"}))
+	if strings.Contains(got, proof) {
+		t.Errorf("the agent reads the proof: %s", got)
+	}
+	if out, err := s.Desk().Run("connections", "revoke", "--upstream", "odd", "--wait"); err != nil {
+		t.Fatal(out)
+	}
+	if l := strings.Join(v.took(), ", "); l != "GET /user , GET /me id, DELETE /me/permissions " {
+		t.Errorf("the vendor took %s", l)
+	}
+	if strings.Contains(s.Desk().Log(), secret) || strings.Contains(s.Desk().Log(), proof) {
+		t.Error("the log holds the app's secret, or a proof by it")
+	}
+}
