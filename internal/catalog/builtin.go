@@ -135,22 +135,25 @@ func (p *Provider) Check() error {
 	if err := p.Egress.TokenIn.check(); err != nil {
 		return fmt.Errorf("egress.token_in.%w", err)
 	}
-	injections := []Injection{p.Injection}
-	if p.APIKey != nil && p.APIKey.Injection != nil {
-		injections = append(injections, *p.APIKey.Injection)
-	}
-	for _, in := range injections {
-		switch in.Kind {
-		case "", "header", "basic", "query":
-		case InjectPair:
-			if in.Name == "" || in.Second == "" || in.Format != "" {
-				return fmt.Errorf("injection: a pair has name and second, its two headers, and no format")
-			}
-		default:
-			return fmt.Errorf("injection.kind is %q, want header, basic, query or pair", in.Kind)
+	for _, in := range []Injection{p.InjectionOf(""), p.InjectionOf(APIKey)} {
+		if err := in.check(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (in Injection) check() error {
+	switch in.Kind {
+	case "", "header", "basic", "query":
+		return nil
+	case InjectPair:
+		if in.Name == "" || in.Second == "" || in.Format != "" {
+			return fmt.Errorf("injection: a pair has name and second, its two headers, and no format")
+		}
+		return nil
+	}
+	return fmt.Errorf("injection.kind is %q, want header, basic, query or pair", in.Kind)
 }
 
 func (p TokenPlaces) check() error {

@@ -21,9 +21,8 @@ import (
 // oddVendor is a vendor with the habits that are tried here; what it finds wrong with a request it refuses.
 type oddVendor struct {
 	*httptest.Server
-	mu    sync.Mutex
-	wire  []string // requests of the API that it took
-	moved string   // what its renewals say of the site
+	mu   sync.Mutex
+	wire []string // requests of the API that it took
 }
 
 func newOddVendor(t *testing.T, take func(v *oddVendor, w http.ResponseWriter, r *http.Request)) *oddVendor {
