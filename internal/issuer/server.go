@@ -20,7 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/web"
 )
 
-// Server is the authorization server of every tenant. All fields are required.
+// Server is the authorization server of every tenant. All exported fields are required.
 type Server struct {
 	URL     func(t identity.Tenant, path string) string // public URL of a path; of "" the issuer itself
 	Catalog *catalog.Catalog
@@ -36,6 +36,8 @@ type Server struct {
 	Pages   Pages
 	Log     *slog.Logger
 	Now     func() time.Time
+
+	guessing guessing
 }
 
 // PublicKeys publishes what our tokens are verified with.

@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker/visits"
@@ -81,10 +83,54 @@ func (s *Server) authenticate(r *http.Request, t identity.Tenant, form url.Value
 	if err != nil {
 		return Client{}, err
 	}
-	if len(c.SecretHash) > 0 && !c.secretMatches(presented) || len(c.SecretHash) == 0 && presented != "" {
-		return Client{}, refuse(oauth.CodeInvalidClient, "the client's secret is wrong, or it has none")
+	if len(c.SecretHash) > 0 {
+		return c, s.proves(r, c, presented)
+	}
+	if presented != "" {
+		return Client{}, errSecret
 	}
 	return c, nil
+}
+
+var errSecret = refuse(oauth.CodeInvalidClient, "the client's secret is wrong, or it has none")
+
+const (
+	guessWindow     = time.Minute
+	guessesOfClient = 10 // at one client, from one address
+	guesses         = 30 // from one address, whatever the clients
+	provenFor       = 24 * time.Hour
+)
+
+// guessing counts wrong secrets of clients, by the address that they come from (RFC 6749 section 2.3.1). Never by the client alone: then
+// strangers could keep it out.
+type guessing struct {
+	mu        sync.Mutex // held from the look at the counts until the guess is counted
+	ofClient  web.Rate
+	addresses web.Rate
+	proven    web.Rate // clients that had the right secret, each at its address
+}
+
+// proves reports whether the secret is the client's. Where too many wrong ones came from this address, it does not say. A client that was
+// right here of late is not kept out by what its neighbours behind the same address guess at others.
+func (s *Server) proves(r *http.Request, c Client, presented string) error {
+	g, address, now := &s.guessing, web.Address(r), s.Now()
+	here := string(c.Tenant) + "\x00" + string(c.ID) + "\x00" + address
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	known := g.proven.Full(here, now, provenFor, 1)
+	if g.ofClient.Full(here, now, guessWindow, guessesOfClient) || !known && g.addresses.Full(address, now, guessWindow, guesses) {
+		return slow("too many wrong secrets came from this address; try again in a minute", guessWindow)
+	}
+	if c.secretMatches(presented) {
+		g.proven.Allow(here, now, provenFor, 1)
+		return nil
+	}
+	g.ofClient.Allow(here, now, guessWindow, guessesOfClient)
+	g.addresses.Allow(address, now, guessWindow, guesses)
+	if g.ofClient.Full(here, now, guessWindow, guessesOfClient) {
+		s.Log.Warn("the secret of a client is wrong again and again: it was changed on one side alone, or somebody guesses", "tenant", c.Tenant, "client", c.ID, "address", address)
+	}
+	return errSecret
 }
 
 func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Client, form url.Values) (map[string]any, error) {

@@ -103,7 +103,7 @@ type Clients struct {
 type Registered struct {
 	Name      string      `yaml:"name" doc:"shown to people"`
 	Redirects []string    `yaml:"redirects" required:"yes" doc:"exact redirect URIs"`
-	Secret    conf.Secret `yaml:"client_secret" doc:"of a confidential client"`
+	Secret    conf.Secret `yaml:"client_secret" doc:"of a confidential client; 128 bits: at least 22 characters"`
 }
 
 type IDP struct {

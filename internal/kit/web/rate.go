@@ -20,18 +20,29 @@ const maxParties = 10_000
 
 // Allow reports whether a party may do it once more: fewer than limit times within the window. What was refused is not counted.
 func (c *Rate) Allow(who string, now time.Time, window time.Duration, limit int) bool {
+	return c.room(who, now, window, limit, true)
+}
+
+// Full reports whether Allow would say no. It counts nothing.
+func (c *Rate) Full(who string, now time.Time, window time.Duration, limit int) bool {
+	return !c.room(who, now, window, limit, false)
+}
+
+func (c *Rate) room(who string, now time.Time, window time.Duration, limit int, count bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.seen == nil || len(c.seen) > maxParties {
 		c.seen = map[string][]time.Time{}
 	}
 	recent := slices.DeleteFunc(c.seen[who], func(at time.Time) bool { return now.Sub(at) > window })
-	if len(recent) >= limit {
-		c.seen[who] = recent
-		return false
+	free := len(recent) < limit
+	if free && count {
+		recent = append(recent, now)
 	}
-	c.seen[who] = append(recent, now)
-	return true
+	if delete(c.seen, who); len(recent) > 0 {
+		c.seen[who] = recent
+	}
+	return free
 }
 
 // Address is whose request it is, for counting; of IPv6 the network that one party is given.
