@@ -44,18 +44,30 @@ var (
 // buckets from what policy and audit alone take, to the longest call.
 var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
 
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
 func newMetrics() *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), acts: map[act]prometheus.Counter{}, seconds: map[broker.Kind]prometheus.Observer{}, refreshes: map[audit.Result]prometheus.Counter{}}
-	acts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_acts_total", Help: "Acts that passed the broker, by kind (call, session, stream, api, catalogue) and result (ok, denied, needs, failed, unknown)."}, []string{"kind", "result"})
-	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "frontdesk_act_duration_seconds", Help: "From the decision to the outcome of an act, the other side's time included.", Buckets: buckets}, []string{"kind"})
-	refreshes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_refreshes_total", Help: "Renewals of stored credentials at vendors and IdPs, by result."}, []string{"result"})
+	acts := counters("frontdesk_acts_total",
+		"Acts that passed the broker, by kind (call, session, stream, api, catalogue) and result (ok, denied, needs, failed, unknown).", "kind", "result")
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "frontdesk_act_duration_seconds",
+		Help: "From the decision to the outcome of an act, the other side's time included.", Buckets: buckets}, []string{"kind"})
+	refreshes := counters("frontdesk_refreshes_total",
+		"Renewals of stored credentials at vendors and IdPs, by result.", "result")
 	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "frontdesk_audit_commit_seconds", Help: "How long an intent waits until it is durable.", Buckets: buckets[:12]})
-	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_reloads_total", Help: "Reloads of the config, by whether it was applied or refused."}, []string{"result"})
+	m.reloads = counters("frontdesk_reloads_total",
+		"Reloads of the config, by whether it was applied or refused.", "result")
 	m.loaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "frontdesk_config_loaded_timestamp_seconds", Help: "When the config that runs was applied."})
-	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_egress_refused_total", Help: "Requests that egress answered itself, by the error of the answer; handshake: connections that ended before a request."}, []string{"error"})
-	m.leaks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_leaks_total", Help: "Places in answers where the credential of the request stood and was taken out, by upstream of the config."}, []string{"upstream"})
-	m.wouldDeny = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_would_deny_total", Help: "Acts at a server with observe: true that policy would have refused, by server of the config."}, []string{"server"})
-	m.releases = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frontdesk_releases_total", Help: "Credentials that gateways asked this broker for, by what domains.releases said: released, or the bound that refused (person, all)."}, []string{"said"})
+	m.refused = counters("frontdesk_egress_refused_total",
+		"Requests that egress answered itself, by the error of the answer; handshake: connections that ended before a request.", "error")
+	m.leaks = counters("frontdesk_leaks_total",
+		"Places in answers where the credential of the request stood and was taken out, by upstream of the config.", "upstream")
+	m.wouldDeny = counters("frontdesk_would_deny_total",
+		"Acts at a server with observe: true that policy would have refused, by server of the config.", "server")
+	m.releases = counters("frontdesk_releases_total",
+		"Credentials that gateways asked this broker for, by what domains.releases said: released, or the bound that refused (person, all).", "said")
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "frontdesk_build_info", Help: "1, with the version as a label."}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(acts, seconds, refreshes, commit, m.reloads, m.loaded, m.leaks, m.refused, m.wouldDeny, m.releases, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

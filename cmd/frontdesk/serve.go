@@ -39,47 +39,49 @@ import (
 
 func serveCommand() *cobra.Command {
 	restored, part := false, string(config.RoleAll)
-	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Long: "Runs Frontdesk: in one process, or with --role as one of two. The gateway speaks with agents, browsers and MCP servers; the broker alone\nhas the vault's key, decides, and sends what carries a credential (docs/domains.md).", Args: cobra.MaximumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		as, err := roleOf(part)
-		if err != nil {
-			return err
-		}
-		path := console.File(args)
-		dataDir := ""
-		if f := c.Flags().Lookup("data-dir"); f.Changed {
-			dataDir = f.Value.String()
-		}
-		cfg, err := config.Read(path, dataDir)
-		if err != nil {
-			return err
-		}
-		var level slog.Level
-		if err := level.UnmarshalText([]byte(cmp.Or(cfg.Telemetry.LogLevel, "info"))); err != nil {
-			return fmt.Errorf("telemetry.log_level: %w", err)
-		}
-		log := slog.New(slog.NewJSONHandler(console.Lines{To: c.ErrOrStderr()}, &slog.HandlerOptions{Level: level}))
-		if err := premises.Harden(); err != nil {
-			return err
-		}
-		d, err := newDesk(c.Context(), path, dataDir, cfg, as, log)
-		if err != nil {
-			return err
-		}
-		if os.Getenv("GOGC") == "" {
-			// What lives is small and what a call leaves behind is not: at Go's default a tenth of the CPU goes into collecting
-			// a few megabytes over and over. GOGC and GOMEMLIMIT of the environment stand above this.
-			debug.SetGCPercent(300)
-		}
-		if restored && d.waist != nil {
-			n, err := d.db.Restored(c.Context(), refresh.ReasonRestored)
+	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1),
+		Long: "Runs Frontdesk: in one process, or with --role as one of two. The gateway speaks with agents, browsers and MCP servers; the broker alone\n" +
+			"has the vault's key, decides, and sends what carries a credential (docs/domains.md).", RunE: func(c *cobra.Command, args []string) error {
+			as, err := roleOf(part)
 			if err != nil {
 				return err
 			}
-			log.Info("the database was restored from a backup: each connection is tried before it is trusted", "connections", n)
-			d.checkpoints.Restored = true
-		}
-		return d.serve(c.Context(), c.OutOrStdout())
-	}}
+			path := console.File(args)
+			dataDir := ""
+			if f := c.Flags().Lookup("data-dir"); f.Changed {
+				dataDir = f.Value.String()
+			}
+			cfg, err := config.Read(path, dataDir)
+			if err != nil {
+				return err
+			}
+			var level slog.Level
+			if err := level.UnmarshalText([]byte(cmp.Or(cfg.Telemetry.LogLevel, "info"))); err != nil {
+				return fmt.Errorf("telemetry.log_level: %w", err)
+			}
+			log := slog.New(slog.NewJSONHandler(console.Lines{To: c.ErrOrStderr()}, &slog.HandlerOptions{Level: level}))
+			if err := premises.Harden(); err != nil {
+				return err
+			}
+			d, err := newDesk(c.Context(), path, dataDir, cfg, as, log)
+			if err != nil {
+				return err
+			}
+			if os.Getenv("GOGC") == "" {
+				// What lives is small and what a call leaves behind is not: at Go's default a tenth of the CPU goes into collecting
+				// a few megabytes over and over. GOGC and GOMEMLIMIT of the environment stand above this.
+				debug.SetGCPercent(300)
+			}
+			if restored && d.waist != nil {
+				n, err := d.db.Restored(c.Context(), refresh.ReasonRestored)
+				if err != nil {
+					return err
+				}
+				log.Info("the database was restored from a backup: each connection is tried before it is trusted", "connections", n)
+				d.checkpoints.Restored = true
+			}
+			return d.serve(c.Context(), c.OutOrStdout())
+		}}
 	cmd.Flags().StringVar(&part, "role", part, "all, or one of two processes: gateway or broker (docs/domains.md)")
 	cmd.Flags().BoolVar(&restored, "restored", false, "the database comes from a backup: try each connection before it is trusted (docs/connections.md)")
 	return cmd

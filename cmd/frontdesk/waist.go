@@ -86,69 +86,129 @@ type flows struct {
 
 // joinWaist makes the rooms of the broker's side, floor by floor.
 func (d *desk) joinWaist(ctx context.Context, cfg *config.Config, at func(identity.Tenant, string) string) (behind, error) {
-	d.waist = &waist{}
+	d.waist = &waist{connect: &connect.Desk{}} // the exchange asks it who still takes a credential, and it asks the exchange who is ready
 	if err := d.unlock(ctx, cfg); err != nil {
 		return behind{}, err
 	}
-	issuerURL := at(identity.DefaultTenant, "")
-	client := oauth.Client{HTTP: d.door.Found(), Now: d.now, Nonces: new(dpop.Nonces)}
+	d.verifier.Users = d.db
 	d.clients.Signer, d.clients.Now = d.signer, d.now
 	d.catalog.Live = &live.Register{Store: d.db, Log: d.log, Now: d.now}
-	d.verifier.Users = d.db
-	place, err := placeID(cfg.DataDir)
-	if err != nil {
+	client := oauth.Client{HTTP: d.door.Found(), Now: d.now, Nonces: new(dpop.Nonces)}
+	if err := d.joinRefresh(cfg, client, at); err != nil {
 		return behind{}, err
 	}
-	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
-	d.refresh = &refresh.Machine{Vault: d.vault, Steps: d.db, Rows: d.db, Endings: d.endings, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: countedLog{d.audit, d.metrics}, Slog: d.log,
-		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")}, Moves: d.db, Now: d.now,
-		Callback: func(t identity.Tenant, up catalog.UpstreamName) string { return at(t, "/callback/"+string(up)) }}
-	d.connect = &connect.Desk{}
-	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
-	home := &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
-	d.federation = &federation.Federation{Subjects: federation.Subjects{Home: home, Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer, OAuth: client,
-		HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now}
-	methods := d.federation.Methods()
-	for _, kind := range []catalog.MethodKind{catalog.AuthorizationCode, catalog.DeviceCode, catalog.APIKey} {
-		methods[kind] = stored.By(kind)
-	}
-	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
-	d.exchange = &exchange.Exchange{Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Now: d.now,
-		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: issuerURL, Audience: issuerURL + "/egress", Opaque: d.db}, Methods: methods}
-	*d.connect = connect.Desk{Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit, Policies: &d.policies,
-		OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at), URL: at, Log: d.log, Now: d.now,
-		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }}}
-	d.refresh.Unknown = d.unknownThere
-	d.connect.KeyPage = keyPage(cfg, d.role)
-	d.office = &ending.Office{Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs, Events: d.audit, Log: d.log, Now: d.now}
-	d.broker = &broker.Broker{Policies: &d.policies, Log: d.tracer.Log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.Credentials(d.exchange), People: d.connect, Access: d.epochs, Users: d.db,
-		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: issuerURL + "/egress", Now: d.now}, Catalog: &d.catalog, Out: d.door.Named(), Sites: d.door.Found(), Now: d.now,
-		Observe: d.metrics.observe, Leaked: d.metrics.leaked}
-	if !cfg.Database.IsZero() { // others may be there
-		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}
-		d.traffic.Shared = d.db
-	}
-	d.visits = &visits.Desk{Flows: d.flows(), People: d.connect, Shelf: d.db, Tools: d.broker, Signer: d.signer, Log: d.audit, MAC: d.signer, Epochs: d.epochs, URL: at, Now: d.now, Together: d.role == config.RoleAll}
-	d.hosts.CA = d.ca.PEM
-	if d.role == config.RoleAll {
-		d.broker.Hosts = d.hosts
-	}
-	var hosted admin.Hosted // beside the faces, wherever those are
-	if d.role == config.RoleAll {
-		hosted = d.hosts
-	}
-	paths := &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()} // reads requests for explain; it serves nobody
-	d.admin = (&admin.API{People: d.db, Connections: d.vault, Door: d.broker, Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: paths}, Flows: d.flows(), Sightings: d.db, Intake: &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now}, Catalog: &d.catalog, Ends: admin.Ends{Office: d.office, Endings: d.db},
-		Log: d.db, Events: keepers{d.audit, d.checkpoints}, Reload: d.reload, Status: d.status, Hosted: hosted, Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now}).Handler()
-	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
+	d.joinExchange(client, at)
+	d.joinConnect(cfg, client, at)
+	d.joinBroker(cfg, at)
+	d.joinAdmin()
 	if d.role == config.RoleBroker {
-		d.far = &remote.Server{Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit}, Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
-			Heard: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }), URL: at, Releases: &remote.Releases{User: cfg.Domains.Releases.User, All: cfg.Domains.Releases.All, Told: d.metrics.release}, Version: version, Log: d.log, Now: d.now}
+		d.joinFar(cfg, at)
 		return behind{}, nil
 	}
 	door := d.tracer.Door(d.broker)
 	d.traffic.Door = door
 	return behind{door: door, api: &d.traffic, flows: d.visits, notary: d.visits, pages: d.visits, asks: d.connect, keys: d.signer, certs: d.ca}, nil
+}
+
+// joinRefresh makes what keeps stored credentials good, and ends them.
+func (d *desk) joinRefresh(cfg *config.Config, client oauth.Client, at func(identity.Tenant, string) string) error {
+	place, err := placeID(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	d.endings = &vault.Endings{Vault: d.vault, Store: d.db, Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Log: d.log, Now: d.now}
+	d.refresh = &refresh.Machine{
+		Vault: d.vault, Steps: d.db, Rows: d.db, Moves: d.db, Endings: d.endings,
+		Catalog: &d.catalog, Clients: &d.clients, OAuth: client, Unknown: d.unknownThere,
+		Owner: refresh.Owner{Place: place, Run: d.owner}, Spool: refresh.Spool{Dir: filepath.Join(cfg.DataDir, "spool")},
+		Callback: func(t identity.Tenant, up catalog.UpstreamName) string { return at(t, "/callback/"+string(up)) },
+		Log:      countedLog{d.audit, d.metrics}, Slog: d.log, Now: d.now,
+	}
+	return nil
+}
+
+// joinExchange makes every method by which a credential is obtained.
+func (d *desk) joinExchange(client oauth.Client, at func(identity.Tenant, string) string) {
+	d.federation = &federation.Federation{
+		Subjects: federation.Subjects{Home: d.home(), Users: d.db}, IdPs: &d.idps, Clients: &d.clients, Signer: d.signer,
+		OAuth: client, HTTP: d.door.Found(), Issuer: func(t identity.Tenant) string { return at(t, "") }, Now: d.now,
+	}
+	methods := d.federation.Methods()
+	stored := exchange.Stored{Vault: d.vault, Refresh: d.refresh, Uses: d.db, Witness: d.connect, Log: d.log}
+	for _, kind := range []catalog.MethodKind{catalog.AuthorizationCode, catalog.DeviceCode, catalog.APIKey} {
+		methods[kind] = stored.By(kind)
+	}
+	methods[catalog.ClientCredentials] = &exchange.ServiceAccount{Clients: &d.clients, OAuth: client, Now: d.now}
+	d.exchange = &exchange.Exchange{
+		Vault: d.vault, Clients: &d.clients, OAuth: client, Refresh: d.refresh, Methods: methods, Now: d.now,
+		Tickets: &exchange.TicketMint{MAC: d.signer, Issuer: at(identity.DefaultTenant, ""), Audience: at(identity.DefaultTenant, "/egress"), Opaque: d.db},
+	}
+}
+
+// joinConnect makes what people do, and what ends with their access.
+func (d *desk) joinConnect(cfg *config.Config, client oauth.Client, at func(identity.Tenant, string) string) {
+	unusedAfter := func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }
+	*d.connect = connect.Desk{
+		Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs,
+		Events: d.audit, Policies: &d.policies, OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at),
+		URL: at, KeyPage: keyPage(cfg, d.role), Log: d.log, Now: d.now,
+		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: unusedAfter},
+	}
+	d.office = &ending.Office{
+		Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs,
+		Events: d.audit, Log: d.log, Now: d.now,
+	}
+}
+
+// joinBroker makes the waist itself, what guards the ways to vendors, and what knows who is in front of the faces.
+func (d *desk) joinBroker(cfg *config.Config, at func(identity.Tenant, string) string) {
+	d.broker = &broker.Broker{
+		Policies: &d.policies, Log: d.tracer.Log(timedLog{d.audit, d.metrics, d.now}), Exchange: d.tracer.Credentials(d.exchange),
+		People: d.connect, Access: d.epochs, Users: d.db, Catalog: &d.catalog, Out: d.door.Named(), Sites: d.door.Found(),
+		Tickets: &identity.Tickets{MAC: d.signer, Opaque: d.db, Audience: at(identity.DefaultTenant, "/egress"), Now: d.now},
+		Observe: d.metrics.observe, Leaked: d.metrics.leaked, Now: d.now,
+	}
+	d.traffic.Door, d.traffic.Now, d.traffic.Log, d.traffic.Circuits.Log, d.traffic.Replica = d.broker, d.now, d.log, d.log, d.hop()
+	if !cfg.Database.IsZero() { // others may be there
+		d.broker.Calls.Post = &booking.Post{Notes: d.db, Acts: d.db, Own: d.audit.Writers, Log: d.log}
+		d.traffic.Shared = d.db
+	}
+	d.visits = &visits.Desk{
+		Flows: d.flows(), People: d.connect, Shelf: d.db, Tools: d.broker, Signer: d.signer, MAC: d.signer, Log: d.audit,
+		Epochs: d.epochs, URL: at, Now: d.now, Together: d.role == config.RoleAll,
+	}
+	d.hosts.CA = d.ca.PEM
+	if d.role == config.RoleAll {
+		d.broker.Hosts = d.hosts
+	}
+}
+
+// joinAdmin makes what operators look into.
+func (d *desk) joinAdmin() {
+	api := &admin.API{
+		People: d.db, Connections: d.vault, Door: d.broker, Flows: d.flows(), Catalog: &d.catalog, Sightings: d.db,
+		Explains: admin.Explains{Explain: d.exchange, Grants: d.connect, Requests: &egress.Proxy{Catalog: &d.catalog, Hop: d.hop()}}, // it serves nobody
+		Intake:   &intake.Intake{Desk: d.connect, Vault: d.vault, People: d.db, IdPs: &d.idps, Catalog: &d.catalog, Events: d.audit, Now: d.now},
+		Ends:     admin.Ends{Office: d.office, Endings: d.db},
+		Log:      d.db, Events: keepers{d.audit, d.checkpoints}, Reload: d.reload, Status: d.status,
+		Authority: d.ca.PEM, Keys: d.rotation, Slog: d.log, Now: d.now,
+	}
+	if d.role == config.RoleAll { // servers run beside the faces, wherever those are
+		api.Hosted = d.hosts
+	}
+	d.admin = api.Handler()
+}
+
+// joinFar makes what serves gateways, where they are other processes.
+func (d *desk) joinFar(cfg *config.Config, at func(identity.Tenant, string) string) {
+	bounds := cfg.Domains.Releases
+	d.far = &remote.Server{
+		Acts: remote.Acts{Door: &d.traffic, Processes: d.broker, Calls: &d.broker.Calls, Intents: d.audit},
+		Desk: d.visits, Asks: d.connect, Verifier: d.verifier, Epochs: d.epochs, Keys: publicKeys{d.signer, d.ca}, Catalog: &d.catalog,
+		Heard:    http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*d.hear.Load()).ServeHTTP(w, r) }),
+		Releases: &remote.Releases{User: bounds.User, All: bounds.All, Told: d.metrics.release},
+		URL:      at, Version: version, Log: d.log, Now: d.now,
+	}
 }
 
 // publicKeys are what gateways see of keys.
@@ -225,8 +285,11 @@ func (d *desk) unknownThere(ctx context.Context, up *catalog.Upstream, client st
 	return err == nil
 }
 
-func (d *desk) flows() flows {
-	return flows{d.connect, &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}}
+func (d *desk) flows() flows { return flows{d.connect, d.home()} }
+
+// home keeps what the company's IdP gave at sign-in.
+func (d *desk) home() *exchange.Home {
+	return &exchange.Home{Vault: d.vault, Refresh: d.refresh, IdPs: &d.idps, Users: d.db, Epochs: d.epochs, Events: d.audit}
 }
 
 // placeID names a data_dir for good: by it a process finds what earlier ones here had begun.
