@@ -195,10 +195,8 @@ func (d *Desk) completeCode(ctx context.Context, v Visitor, f Flow, a Answer) (R
 	if err != nil {
 		return Result{}, err
 	}
-	if f.Request != "" { // before the code is exchanged: what may not be kept is not fetched
-		if _, err := d.stands(ctx, v, f.Request); err != nil {
-			return Result{}, err
-		}
+	if err := d.still(ctx, v, f); err != nil { // before the code is exchanged: what may not be kept is not fetched
+		return Result{}, err
 	}
 	token, err := d.redeem(ctx, f, a, e, up.Provider.OAuth)
 	if err != nil {
@@ -384,10 +382,9 @@ func (d *Desk) place(ctx context.Context, c vault.Connection) (vault.Connection,
 }
 
 func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
-	if f.Request != "" { // decided again at completion: refused, expired or answered meanwhile is a no
-		if _, err := d.stands(ctx, v, f.Request); err != nil {
-			return Result{}, err
-		}
+	if err := d.still(ctx, v, f); err != nil { // decided again at completion: refused, expired or answered meanwhile is a no
+		_, ended := d.Endings.End(ctx, up, c, s)
+		return Result{}, errors.Join(err, ended)
 	}
 	c, err := d.place(ctx, c)
 	if err != nil {
@@ -395,6 +392,10 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 	}
 	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
 		return Result{}, err
+	}
+	if err := d.here(ctx, f); err != nil { // looked at again: whoever is let go after this look ends what is stored by now
+		_, ended := d.end(ctx, v, c.ID, "its owner was removed while it was made", func(vault.Connection) bool { return true })
+		return Result{}, errors.Join(err, ended)
 	}
 	if err := d.Epochs.End(ctx, f.Tenant, identity.EpochAccess, string(f.User)); err != nil {
 		return Result{}, err
@@ -407,6 +408,25 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 	}
 	c.Sealed = vault.Sealed{}
 	return Result{Kind: FlowConnect, Connection: c, Request: f.Request, Return: f.Return}, nil
+}
+
+// still is an error where what a flow began with holds no more.
+func (d *Desk) still(ctx context.Context, v Visitor, f Flow) error {
+	if err := d.here(ctx, f); err != nil || f.Request == "" {
+		return err
+	}
+	_, err := d.stands(ctx, v, f.Request)
+	return err
+}
+
+// here is an error where the company has let the person go who began a flow. A code that is entered at a vendor, and a vendor that answers
+// late, would else leave a connection behind that nothing ends.
+func (d *Desk) here(ctx context.Context, f Flow) error {
+	u, err := d.Users.User(ctx, f.Tenant, f.User)
+	if err == nil && u.Gone != "" {
+		err = fault.New(fault.Denied, "your organisation has ended your access here; nothing was saved", nil)
+	}
+	return err
 }
 
 // registration is our client at an upstream whose server may forget it, "" where none can.

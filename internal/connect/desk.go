@@ -62,6 +62,8 @@ type Endings interface {
 type Vault interface {
 	Connections(ctx context.Context, t identity.Tenant, u identity.UserID, up catalog.UpstreamName) ([]vault.Connection, error)
 	Connection(ctx context.Context, t identity.Tenant, id vault.ConnectionID) (vault.Connection, error)
+	// Update stores the status and reason of a living connection; fault.Conflict where it is not as it was read any more.
+	Update(ctx context.Context, c vault.Connection) error
 	Opener
 }
 

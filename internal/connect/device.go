@@ -189,10 +189,8 @@ func (d *Desk) tokenOfDevice(ctx context.Context, x Device) (oauth.Token, *catal
 	if err != nil {
 		return oauth.Token{}, nil, err
 	}
-	if x.Request != "" {
-		if _, err := d.stands(ctx, Visitor{Tenant: x.Tenant, User: x.User}, x.Request); err != nil {
-			return oauth.Token{}, nil, err
-		}
+	if err := d.still(ctx, Visitor{Tenant: x.Tenant, User: x.User}, x.Flow); err != nil {
+		return oauth.Token{}, nil, err
 	}
 	plain, err := d.Vault.OpenFlow(ctx, x.Tenant, deviceFlow(x.State), x.Verifier)
 	if err != nil {

@@ -28,6 +28,8 @@ type coder struct {
 	device  string
 	answers []string // "503" is a bad hour, "" no answer at all
 	polls   int
+	ended   []string // tokens that it was asked to end
+	before  func()   // what happens elsewhere while it is asked
 }
 
 func (c *coder) Do(r *http.Request) (*http.Response, error) {
@@ -38,6 +40,16 @@ func (c *coder) Do(r *http.Request) (*http.Response, error) {
 	}
 	if r.URL.Path == "/device" {
 		return say(200, c.device)
+	}
+	if c.before != nil {
+		c.before()
+	}
+	if r.URL.Path == "/revoke" {
+		if err := r.ParseForm(); err != nil {
+			return nil, err
+		}
+		c.ended = append(c.ended, r.PostForm.Get("token"))
+		return say(200, "")
 	}
 	c.polls++
 	a := c.answers[0]
@@ -82,10 +94,15 @@ func newWaiting(t *testing.T, answers ...string) *waiting {
 	w := &waiting{vendor: &coder{device: codeAnswer, answers: answers}, now: time.Now(), db: db}
 	clock := func() time.Time { return w.now }
 	up := &catalog.Upstream{Tenant: identity.DefaultTenant, Name: "own", Title: "Own", Methods: []catalog.Method{{Kind: catalog.DeviceCode, Client: "frontdesk"}},
-		Provider: &catalog.Provider{Name: "Own", OAuth: &catalog.ProviderOAuth{Token: "https://vendor.test/token", TokenAuth: "none",
+		Provider: &catalog.Provider{Name: "Own", OAuth: &catalog.ProviderOAuth{Token: "https://vendor.test/token", TokenAuth: "none", Revocation: "https://vendor.test/revoke",
 			Device: catalog.DeviceFacts{Authorization: "https://vendor.test/device"}}, Account: catalog.Account{InToken: true, ID: "/who", Label: "/who"}}}
 	cat := &catalog.Catalog{}
 	cat.Set(&catalog.Snapshot{Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{identity.DefaultTenant: {"own": up}}})
+	u, err := db.EnsureUser(t.Context(), identity.User{Tenant: identity.DefaultTenant, IDP: "login", Subject: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	visitor.User = u.ID
 	log := slog.New(slog.DiscardHandler)
 	v, client := &vault.Vault{Store: db, Keys: db, Wrap: wrap, Now: clock}, oauth.Client{HTTP: w.vendor, Now: clock}
 	clients := &vault.Clients{}
@@ -151,7 +168,7 @@ func TestDevicePolls(t *testing.T) {
 		}
 	}
 	end := w.look(t, x.State)
-	l, err := w.Vault.Connections(t.Context(), identity.DefaultTenant, "alice", "own")
+	l, err := w.Vault.Connections(t.Context(), identity.DefaultTenant, visitor.User, "own")
 	if err != nil || end.Status != connect.Done || len(l) != 1 || l[0].ID != end.End.Connection || l[0].Label != "octo-alice" || l[0].Method != catalog.DeviceCode {
 		t.Fatalf("%+v, %+v (%v)", end, l, err)
 	}
@@ -206,8 +223,8 @@ func TestDeviceEnds(t *testing.T) {
 func TestDeviceCodesOfOthers(t *testing.T) {
 	w := newWaiting(t, "authorization_pending")
 	x := w.begin(t)
-	for name, v := range map[string]connect.Visitor{"another person": {Tenant: identity.DefaultTenant, User: "bob", Binding: visitor.Binding}, "another browser": {Tenant: identity.DefaultTenant, User: "alice", Binding: []byte("other")},
-		"nobody": {Tenant: identity.DefaultTenant, Binding: visitor.Binding}, "another tenant's": {Tenant: "globex", User: "alice", Binding: visitor.Binding}, "no cookie": {Tenant: identity.DefaultTenant, User: "alice"}} {
+	for name, v := range map[string]connect.Visitor{"another person": {Tenant: identity.DefaultTenant, User: "bob", Binding: visitor.Binding}, "another browser": {Tenant: identity.DefaultTenant, User: visitor.User, Binding: []byte("other")},
+		"nobody": {Tenant: identity.DefaultTenant, Binding: visitor.Binding}, "another tenant's": {Tenant: "globex", User: visitor.User, Binding: visitor.Binding}, "no cookie": {Tenant: identity.DefaultTenant, User: visitor.User}} {
 		if got, err := w.Device(t.Context(), v, x.State); fault.KindOf(err) != fault.NotFound || got.Code.Code != "" {
 			t.Errorf("%s sees %+v (%v)", name, got, err)
 		}

@@ -14,21 +14,20 @@ import (
 // End implements the third of broker.Flows: the connection ends here at once, for everybody and on all replicas; then the
 // vendor is asked to end it too. A refresh that is under way finds another generation, and throws away what it got.
 func (d *Desk) End(ctx context.Context, v Visitor, id vault.ConnectionID) (Ending, error) {
-	c, err := d.Vault.Connection(ctx, v.Tenant, id)
+	return d.end(ctx, v, id, "disconnected by its user", func(c vault.Connection) bool { return v.User != "" && c.User == v.User })
+}
+
+var errNoConnection = fault.New(fault.NotFound, "there is no such connection", nil)
+
+// end ends a connection, if that is right of it as it stands now.
+func (d *Desk) end(ctx context.Context, v Visitor, id vault.ConnectionID, why string, right func(vault.Connection) bool) (Ending, error) {
+	c, err := d.mark(ctx, v.Tenant, id, why, right)
 	if err != nil {
 		return "", err
 	}
-	if v.User == "" || c.User != v.User || c.Status == vault.Revoked {
-		return "", fault.New(fault.NotFound, "there is no such connection", nil)
-	}
-	return d.end(ctx, v, c, "disconnected by its user")
-}
-
-func (d *Desk) end(ctx context.Context, v Visitor, c vault.Connection, why string) (Ending, error) {
 	secrets, openErr := d.Vault.Open(ctx, c)
 	c.Status, c.Reason, c.Refreshes = vault.Revoked, why, false
-	c, err := d.Vault.Connect(ctx, c, vault.Secrets{})
-	if err != nil {
+	if c, err = d.Vault.Connect(ctx, c, vault.Secrets{}); err != nil {
 		return "", err
 	}
 	if _, err := d.Store.DeleteGrants(ctx, Grant{Tenant: v.Tenant, User: c.User, Upstream: c.Upstream, Connection: c.ID}); err != nil {
@@ -44,6 +43,27 @@ func (d *Desk) end(ctx context.Context, v Visitor, c vault.Connection, why strin
 		}
 	}
 	return ending, d.event(ctx, v, "connection.ended", audit.Record{Upstream: string(c.Upstream), Connection: string(c.ID), Result: audit.ResultOK, Detail: why + "; at the vendor: " + string(ending)})
+}
+
+// mark makes a connection Revoking: from then on no refresh moves it, so what it holds is the newest that its vendor has given. What was
+// read before that may have been replaced, and the vendor would be told of a token that is none any more.
+func (d *Desk) mark(ctx context.Context, t identity.Tenant, id vault.ConnectionID, why string, right func(vault.Connection) bool) (vault.Connection, error) {
+	for {
+		c, err := d.Vault.Connection(ctx, t, id)
+		if err != nil {
+			return c, err
+		}
+		if c.Status == vault.Revoked || !right(c) {
+			return c, errNoConnection
+		}
+		if c.Status == vault.Revoking {
+			return c, nil
+		}
+		c.Status, c.Reason = vault.Revoking, why
+		if err := d.Vault.Update(ctx, c); fault.KindOf(err) != fault.Conflict { // a refresh was faster
+			return c, err
+		}
+	}
 }
 
 // Unused finds connections that nobody uses.
@@ -80,12 +100,14 @@ func (d *Desk) EndUnused(ctx context.Context) error {
 		return nil
 	}
 	for t := range d.Catalog.Snapshot().Upstreams {
-		l, err := d.Unused.Unused(ctx, t, d.Now().Add(-after), unusedAtOnce)
+		since := d.Now().Add(-after)
+		l, err := d.Unused.Unused(ctx, t, since, unusedAtOnce)
 		if err != nil {
 			return err
 		}
-		for _, c := range l {
-			if _, err := d.end(ctx, Visitor{Tenant: t, User: c.User}, c, fmt.Sprintf("nobody used it for %d days", int(after.Hours()/24))); err != nil {
+		unused := func(c vault.Connection) bool { return c.LastUsed.Before(since) && c.Created.Before(since) }
+		for _, c := range l { // each may take its vendor a while, in which the next one is used after all, or another replica ends it
+			if _, err := d.end(ctx, Visitor{Tenant: t, User: c.User}, c.ID, fmt.Sprintf("nobody used it for %d days", int(after.Hours()/24)), unused); err != nil && err != errNoConnection && fault.KindOf(err) != fault.Conflict {
 				return err
 			}
 		}

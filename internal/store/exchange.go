@@ -90,7 +90,7 @@ func (db *DB) Settle(ctx context.Context, c vault.Connection, fromVersion int64)
 
 // Fail implements refresh.Steps.
 func (db *DB) Fail(ctx context.Context, c vault.Connection) (bool, error) {
-	n, err := database.Exec(ctx, db.write, "UPDATE connections SET "+noLease+", status = $7, reason = $8, failures = $9, not_before = $10, recoveries = $11 WHERE "+db.holds(),
+	n, err := database.Exec(ctx, db.write, "UPDATE connections SET "+noLease+", status = $7, reason = $8, failures = $9, not_before = $10, recoveries = $11 WHERE "+db.holds()+living,
 		holder(&c, c.Status, c.Reason, c.Failures, (*when)(&c.NotBefore), c.Recoveries)...)
 	return n == 1, err
 }

@@ -491,6 +491,21 @@ func TestEndedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestOverAtOnce: what a vendor gives is over before it is here, by its word or by its clock. It is asked once, and not as fast as it answers.
+func TestOverAtOnce(t *testing.T) {
+	v := newVendor(catalog.RotationStrict)
+	r := alone(t, v)
+	c := r.person(t, "alice", "tracker")
+	v.pass(2 * time.Hour)
+	v.life, v.late = time.Second, 2*time.Second
+	before := v.asked
+	if got, err := r.fresh(t, c); err != nil || got.Version != 2 || v.asked != before+1 {
+		t.Errorf("it was asked %d times, up to version %d: %v", v.asked-before, got.Version, err)
+	}
+	v.life, v.late = time.Hour, 0
+	r.works(t, c)
+}
+
 // TestReconnectedMeanwhile: the user connects anew while the old one is renewed. The new one is left alone, also at the vendor.
 func TestReconnectedMeanwhile(t *testing.T) {
 	_, r, c := renewing(t, (*replica).connect)

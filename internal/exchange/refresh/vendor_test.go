@@ -22,6 +22,7 @@ type vendor struct {
 	grace    time.Duration
 	life     time.Duration // of access tokens
 	survives bool          // old access tokens outlive a refresh
+	late     time.Duration // what an answer takes
 
 	mu      sync.Mutex // guards what follows
 	leap    time.Duration
@@ -155,6 +156,7 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 		trace.WroteRequest(httptrace.WroteRequestInfo{})
 	}
 	v.asked, v.last = v.asked+1, form
+	v.leap += v.late
 	if r.URL.Path == "/revoke" {
 		if t := v.refresh[form.Get("token")]; t != nil {
 			t.grant.ended = true
