@@ -114,11 +114,8 @@ func (d *Desk) CheckKey(up *catalog.Upstream, s secret.Text) error { return chec
 
 // Adopt stores a connection that its person made elsewhere, in its place among his others. No grant comes with it.
 func (d *Desk) Adopt(ctx context.Context, c vault.Connection, s vault.Secrets) (vault.Connection, error) {
-	c, err := d.place(ctx, c)
+	c, err := d.keep(ctx, c, s)
 	if err != nil {
-		return c, err
-	}
-	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
 		return c, err
 	}
 	c.Sealed = vault.Sealed{}

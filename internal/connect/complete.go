@@ -381,21 +381,30 @@ func (d *Desk) place(ctx context.Context, c vault.Connection) (vault.Connection,
 	return c, nil
 }
 
+// keep stores a credential in its place. Then it looks whether its owner is still here: whoever is let go after this look finds it, and ends it.
+func (d *Desk) keep(ctx context.Context, c vault.Connection, s vault.Secrets) (vault.Connection, error) {
+	c, err := d.place(ctx, c)
+	if err != nil {
+		return c, err
+	}
+	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
+		return c, err
+	}
+	if err = d.here(ctx, c.Tenant, c.User); err != nil {
+		_, ended := d.end(ctx, Visitor{Tenant: c.Tenant, User: c.User}, c.ID, "its owner was removed while it was made", func(vault.Connection) bool { return true })
+		err = errors.Join(err, ended)
+	}
+	return c, err
+}
+
 func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstream, c vault.Connection, s vault.Secrets) (Result, error) {
 	if err := d.still(ctx, v, f); err != nil { // decided again at completion: refused, expired or answered meanwhile is a no
 		_, ended := d.Endings.End(ctx, up, c, s)
 		return Result{}, errors.Join(err, ended)
 	}
-	c, err := d.place(ctx, c)
+	c, err := d.keep(ctx, c, s)
 	if err != nil {
 		return Result{}, err
-	}
-	if c, err = d.Vault.Connect(ctx, c, s); err != nil {
-		return Result{}, err
-	}
-	if err := d.here(ctx, f); err != nil { // looked at again: whoever is let go after this look ends what is stored by now
-		_, ended := d.end(ctx, v, c.ID, "its owner was removed while it was made", func(vault.Connection) bool { return true })
-		return Result{}, errors.Join(err, ended)
 	}
 	if err := d.Epochs.End(ctx, f.Tenant, identity.EpochAccess, string(f.User)); err != nil {
 		return Result{}, err
@@ -412,17 +421,17 @@ func (d *Desk) store(ctx context.Context, v Visitor, f Flow, up *catalog.Upstrea
 
 // still is an error where what a flow began with holds no more.
 func (d *Desk) still(ctx context.Context, v Visitor, f Flow) error {
-	if err := d.here(ctx, f); err != nil || f.Request == "" {
+	if err := d.here(ctx, f.Tenant, f.User); err != nil || f.Request == "" {
 		return err
 	}
 	_, err := d.stands(ctx, v, f.Request)
 	return err
 }
 
-// here is an error where the company has let the person go who began a flow. A code that is entered at a vendor, and a vendor that answers
-// late, would else leave a connection behind that nothing ends.
-func (d *Desk) here(ctx context.Context, f Flow) error {
-	u, err := d.Users.User(ctx, f.Tenant, f.User)
+// here is an error where the company has let the person go. A code that is entered at a vendor, and a vendor that answers late, would else
+// leave a connection behind that nothing ends.
+func (d *Desk) here(ctx context.Context, t identity.Tenant, id identity.UserID) error {
+	u, err := d.Users.User(ctx, t, id)
 	if err == nil && u.Gone != "" {
 		err = fault.New(fault.Denied, "your organisation has ended your access here; nothing was saved", nil)
 	}
