@@ -40,7 +40,7 @@ var over = map[string]struct {
 	"struct internal/kit/oauth.Endpoint":       {17, "a vendor's facts and our registration there, a field each"},
 	"struct internal/connect.Desk":             {20, "what the room stands on, a field each, and what it remembers"},
 	"struct internal/exchange/refresh.Machine": {16, "what the room stands on, a field each"},
-	"struct internal/gateway.Gateway":          {24, "the same"},
+	"struct internal/gateway.Gateway":          {20, "the same"},
 	"struct internal/hosted.process":           {28, "one process: what it is, its pipes, and its state under one lock"},
 	"struct internal/identity.Caller":          {18, "who is asking, as the token says it"},
 	"struct internal/issuer.Family":            {16, "a row"},
@@ -48,7 +48,6 @@ var over = map[string]struct {
 	"struct internal/portal.holding":           {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":         {20, "a row"},
 	"package internal/store/storetest lines":   {3000, "the contract of every row, for both databases: its tests share what they try it with, and a reader looks up one at a time"},
-	"package internal/gateway lines":           {2700, "two eras of one protocol, and the batches of one revision: what is open here (calls, streams, sessions) is ended by each of them"},
 }
 
 // TestBudgets measures what a reader has to hold in his head at once.

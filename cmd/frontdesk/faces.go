@@ -20,6 +20,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/connect/discovery"
 	"frontdesk.dev/frontdesk/internal/egress"
 	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/conf"
@@ -46,7 +47,7 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 		return err
 	}
 	d.registry = &issuer.Registry{Store: d.db, Fetch: d.door.Chosen(), Now: d.now, Dynamic: cfg.File.Clients.Dynamic == nil || *cfg.File.Clients.Dynamic}
-	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: d.db, Tasks: d.db, Epochs: d.epochs,
+	d.gateway = &gateway.Gateway{Verifier: d.verifier, Catalog: &d.catalog, Policies: &d.policies, Door: b.door, Asks: b.asks, Sessions: &sessions.Sessions{Store: d.db, Keys: d.keys, Log: d.log, Now: d.now}, Tasks: d.db,
 		Keys: d.keys, Names: d.registry.Name, URL: at, Log: d.log, Now: d.now}
 	d.egress = &egress.Proxy{Door: b.api, Catalog: &d.catalog, Certs: b.certs, Log: d.log, Hop: d.hop(), Trace: d.tracer.Extract(), Refused: d.metrics.refusedAtEgress}
 	d.hosts.ServeDirect = func(l net.Listener, act audit.CallID) { _ = d.egress.ServeDirect(l, act) } // the same

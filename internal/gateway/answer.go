@@ -34,7 +34,7 @@ func (c *call) answer(lease broker.Lease, resp *http.Response) broker.Outcome {
 		c.say(c.server.Title+" refused the credential that Frontdesk sent (status "+strconv.Itoa(resp.StatusCode)+"). The user can connect again at "+c.g.URL(c.tenant, "/portal/")+", or ask an operator.", mcp.CodeUnavailable)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server answered with status " + strconv.Itoa(resp.StatusCode)}
 	case resp.StatusCode == http.StatusNotFound && c.session != nil && !unknownMethod(peek(resp)):
-		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		c.g.Sessions.Forget(c.r.Context(), c.session)
 		http.Error(c.w, sessionEnded, http.StatusNotFound)
 		return broker.Outcome{Result: audit.ResultFailed, Detail: "the server's session has ended"}
 	case resp.StatusCode >= 400 && c.like().TooOld(&c.m, resp.StatusCode, kind, peek(resp)):
@@ -265,7 +265,7 @@ func (c *call) relay(lease broker.Lease, resp *http.Response) broker.Outcome {
 	defer out.Close()
 	defer out.KeepAlive(keepAlive)()
 	if c.news != nil {
-		c.g.begun(c.news, out)
+		c.g.streams.Begun(c.news, out)
 	}
 	outcome := broker.Outcome{Result: audit.ResultUnknown, Detail: "the stream ended without an answer"}
 	others := &foreign{call: c, lease: lease}

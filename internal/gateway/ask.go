@@ -195,7 +195,7 @@ func (g *Gateway) await(ctx context.Context, t identity.Tenant, id connect.Reque
 
 // Wake lets those look again who wait for a person, or whose access may have ended. It must not block.
 func (g *Gateway) Wake(e identity.Epoch) {
-	g.announce(connected(e))
+	g.streams.Connected(e)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for w := range g.waiting {

@@ -16,6 +16,9 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/gateway/inbound"
+	"frontdesk.dev/frontdesk/internal/gateway/pending"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
+	"frontdesk.dev/frontdesk/internal/gateway/streams"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
@@ -31,12 +34,12 @@ type call struct {
 	caller  *identity.Caller
 	token   string // as it was presented: looked for in the message, and nothing else
 	m       mcp.Message
-	session *Session // legacy, after initialize
-	id      string   // the client's session id
-	body    []byte   // what is forwarded
-	inner   asked    // of a question of the server's own that this message answers
-	task    *Task    // that this request is about
-	batched bool     // it came in an array
+	session *sessions.Session // legacy, after initialize
+	id      string            // the client's session id
+	body    []byte            // what is forwarded
+	inner   asked             // of a question of the server's own that this message answers
+	task    *Task             // that this request is about
+	batched bool              // it came in an array
 
 	passage
 }
@@ -46,8 +49,8 @@ type passage struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc // says why it ends
 	ends   time.Time
-	news   *clientStream // of a subscription
-	parked bool          // it has begun a task: its lease waits for the end of that
+	news   *streams.Stream // of a subscription
+	parked bool            // it has begun a task: its lease waits for the end of that
 }
 
 func must(v any) []byte {
@@ -214,13 +217,13 @@ func (c *call) forward(kind broker.Kind) {
 	c.ctx, c.cancel, c.ends = ctx, cancel, ends
 	defer c.running()()
 	if kind == broker.KindStream {
-		news, leave, ok := c.stay(ctx, cancel)
+		c.news = &streams.Stream{Caller: c.caller, Server: c.server, Ctx: ctx, End: func() { cancel(errStopping) }}
+		leave, ok := c.g.streams.Enter("", c.news)
 		if !ok {
 			c.stopping()
 			return
 		}
 		defer leave()
-		c.news = news
 	}
 	lease, err := c.g.Door.Open(ctx, c.caller, c.actOf(kind))
 	if err != nil {
@@ -233,7 +236,7 @@ func (c *call) forward(kind broker.Kind) {
 			return
 		}
 		if outcome == goesOn {
-			c.park(c.id+"\x00"+string(c.m.IDBytes()), lease)
+			c.park(pending.InSession(c.id, c.m.IDBytes()), lease)
 			return
 		}
 		lease.Close(ctx, outcome)
@@ -315,7 +318,7 @@ func (c *call) send(ctx context.Context, lease broker.Lease, method string, body
 		if c.session.Version >= mcp.Version2025June {
 			r.Header[mcp.HeaderVersion] = []string{c.session.Version}
 		}
-		if up := c.upstreamSession(); up != "" {
+		if up := c.g.Sessions.Upstream(c.session); up != "" {
 			r.Header[mcp.HeaderSession] = []string{up}
 		}
 		if v := c.r.Header.Get("Last-Event-Id"); v != "" && method == http.MethodGet {

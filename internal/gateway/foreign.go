@@ -9,6 +9,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway/pending"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
 )
 
@@ -47,7 +48,7 @@ func (f *foreign) pass(m *mcp.Message) []byte {
 // late is an answer to an earlier call of the session, on a stream that was taken up again. What it answers is not known here, so
 // it goes by what it holds: a list loses what this caller may not call, as it would have done in its own time.
 func (f *foreign) late(m *mcp.Message) []byte {
-	f.g.unpark(f.id+"\x00"+string(m.IDBytes()), resultOf(m, http.StatusOK))
+	f.g.calls.End(pending.InSession(f.id, m.IDBytes()), resultOf(m, http.StatusOK))
 	asked := *f.call
 	asked.m = mcp.Message{Raw: m.Raw, ID: m.ID, Kind: mcp.Request, Method: mcp.ListIn(m.Raw)}
 	if asked.m.Method != "" {

@@ -11,21 +11,10 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
-	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/gateway/streams"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
 )
-
-// clientStream is an open stream that no call ends: a session's GET stream, or a modern client's subscription.
-type clientStream struct {
-	caller  *identity.Caller
-	server  *catalog.Server
-	out     *mcp.Stream // nil until the stream has begun; guarded by the gateway's mu, as is what follows
-	changed [][]byte    // notices that say that its lists have changed
-	ctx     context.Context
-	end     context.CancelFunc
-	gone    chan struct{} // closed when nothing of it is left, here and toward the server
-}
 
 // get is a stream of a legacy session. Without Last-Event-ID it is the standalone one: the server's messages, and our own
 // notice that a person has answered; a new one replaces the old one, for whoever opens it has lost that. With Last-Event-ID
@@ -41,15 +30,16 @@ func (c *call) get() {
 	c.m = mcp.Message{Method: "stream", Kind: mcp.Notification}
 	ctx, cancel := context.WithDeadline(c.r.Context(), c.caller.Expires)
 	defer cancel()
-	s := &clientStream{caller: c.caller, server: c.server, changed: changed(), ctx: ctx, end: cancel, gone: make(chan struct{})}
-	defer close(s.gone)
+	s := &streams.Stream{Caller: c.caller, Server: c.server, Ctx: ctx, End: cancel}
 	resumes := c.r.Header.Get("Last-Event-Id") != ""
 	if !resumes {
-		if !c.g.attach(ctx, c.id, s) {
+		leave, ok := c.g.streams.Enter(c.id, s)
+		if !ok {
 			c.stopping()
 			return
 		}
-		defer c.g.detach(c.id, s)
+		defer leave()
+		c.g.streams.Tell(s, streams.Notices())
 	}
 	far := c.side(ctx, cancel)
 	defer func() { far.end() }()
@@ -59,7 +49,7 @@ func (c *call) get() {
 	}
 	out := mcp.StartStream(c.w, http.StatusOK)
 	defer out.Close()
-	c.g.begun(s, out)
+	c.g.streams.Begun(s, out)
 	defer out.KeepAlive(keepAlive)()
 	// Some clients are of no use any more once a stream is refused: theirs waits here until the server, or a broker's process, is back.
 	for pause := time.Second; far.away(); pause = min(2*pause, keepAlive) {
@@ -153,7 +143,7 @@ func (c *call) noStream(far side) {
 	}
 	switch far.status {
 	case http.StatusNotFound:
-		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		c.g.Sessions.Forget(c.r.Context(), c.session)
 		http.Error(c.w, sessionEnded, http.StatusNotFound)
 	case http.StatusBadRequest, http.StatusMethodNotAllowed, 0:
 		http.Error(c.w, "this stream cannot be taken up again: open one without Last-Event-ID", http.StatusBadRequest)
@@ -201,48 +191,5 @@ func (c *call) pump(out *mcp.Stream, body io.Reader, lease broker.Lease) {
 	}
 }
 
-// attach makes s the stream of this name. The one before is ended, and nothing is left of it when attach returns: servers
-// refuse a second one. It reports false where the process is stopping.
-func (g *Gateway) attach(ctx context.Context, name string, s *clientStream) bool {
-	g.mu.Lock()
-	if g.draining {
-		g.mu.Unlock()
-		return false
-	}
-	if g.streams == nil {
-		g.streams = map[string]*clientStream{}
-	}
-	old := g.streams[name]
-	g.streams[name] = s
-	g.mu.Unlock()
-	if old != nil {
-		old.end()
-		select {
-		case <-old.gone:
-		case <-ctx.Done():
-		}
-	}
-	return true
-}
-
-// begun tells that something can be written to the stream.
-func (g *Gateway) begun(s *clientStream, out *mcp.Stream) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.out = out
-}
-
 // Streams is how many GET streams are open here.
-func (g *Gateway) Streams() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.streams)
-}
-
-func (g *Gateway) detach(id string, s *clientStream) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.streams[id] == s {
-		delete(g.streams, id)
-	}
-}
+func (g *Gateway) Streams() int { return g.streams.Len() }

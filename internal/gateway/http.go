@@ -133,8 +133,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(b) // the client went away if this fails
 }
 
-// What one caller may hold open here at once, of requests, of streams and of calls that wait for their end, and what may wait for
-// people in this process. More is refused, or answered in the form that does not wait.
+// What one caller may hold open here at once, of requests and of streams, and what may wait for people in this process. More is
+// refused, or answered in the form that does not wait.
 const (
 	maxOpen    = 1000
 	maxStreams = 100
@@ -147,10 +147,13 @@ func (c *call) room() (leave func(), ok bool) {
 	if c.r.Method == http.MethodGet {
 		crowd, most = &c.g.listening, maxStreams
 	}
-	leave, ok = crowd.Enter(string(c.tenant)+"\x00"+c.caller.Principal(), most)
+	leave, ok = crowd.Enter(c.who(), most)
 	if !ok {
 		c.w.Header().Set("Retry-After", "1")
 		http.Error(c.w, "too many requests of this caller are open; end some first", http.StatusTooManyRequests)
 	}
 	return leave, ok
 }
+
+// who is whose the request is, among those of every tenant.
+func (c *call) who() string { return string(c.tenant) + "\x00" + c.caller.Principal() }

@@ -47,7 +47,7 @@ func (c *call) no(err error) {
 	}
 	switch kind := fault.KindOf(err); {
 	case kind == fault.Conflict && c.session != nil: // its act ended, with the process that it was begun in
-		c.g.forgetSession(c.r.Context(), c.session, c.id)
+		c.g.Sessions.Forget(c.r.Context(), c.session)
 		http.Error(c.w, sessionEnded, http.StatusNotFound)
 	case kind == fault.Unauthenticated:
 		c.g.challenge(c.w, c.tenant, string(c.server.Name), "invalid_token")

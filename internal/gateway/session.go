@@ -3,11 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"io"
-	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -17,30 +13,15 @@ import (
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/connect"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
 	"frontdesk.dev/frontdesk/internal/gateway/traits"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
 )
 
-type cachedSession struct {
-	Session
-	until time.Time
-}
-
-const (
-	sessionCache    = 30 * time.Second
-	maxCached       = 50_000
-	sessionIdle     = 7 * 24 * time.Hour // long: many clients never recover from a session that is gone
-	purposeUpstream = "gateway/upstream-session"
-	// sessionEnded goes with 404, as plain text: some clients take a JSON-RPC error there for an answer, and never begin anew.
-	sessionEnded = "the session has ended: initialize again"
-)
-
-func digest(id string) []byte {
-	d := sha256.Sum256([]byte(id))
-	return d[:]
-}
+// sessionEnded goes with 404, as plain text: some clients take a JSON-RPC error there for an answer, and never begin anew.
+const sessionEnded = "the session has ended: initialize again"
 
 // findSession loads the legacy session that the request names. Somebody else's is answered like one that is gone.
 func (c *call) findSession() bool {
@@ -49,60 +30,17 @@ func (c *call) findSession() bool {
 		c.write(http.StatusBadRequest, mcp.ErrorMessage(c.m.IDBytes(), mcp.CodeRequest, "header Mcp-Session-Id is missing: begin with initialize", nil))
 		return false
 	}
-	s, err := c.g.loadSession(c.r.Context(), c.tenant, c.id)
-	if err != nil && fault.KindOf(err) != fault.NotFound {
-		c.no(err)
+	s, err := c.g.Sessions.Find(c.r.Context(), c.caller, c.server.Name, c.id)
+	if fault.KindOf(err) == fault.NotFound {
+		http.Error(c.w, sessionEnded, http.StatusNotFound)
 		return false
 	}
-	if err != nil || s.Principal != c.caller.Principal() || s.Server != c.server.Name || s.Client != c.caller.Client {
-		http.Error(c.w, sessionEnded, http.StatusNotFound)
+	if err != nil {
+		c.no(err)
 		return false
 	}
 	c.session = &s
 	return true
-}
-
-func (g *Gateway) loadSession(ctx context.Context, t identity.Tenant, id string) (Session, error) {
-	now := g.Now()
-	g.mu.Lock()
-	k, ok := g.cache[id]
-	g.mu.Unlock()
-	if ok && now.Before(k.until) && k.Tenant == t {
-		return k.Session, nil
-	}
-	s, err := g.Sessions.Session(ctx, t, digest(id))
-	if err != nil {
-		return s, err
-	}
-	if now.Sub(s.Seen) > time.Minute {
-		s.Seen = now
-		if err := g.Sessions.PutSession(ctx, s); err != nil {
-			return s, err
-		}
-	}
-	g.keep(id, s)
-	return s, nil
-}
-
-func (g *Gateway) keep(id string, s Session) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.cache == nil || len(g.cache) > maxCached {
-		g.cache = map[string]cachedSession{}
-	}
-	g.cache[id] = cachedSession{s, g.Now().Add(sessionCache)}
-}
-
-// upstreamSession is the server's own session id; the client never sees it.
-func (c *call) upstreamSession() string {
-	if len(c.session.Upstream) == 0 {
-		return ""
-	}
-	plain, err := c.g.Keys.Open(purposeUpstream, c.session.ID, string(c.session.Upstream))
-	if err != nil {
-		return ""
-	}
-	return string(plain)
 }
 
 // initialize begins a legacy session: the server's answer passes, its session id becomes ours.
@@ -160,7 +98,7 @@ func (c *call) initialize() {
 	outcome = broker.Outcome{Result: audit.ResultOK}
 	if c.server.Placeholder == identity.TicketSession {
 		keepOpen = true
-		c.hold(lease)
+		c.g.Sessions.Hold(ctx, c.session, func(ctx context.Context) { lease.Close(ctx, broker.Outcome{Result: audit.ResultOK}) })
 	}
 	c.write(http.StatusOK, msg)
 }
@@ -198,25 +136,14 @@ func unquote(v []byte) string {
 	return string(v[1 : len(v)-1])
 }
 
-// begin stores a session and tells the client its id.
+// begin keeps a session, and tells the client its id.
 func (c *call) begin(ctx context.Context, act audit.CallID, version, upstream string) bool {
-	random := make([]byte, 24)
-	if _, err := rand.Read(random); err != nil {
+	id, s, err := c.g.Sessions.Begin(ctx, sessions.Session{Tenant: c.tenant, Principal: c.caller.Principal(), Client: c.caller.Client, Server: c.server.Name, Version: version,
+		URLAsk: c.m.DeclaresURLElicitation(), Declares: c.m.Declared(), Act: act}, upstream)
+	if err != nil {
 		c.no(err)
 		return false
 	}
-	id := base64.RawURLEncoding.EncodeToString(random)
-	now := c.g.Now()
-	s := Session{Tenant: c.tenant, ID: digest(id), Principal: c.caller.Principal(), Client: c.caller.Client, Server: c.server.Name, Version: version,
-		URLAsk: c.m.DeclaresURLElicitation(), Declares: c.m.Declared(), Act: act, Created: now, Seen: now}
-	if upstream != "" {
-		s.Upstream = []byte(c.g.Keys.Seal(purposeUpstream, s.ID, []byte(upstream)))
-	}
-	if err := c.g.Sessions.PutSession(ctx, s); err != nil {
-		c.no(err)
-		return false
-	}
-	c.g.keep(id, s)
 	c.session, c.id = &s, id
 	c.w.Header().Set(mcp.HeaderSession, id)
 	return true
@@ -240,68 +167,6 @@ func (c *call) notYet(ctx context.Context, err error) {
 		"serverInfo": map[string]string{"name": string(c.server.Name), "version": "0"}, "instructions": "Not connected yet: call the tool " + connectTool + " to get the link, then initialize again."})))
 }
 
-// held is a session whose own act is open, because its server holds a keycard for the whole of it.
-type held struct {
-	lease   broker.Lease
-	session *Session
-	id      string
-	leave   func() // the crowd
-}
-
-// maxHeld bounds such sessions of one caller: clients that are started anew each day never end the old ones.
-const maxHeld = 100
-
-// hold keeps a session's own act open for as long as its ticket must work. Where its caller has too many, the oldest one ends: who
-// still uses that is told to initialize again.
-func (c *call) hold(l broker.Lease) {
-	who := string(c.tenant) + "\x00" + c.caller.Principal()
-	leave, ok := c.g.lasting.Enter(who, maxHeld)
-	for ; !ok; leave, ok = c.g.lasting.Enter(who, maxHeld) {
-		if old, found := c.g.oldest(c.tenant, c.session.Principal); found {
-			c.g.forgetSession(context.WithoutCancel(c.ctx), old.session, old.id)
-		}
-	}
-	c.g.mu.Lock()
-	defer c.g.mu.Unlock()
-	if c.g.held == nil {
-		c.g.held = map[audit.CallID]held{}
-	}
-	c.g.held[l.State().Call] = held{l, c.session, c.id, leave}
-}
-
-// oldest is the first that one caller began of the sessions that are held here.
-func (g *Gateway) oldest(t identity.Tenant, principal string) (old held, found bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, h := range g.held {
-		if h.session.Tenant == t && h.session.Principal == principal && (!found || h.session.Created.Before(old.session.Created)) {
-			old, found = h, true
-		}
-	}
-	return old, found
-}
-
-func (g *Gateway) release(ctx context.Context, act audit.CallID) {
-	g.mu.Lock()
-	h, ok := g.held[act]
-	delete(g.held, act)
-	g.mu.Unlock()
-	if ok {
-		h.leave()
-		h.lease.Close(ctx, broker.Outcome{Result: audit.ResultOK})
-	}
-}
-
-func (g *Gateway) forgetSession(ctx context.Context, s *Session, id string) {
-	g.mu.Lock()
-	delete(g.cache, id)
-	g.mu.Unlock()
-	if err := g.Sessions.DropSession(ctx, s.Tenant, s.ID); err != nil {
-		g.Log.Warn("a session could not be dropped", "error", err)
-	}
-	g.release(ctx, s.Act)
-}
-
 // delete ends a session, here and at the server.
 func (c *call) delete() {
 	if c.r.Header.Get(mcp.HeaderVersion) == mcp.Version2026July {
@@ -311,8 +176,8 @@ func (c *call) delete() {
 	if !c.findSession() {
 		return
 	}
-	if c.upstreamSession() == "" { // the server has none to end
-		c.g.forgetSession(c.r.Context(), c.session, c.id)
+	if c.g.Sessions.Upstream(c.session) == "" { // the server has none to end
+		c.g.Sessions.Forget(c.r.Context(), c.session)
 		c.w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -325,7 +190,7 @@ func (c *call) delete() {
 		}
 		lease.Close(c.r.Context(), outcome)
 	}
-	c.g.forgetSession(c.r.Context(), c.session, c.id)
+	c.g.Sessions.Forget(c.r.Context(), c.session)
 	c.w.WriteHeader(http.StatusNoContent)
 }
 
@@ -342,46 +207,24 @@ func (g *Gateway) Run(ctx context.Context) error {
 		if err := g.Tasks.DropTasks(ctx, g.Now()); err != nil && ctx.Err() == nil {
 			g.Log.Warn("expired tasks could not be dropped", "error", err)
 		}
-		l, err := g.Sessions.IdleSessions(ctx, g.Now().Add(-sessionIdle), 1000)
-		if err != nil && ctx.Err() == nil {
+		if err := g.Sessions.DropIdle(ctx); err != nil && ctx.Err() == nil {
 			g.Log.Warn("idle sessions could not be dropped", "error", err)
-		}
-		for _, s := range l {
-			g.release(ctx, s.Act)
 		}
 	}
 }
 
 // Drain ends what would never end by itself: streams without a call. Calls go on.
 func (g *Gateway) Drain() {
-	g.mu.Lock()
-	g.draining = true
-	streams, sessions := maps.Clone(g.streams), maps.Clone(g.held)
-	g.mu.Unlock()
-	for _, s := range streams {
-		s.end()
-	}
-	for id := range sessions {
-		g.release(context.Background(), id)
-	}
+	g.streams.Drain()
+	g.Sessions.Drain()
 }
 
 // watch promises `notifications/elicitation/complete` on the session's GET stream; false if it has none here.
 func (g *Gateway) watch(session string, q connect.Request) bool {
-	g.mu.Lock()
-	s := g.streams[session]
-	var out *mcp.Stream
-	if s != nil {
-		out = s.out
-	}
-	g.mu.Unlock()
-	if out == nil {
-		return false
-	}
-	go func() {
-		if g.await(s.ctx, q.Tenant, q.ID, time.Until(q.Expires)) == connect.Done {
-			_ = out.Message(mcp.ElicitationComplete(string(q.ID))) // a stream that is gone has nobody to tell
+	return g.streams.Later(session, func(ctx context.Context) []byte {
+		if g.await(ctx, q.Tenant, q.ID, time.Until(q.Expires)) != connect.Done {
+			return nil
 		}
-	}()
-	return true
+		return mcp.ElicitationComplete(string(q.ID))
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
 	"frontdesk.dev/frontdesk/internal/catalog"
+	"frontdesk.dev/frontdesk/internal/gateway/pending"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/mcp"
@@ -54,8 +55,8 @@ func taskDigest(id string) []byte {
 }
 
 // taskKey is under what the lease of the call that began a task is parked.
-func taskKey(t identity.Tenant, s catalog.ServerName, id []byte) string {
-	return "task\x00" + string(t) + "\x00" + string(s) + "\x00" + hex.EncodeToString(id)
+func taskKey(t identity.Tenant, s catalog.ServerName, id []byte) pending.Key {
+	return pending.Key("task\x00" + string(t) + "\x00" + string(s) + "\x00" + hex.EncodeToString(id))
 }
 
 // taskIn is the task that an answer to a tool's call begins: its id, and how long the server keeps it (0: it does not say).
@@ -189,7 +190,7 @@ func (g *Gateway) taskEnded(k *Task, status string) broker.State {
 	default:
 		return broker.State{}
 	}
-	return g.unpark(taskKey(k.Tenant, k.Server, k.ID), o)
+	return g.calls.End(taskKey(k.Tenant, k.Server, k.ID), o)
 }
 
 // ofTask judges a notice about a task: it goes on to whose task it is.

@@ -12,40 +12,41 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store/database"
 )
 
-var _ gateway.Sessions = (*DB)(nil)
+var _ sessions.Store = (*DB)(nil)
 
-var sessionTable = table[gateway.Session]{
+var sessionTable = table[sessions.Session]{
 	name: "sessions", none: "there is no such session",
 	columns: "tenant, id, principal, client, server, version, url_ask, declares, upstream, act, created, seen",
-	fields: func(s *gateway.Session) []any {
+	fields: func(s *sessions.Session) []any {
 		return []any{&s.Tenant, (*blob)(&s.ID), &s.Principal, &s.Client, &s.Server, &s.Version, &s.URLAsk, (*texts)(&s.Declares), (*blob)(&s.Upstream), &s.Act, (*when)(&s.Created), (*when)(&s.Seen)}
 	},
 }
 
-// PutSession implements gateway.Sessions.
-func (db *DB) PutSession(ctx context.Context, s gateway.Session) error {
+// PutSession implements sessions.Store.
+func (db *DB) PutSession(ctx context.Context, s sessions.Session) error {
 	return sessionTable.put(ctx, db.write, &s, ` ON CONFLICT (tenant, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
 		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, declares = excluded.declares, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`)
 }
 
-// Session implements gateway.Sessions.
-func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte) (gateway.Session, error) {
+// Session implements sessions.Store.
+func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte) (sessions.Session, error) {
 	return sessionTable.one(ctx, db.read, byID, t, id)
 }
 
-// DropSession implements gateway.Sessions; one that is gone already is no error.
+// DropSession implements sessions.Store; one that is gone already is no error.
 func (db *DB) DropSession(ctx context.Context, t identity.Tenant, id []byte) error {
 	_, err := database.Exec(ctx, db.write, "DELETE FROM sessions WHERE tenant = $1 AND id = $2", t, id)
 	return err
 }
 
-// IdleSessions implements gateway.Sessions.
-func (db *DB) IdleSessions(ctx context.Context, since time.Time, limit int) ([]gateway.Session, error) {
+// IdleSessions implements sessions.Store.
+func (db *DB) IdleSessions(ctx context.Context, since time.Time, limit int) ([]sessions.Session, error) {
 	return sessionTable.change(ctx, db.write, "DELETE FROM sessions WHERE (tenant, id) IN (SELECT tenant, id FROM sessions WHERE seen < $1 ORDER BY seen LIMIT $2)", micros(since), limit)
 }
 

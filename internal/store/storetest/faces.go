@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -143,9 +144,9 @@ func families(t *testing.T, a, b *store.DB) {
 	}
 }
 
-func sessions(t *testing.T, a, b *store.DB) {
+func legacySessions(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	s := filled[gateway.Session]()
+	s := filled[sessions.Session]()
 	ok(t, a.PutSession(ctx, s))
 	same(t, must(b.Session(ctx, ours, s.ID))(t), s)
 	s.Version, s.Upstream, s.URLAsk, s.Seen = "newer", nil, false, day
@@ -157,7 +158,7 @@ func sessions(t *testing.T, a, b *store.DB) {
 	wantKind(t, err, fault.NotFound)
 
 	for i := range 3 * many {
-		ok(t, a.PutSession(ctx, gateway.Session{Tenant: ours, ID: fmt.Append(nil, i), Seen: day.Add(time.Duration(i) * time.Minute)}))
+		ok(t, a.PutSession(ctx, sessions.Session{Tenant: ours, ID: fmt.Append(nil, i), Seen: day.Add(time.Duration(i) * time.Minute)}))
 	}
 	idle := day.Add(2 * many * time.Minute)
 	if l := must(a.IdleSessions(ctx, idle, 5))(t); len(l) != 5 {

@@ -36,7 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"machine", machine}, {"machine raced", machineRaced}, {"machine stopped in the middle", machineStopped}, {"vault sampled", sampled}, {"machine marked", machineMarked}, {"machine lost", machineLost}, {"machine overtaken", machineOvertaken}, {"machine too late", machineTooLate},
 		{"machine among siblings", machineSiblings}, {"machine upkeep", machineUpkeep}, {"machine after a restore", machineRestored}, {"endings", endings}, {"ends of many", endsOfMany}, {"ends of accounts", endsOfAccounts}, {"late steps", lateSteps}, {"retired raced", retiredRaced}, {"access dropped", accessDropped}, {"messages", messages}, {"gone", gone}, {"use", use},
 		{"requests", requests}, {"requests raced", requestsRaced}, {"flows", flows}, {"devices", devices}, {"grants", grants}, {"found servers", foundServers}, {"sightings", sightings},
-		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", sessions}, {"tasks", tasks}, {"tickets", tickets},
+		{"clients", clients}, {"consents", consents}, {"codes", codes}, {"families", families}, {"sessions", legacySessions}, {"tasks", tasks}, {"tickets", tickets},
 		{"tenants", tenants}, {"odd texts", oddTexts}, {"allowances", allowances}, {"allowances raced", allowancesRaced}, {"words", words}, {"notes", notes}, {"callers who left", callersWhoLeft},
 	} {
 		t.Run(c.name, func(t *testing.T) {

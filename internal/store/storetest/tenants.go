@@ -12,6 +12,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/ending"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/gateway"
+	"frontdesk.dev/frontdesk/internal/gateway/sessions"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -31,7 +32,7 @@ type things struct {
 	client  issuer.Client
 	code    issuer.Code
 	family  issuer.Family
-	session gateway.Session
+	session sessions.Session
 	intent  audit.Row
 	ending  vault.Ending
 	consent issuer.Consented
@@ -49,7 +50,7 @@ func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
 	w := writer(1)
 	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[keyring.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[gateway.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[discovery.Found](), task: filled[gateway.Task]()}
+		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[sessions.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[discovery.Found](), task: filled[gateway.Task]()}
 	s.device.Status = connect.Open
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error
