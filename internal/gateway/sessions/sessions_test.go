@@ -148,7 +148,7 @@ func TestFind(t *testing.T) {
 func TestKeptAsDigests(t *testing.T) {
 	d := open(t)
 	id, s := d.begin(t, alice, "", "their-own-id")
-	if row := fmt.Sprint(d.rows.of) + fmt.Sprintf("%s", s.Upstream); strings.Contains(row, id) || strings.Contains(row, "their-own-id") {
+	if row := fmt.Sprint(d.rows.of) + string(s.Upstream); strings.Contains(row, id) || strings.Contains(row, "their-own-id") {
 		t.Errorf("an id stands in the row: %s", row)
 	}
 	_, other := d.begin(t, alice, "", "")
