@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,6 +147,14 @@ type Confirm struct {
 	Param   string `yaml:"param" doc:"parameter of the callback"`
 	Pointer string `yaml:"pointer" doc:"or JSON pointer into the token answer"`
 	Is      string `yaml:"is" doc:"what it must be, with {input}s filled in"`
+}
+
+// Elsewhere reports whether a token answer is about an account of another site than the configured one; at reads it.
+func (o *ProviderOAuth) Elsewhere(at func(pointer string) (string, bool)) bool {
+	return slices.ContainsFunc(o.Confirm, func(c Confirm) bool {
+		v, ok := at(c.Pointer)
+		return c.Pointer != "" && ok && v != c.Is
+	})
 }
 
 // DeviceFacts is how the vendor starts a device grant.

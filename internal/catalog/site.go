@@ -65,6 +65,27 @@ type Site struct {
 	Label string `json:"label,omitzero"` // its name, for people
 }
 
+// Of is an account at this site: the same one at another is another connection.
+func (s Site) Of(account, label string) (string, string) {
+	switch {
+	case s.Value == "":
+		return account, label
+	case label == "":
+		return account + "@" + s.Value, s.Label
+	}
+	return account + "@" + s.Value, label + " (" + s.Label + ")"
+}
+
+// Moved is the account of s, by what Of has made of it, at another site.
+func (s Site) Moved(to Site, account, label string) (string, string) {
+	own, _ := strings.CutSuffix(account, "@"+s.Value)
+	name, _ := strings.CutSuffix(label, " ("+s.Label+")")
+	if label == s.Label {
+		name = ""
+	}
+	return to.Of(own, name)
+}
+
 // MaxSites is how many a person is shown, the vendor's first: their names travel in the address of the page that asks.
 const MaxSites = 100
 

@@ -236,10 +236,8 @@ func (d *Desk) obtained(ctx context.Context, v Visitor, f Flow, up *catalog.Upst
 		_, err := d.Endings.End(ctx, up, vault.Connection{Tenant: f.Tenant, User: f.User, Upstream: up.Name, Method: f.Method, Site: catalog.Site{Value: f.Site}, Client: f.Client}, secrets)
 		return Result{}, errors.Join(why, err)
 	}
-	for _, c := range up.Provider.OAuth.Confirm {
-		if v, ok := token.Lookup(c.Pointer); c.Pointer != "" && ok && v != c.Is {
-			return refuse(errElsewhere)
-		}
+	if up.Provider.OAuth.Elsewhere(token.Lookup) {
+		return refuse(errElsewhere)
 	}
 	c := vault.Connection{Method: f.Method, Client: f.Client, Scopes: f.Scopes, Expires: token.Expires, Refreshes: !token.Refresh.IsZero()}
 	if token.ScopesKnown {
@@ -338,14 +336,7 @@ func (d *Desk) finish(ctx context.Context, v Visitor, f Flow, up *catalog.Upstre
 			return Result{}, err
 		}
 	}
-	if c.Site.Value != "" { // the same account at another site is another connection
-		account += "@" + c.Site.Value
-		if label != "" {
-			label += " (" + c.Site.Label + ")"
-		} else {
-			label = c.Site.Label
-		}
-	}
+	account, label = c.Site.Of(account, label)
 	now := d.Now()
 	c.Tenant, c.User, c.Upstream, c.Account, c.Label = f.Tenant, f.User, up.Name, account, label
 	c.Created, c.Renewed, c.Status = now, now, vault.Active

@@ -78,13 +78,15 @@ func (db *DB) Sent(ctx context.Context, c vault.Connection) (bool, error) {
 	return n == 1, err
 }
 
-// Settle implements refresh.Steps.
+// Settle implements refresh.Steps. Sealed fields open for their site alone: it is stored with them.
 func (db *DB) Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error) {
+	const moved = "CASE WHEN site = $20 OR EXISTS (SELECT 1 FROM connections o WHERE o.tenant = $1 AND o.id <> $2 AND o.user_id = connections.user_id AND o.upstream = connections.upstream AND o.account = $21 AND o.status NOT IN ('revoking', 'revoked'))"
 	n, err := database.Exec(ctx, db.write, `UPDATE connections SET version = $19, `+noLease+`, status = $5, reason = $6, scopes = $7, expires = $8, renewed = $9, refreshes = $10,
-			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17, proof = $18
+			not_before = $11, failures = $12, recoveries = $13, access = $14, refresh = $15, previous = $16, identity = $17, proof = $18,
+			account = `+moved+` THEN account ELSE $21 END, label = `+moved+` THEN label ELSE $22 END, site = $20
 		WHERE tenant = $1 AND id = $2 AND generation = $3 AND version = $4`+living,
 		c.Tenant, c.ID, c.Generation, fromVersion, c.Status, c.Reason, (*texts)(&c.Scopes), (*when)(&c.Expires), (*when)(&c.Renewed), c.Refreshes,
-		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof), max(c.Version, fromVersion+1))
+		(*when)(&c.NotBefore), c.Failures, c.Recoveries, (*blob)(&c.Access), (*blob)(&c.Refresh), (*blob)(&c.Previous), (*blob)(&c.Identity), (*blob)(&c.Proof), max(c.Version, fromVersion+1), &record{&c.Site}, c.Account, c.Label)
 	return n == 1, err
 }
 

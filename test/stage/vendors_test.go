@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
@@ -185,5 +186,85 @@ func TestRequestsProveTheirClient(t *testing.T) {
 	}
 	if strings.Contains(s.Desk().Log(), secret) || strings.Contains(s.Desk().Log(), proof) {
 		t.Error("the log holds the app's secret, or a proof by it")
+	}
+}
+
+// TestAnAccountThatMoves: a renewal names another site, as Salesforce's after a migration. Requests go there from then on, and the log has
+// it; where it names a place that is no site of the vendor's, nothing goes anywhere, and the person reads why.
+func TestAnAccountThatMoves(t *testing.T) {
+	const token = "moving_0123456789abcdef"
+	reached := map[string]int{} // guarded by the vendor's mutex
+	var v *oddVendor
+	var sites [2]*httptest.Server
+	for i, name := range []string{"old", "new"} {
+		sites[i] = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			if strings.HasPrefix(r.Header.Get("Authorization"), "Bearer "+token) {
+				reached[name]++
+			}
+			says(w, http.StatusOK, map[string]any{"id": 7, "login": "alice at " + name})
+		}))
+		t.Cleanup(sites[i].Close)
+	}
+	at := port0(sites[0])
+	renewals := 0
+	v = newOddVendor(t, func(_ *oddVendor, w http.ResponseWriter, r *http.Request) {
+		if q := r.URL.Query(); r.URL.Path == "/authorize" {
+			http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {"c"}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
+			return
+		}
+		_ = r.ParseForm()
+		if r.PostForm.Get("grant_type") == "refresh_token" {
+			renewals++
+		}
+		says(w, http.StatusOK, map[string]any{"access_token": fmt.Sprint(token, renewals), "refresh_token": fmt.Sprint("renews_0123456789", renewals), "token_type": "Bearer", "expires_in": 3, "scope": "read", "site": at})
+	})
+	s := oddStage(t, fmt.Sprintf(`  odd:
+    name: Odd
+    hosts: ["%[1]s"]
+    oauth: {authorization_endpoint: "%[1]s/authorize", token_endpoint: "%[1]s/token", token_auth: none, refresh: {rotation: strict}}
+    account: {url: /me, pointer: /login, id_pointer: /id}
+    sites: {host: odd.test, base: "http://127.0.0.1:{site}", pattern: "^[0-9]{4,5}$", pointer: /site}
+`, v.URL), fmt.Sprintf("  odd: {provider: odd, client_id: frontdesk, scopes: [read], site: connection, hosts: [\"%s\", \"%s\"]}\n", sites[0].URL, sites[1].URL))
+	alice := s.Person("alice", "Continue to Odd")
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("odd"), Name: "a", Era: world.Era2026July, Browser: s.Person("alice", later)})
+	reads(t, alice, asksFor(t, a))
+	until := func(want string) {
+		t.Helper()
+		got := ""
+		for ctx := within(t); !strings.Contains(got, want); time.Sleep(50 * time.Millisecond) {
+			if got = world.Text(call(t, a, "whoami", nil)); ctx.Err() != nil {
+				t.Fatalf("%s, want %s\n%s", got, want, s.Desk().Log())
+			}
+		}
+	}
+	until("alice at old")
+	v.mu.Lock()
+	at = port0(sites[1])
+	v.mu.Unlock()
+	until("alice at new")
+	v.mu.Lock()
+	before := reached["old"]
+	v.mu.Unlock()
+	until("alice at new")
+	v.mu.Lock()
+	if reached["old"] != before {
+		t.Error("a request went to the old site after the move")
+	}
+	at = "80@evil.test"
+	v.mu.Unlock()
+	until("/connect/")
+	if page := reads(t, s.Person("alice"), s.Desk().Public+"/portal/"); !strings.Contains(page, "to which its credential may not go") || !strings.Contains(page, "("+port0(sites[1])+")") {
+		t.Errorf("the portal says %s", page)
+	}
+	moved := 0
+	for _, k := range records(t, s) {
+		if k.Action == "refresh" && strings.Contains(k.Detail, "has moved from the site "+port0(sites[0])+" to "+port0(sites[1])) {
+			moved++
+		}
+	}
+	if moved != 1 {
+		t.Errorf("the log says %d times that the account moved", moved)
 	}
 }

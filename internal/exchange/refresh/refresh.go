@@ -87,7 +87,8 @@ type Steps interface {
 	Claim(ctx context.Context, c vault.Connection, l Lease) (vault.Connection, bool, error)
 	// Sent marks that the request may leave from now on; only the holder of the lease may.
 	Sent(ctx context.Context, c vault.Connection) (bool, error)
-	// Settle stores a new credential: c.Sealed, Expires, Scopes, Status, with c.Version, at least fromVersion+1, phase idle and no
+	// Settle stores a new credential: c.Sealed, Expires, Scopes, Status, and where the account has moved Site, Account and Label (but not
+	// those of another living connection of the person's), with c.Version, at least fromVersion+1, phase idle and no
 	// lease, if and only if generation and version are still c.Generation and fromVersion. The lease does not matter.
 	Settle(ctx context.Context, c vault.Connection, fromVersion int64) (bool, error)
 	// Fail gives the lease back with status, reason, failures, not_before and recoveries as in c, version unchanged;

@@ -367,6 +367,125 @@ func TestSpool(t *testing.T) {
 	}
 }
 
+// sited makes each connection of the scene have a site of its own, as Salesforce's, and connects alice at acme.
+func sited(t *testing.T, r *replica) vault.Connection {
+	t.Helper()
+	up := *r.scene.up
+	up.Sites = &catalog.Sites{Host: "my.vendor.test", Base: "https://{site}.my.vendor.test", Pattern: "^[a-z0-9-]+$", Extract: `^https://(.+)\.my\.vendor\.test$`, Pointer: "/instance_url"}
+	r.scene.up = &up
+	r.scene.use(&up)
+	c, err := r.connect(t.Context(), vault.Connection{Tenant: identity.DefaultTenant, User: "alice", Upstream: "tracker", Method: catalog.AuthorizationCode, Account: "005x@acme", Label: "alice (Acme)",
+		Site: catalog.Site{Value: "acme", Label: "Acme"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestAccountMoves: a renewal that names another site of the vendor's moves the connection there, with the credential that is good there:
+// at once, and also where it is stored by the next run alone. Nothing is asked of the vendor twice, and nothing is lost.
+func TestAccountMoves(t *testing.T) {
+	at := func(r *replica, c vault.Connection, site, account, label string) {
+		t.Helper()
+		now := r.row(t, c)
+		if now.Site.Value != site || now.Account != account || now.Label != label || now.Status != vault.Active {
+			t.Errorf("it is %s %q of %q at %q", now.Status, now.Label, now.Account, now.Site.Value)
+		}
+		r.works(t, c)
+	}
+	t.Run("at once", func(t *testing.T) {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		c := sited(t, r)
+		v.site = "https://acme.my.vendor.test"
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		at(r, c, "acme", "005x@acme", "alice (Acme)")
+		v.site = "https://acme-new.my.vendor.test"
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		at(r, c, "acme-new", "005x@acme-new", "alice (acme-new)")
+		if v.asked != 2 {
+			t.Errorf("the vendor was asked %d times", v.asked)
+		}
+	})
+	t.Run("by the next run", func(t *testing.T) {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		c := sited(t, r)
+		v.site = "https://acme-new.my.vendor.test"
+		v.pass(2 * time.Hour)
+		r.mu.Lock()
+		r.settleAway = true
+		r.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { _, _ = r.Fresh(ctx, c, r.scene.up, r.scene.method); close(done) }()
+		waitFor(t, "the pair lies in the spool", func() bool { l, _ := r.Spool.List(c.ID); return len(l) == 1 })
+		r.die()
+		cancel()
+		<-done
+		if now := r.row(t, c); now.Site.Value != "acme" {
+			t.Errorf("it is at %s, and its credential is not stored", now.Site.Value)
+		}
+		at(r.again(t), c, "acme-new", "005x@acme-new", "alice (acme-new)")
+		if v.asked != 1 {
+			t.Errorf("the vendor was asked %d times", v.asked)
+		}
+	})
+	t.Run("to where another one of his is", func(t *testing.T) {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		c := sited(t, r)
+		if _, err := r.connect(t.Context(), vault.Connection{Tenant: identity.DefaultTenant, User: "alice", Upstream: "tracker", Method: catalog.AuthorizationCode, Account: "005x@acme-new", Label: "alice (acme-new)",
+			Site: catalog.Site{Value: "acme-new", Label: "acme-new"}}); err != nil {
+			t.Fatal(err)
+		}
+		v.site = "https://acme-new.my.vendor.test"
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		at(r, c, "acme-new", "005x@acme", "alice (Acme)")
+	})
+}
+
+// TestAccountAstray: a renewal that names a place which nobody has set up, or which is none of the vendor's, gives no credential to anybody.
+// What it brought is kept, since the old token is spent; the person is asked, and is told why.
+func TestAccountAstray(t *testing.T) {
+	for _, site := range []string{"https://evil.test", "https://acme.my.vendor.test.evil.test", "https://acme.my.vendor.test@evil.test", "http://acme.my.vendor.test", "https://acme.my.vendor.test:8443", "https://127.0.0.1", "acme"} {
+		v := newVendor(catalog.RotationStrict)
+		r := alone(t, v)
+		c := sited(t, r)
+		v.site = site
+		v.pass(2 * time.Hour)
+		if _, err := r.fresh(t, c); !needs(err) {
+			t.Errorf("%s: %v", site, err)
+		}
+		now := r.row(t, c)
+		wantStatus(t, now, vault.NeedsReconnect, "to which its credential may not go")
+		if s, err := r.vault.Open(t.Context(), now); err != nil || now.Site.Value != "acme" || now.Version != 2 || s.Access.Expose() == "at-1" {
+			t.Errorf("%s: version %d at %s, %v", site, now.Version, now.Site.Value, err)
+		}
+	}
+	v := newVendor(catalog.RotationStrict)
+	r := alone(t, v)
+	r.scene.up.Provider.OAuth.Confirm = []catalog.Confirm{{Pointer: "/instance_url", Is: "https://acme.my.vendor.test"}, {Param: "site", Is: "acme"}}
+	c := r.person(t, "alice", "tracker")
+	v.site = "https://acme.my.vendor.test"
+	v.pass(2 * time.Hour)
+	r.works(t, c)
+	v.site = "https://acme-new.my.vendor.test"
+	v.pass(2 * time.Hour)
+	for range 2 {
+		if _, err := r.fresh(t, c); !needs(err) {
+			t.Errorf("an account that has moved away: %v", err)
+		}
+	}
+	wantStatus(t, r.row(t, c), vault.NeedsReconnect, "another site than the one that is set up here")
+	if v.asked != 2 {
+		t.Errorf("the vendor was asked %d times", v.asked)
+	}
+}
+
 // TestSpoolOfBefore: what the spool holds is refused where the connection has gone on.
 func TestSpoolOfBefore(t *testing.T) {
 	v := newVendor(catalog.RotationStrict)

@@ -143,7 +143,7 @@ func (m *Machine) storeAgain(ctx context.Context, c vault.Connection, from int64
 	ok, err := m.Steps.Settle(ctx, c, from)
 	switch {
 	case ok:
-		m.stored(ctx, id, c)
+		m.stored(ctx, id, c, "")
 	default:
 		rec.Kind, rec.Call, rec.Result, rec.Detail = audit.KindOutcome, id, audit.ResultFailed, "the connection had changed meanwhile, or the database is away"
 		m.Log.End(context.WithoutCancel(ctx), id, rec)

@@ -35,6 +35,7 @@ type vendor struct {
 	refusal map[vault.ConnectionID]string
 	asked   int // requests that arrived
 	last    url.Values
+	site    string // that token answers name, if any
 }
 
 type grant struct {
@@ -174,6 +175,11 @@ func (v *vendor) Do(r *http.Request) (*http.Response, error) {
 		return reply(http.StatusUnauthorized, map[string]any{"error": "invalid_client"}), nil
 	}
 	answer := v.redeem(form.Get("refresh_token"))
+	if v.site != "" && answer.StatusCode == http.StatusOK {
+		b, _ := io.ReadAll(answer.Body) // from memory
+		site, _ := json.Marshal(v.site)
+		answer.Body = io.NopCloser(bytes.NewReader(append(b[:len(b)-1], `,"instance_url":`+string(site)+`}`...)))
+	}
 	switch {
 	case v.fault == lost:
 		return nil, io.ErrUnexpectedEOF

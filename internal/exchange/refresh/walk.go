@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/audit"
@@ -36,6 +37,8 @@ const (
 	reasonInterrupted = "a renewal was interrupted, and the vendor had already used up the old token"
 	reasonForgotten   = "the vendor has forgotten the registration that this was given to"
 	reasonSealed      = "the stored credential does not open any more"
+	reasonElsewhere   = "the vendor says that the account has moved to another site than the one that is set up here"
+	reasonAstray      = "the vendor says that the account is at a site to which its credential may not go"
 
 	// ReasonRestored is given to store.DB.Restored: it stays with a connection until it has proved to be alive.
 	ReasonRestored = "it was restored from a backup, and the vendor had given out a newer token since"
@@ -213,6 +216,7 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 	if t.ScopesKnown {
 		c.Scopes = t.Scopes
 	}
+	said := w.whereabouts(&c, t)
 	next := vault.Secrets{Access: t.Access, Refresh: t.Refresh, Previous: old.Refresh, Identity: old.Identity, Proof: old.Proof}
 	if !old.Identity.IsZero() && !t.IDToken.IsZero() {
 		next.Identity = t.IDToken
@@ -226,7 +230,7 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 	}
 	switch ok, err := w.store(ctx, c, from); {
 	case err != nil:
-		w.finish(ctx, id, held, audit.ResultUnknown, "the new credential could not be stored in time")
+		w.finish(ctx, id, held, audit.ResultUnknown, "the new credential could not be stored in time"+said)
 		return err
 	case !ok: // step 11: the user ended or reconnected meanwhile, or a recovery was faster: this pair is nobody's
 		w.discard(ctx, w.up, held, next)
@@ -234,16 +238,52 @@ func (w *walk) settle(ctx context.Context, id audit.CallID, held vault.Connectio
 		return nil
 	}
 	w.token = t
-	w.stored(ctx, id, c)
+	if said != "" {
+		w.Slog.Warn("an account has moved at its vendor", "connection", c.ID, "upstream", c.Upstream, "from", held.Site.Value, "to", c.Site.Value, "reason", c.Reason)
+	}
+	w.stored(ctx, id, c, said)
 	w.Catalog.Showed(ctx, w.up, func() []catalog.Showing { return live.OfRenewal(w.up, old.Refresh, t, w.Now()) })
 	return nil
 }
 
+// whereabouts looks at what a renewal says of the account's site, as at the consent (Salesforce names another one after a migration).
+// Where the site is each connection's own, it moves with the account, within what the entry allows. Else the new credential is kept, since
+// the old one is spent, and goes nowhere: it would be good at a place that nobody has set up. What it comes to is returned for the log.
+func (w *walk) whereabouts(c *vault.Connection, t oauth.Token) (said string) {
+	if w.up == nil || w.up.Provider == nil || w.up.Provider.OAuth == nil {
+		return ""
+	}
+	if w.up.Provider.OAuth.Elsewhere(t.Lookup) {
+		c.Status, c.Reason = vault.NeedsReconnect, reasonElsewhere
+		return "; " + reasonElsewhere
+	}
+	s := w.up.Sites
+	if s == nil || s.Pointer == "" {
+		return ""
+	}
+	value, ok := t.Lookup(s.Pointer)
+	if !ok {
+		return ""
+	}
+	site, ok := s.Of(value, "")
+	switch {
+	case !ok:
+		c.Status, c.Reason = vault.NeedsReconnect, reasonAstray
+		return "; " + reasonAstray
+	case site.Value == c.Site.Value:
+		return ""
+	}
+	said = "; the account has moved from the site " + c.Site.Value + " to " + site.Value
+	c.Account, c.Label = c.Site.Moved(site, c.Account, c.Label)
+	c.Site = site
+	return said
+}
+
 // stored ends a refresh with what it left in the vault, so that the log and the vault can be compared.
-func (m *Machine) stored(ctx context.Context, id audit.CallID, c vault.Connection) {
+func (m *Machine) stored(ctx context.Context, id audit.CallID, c vault.Connection, detail string) {
 	m.kept.keep(c, m.Now())
 	rec := m.record(c, audit.KindOutcome)
-	rec.Call, rec.Result, rec.Sealed = id, audit.ResultOK, vault.Fingerprint(c)
+	rec.Call, rec.Result, rec.Sealed, rec.Detail = id, audit.ResultOK, vault.Fingerprint(c), strings.TrimPrefix(detail, "; ")
 	m.Log.End(context.WithoutCancel(ctx), id, rec)
 }
 
