@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"frontdesk.dev/frontdesk/internal/catalog"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/store"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -116,41 +115,6 @@ func machineMarked(t *testing.T, a, b *store.DB) {
 	}
 	if won, err := a.Settle(ctx, held, held.Version); !step(t, won, err) {
 		t.Error("a renewal that came late was not stored")
-	}
-}
-
-// machineMoved: a new credential is stored with the site that it opens for, and with the account's name there, unless another living
-// connection of the person's has it.
-func machineMoved(t *testing.T, a, b *store.DB) {
-	ctx := t.Context()
-	c, taken := fresh("c1"), fresh("c2")
-	c.Account, c.Label, c.Site = "7@old", "x (Old)", catalog.Site{Value: "old", Label: "Old"}
-	taken.Account = "7@taken"
-	ok(t, a.Connect(ctx, c, 0))
-	ok(t, a.Connect(ctx, taken, 0))
-	settles := func(site, account, want, label string) {
-		t.Helper()
-		next := must(b.Connection(ctx, ours, "c1"))(t)
-		from := next.Version
-		next.Version, next.Account, next.Label, next.Site = from+1, account, "x ("+site+")", catalog.Site{Value: site, Label: site}
-		if won, err := a.Settle(ctx, next, from); !step(t, won, err) {
-			t.Fatal("it was not stored")
-		}
-		if now := must(b.Connection(ctx, ours, "c1"))(t); now.Site != next.Site || now.Account != want || now.Label != label {
-			t.Errorf("%+v of %q, %q", now.Site, now.Account, now.Label)
-		}
-	}
-	settles("new", "7@new", "7@new", "x (new)")
-	settles("taken", "7@taken", "7@new", "x (new)")
-	late := must(b.Connection(ctx, ours, "c1"))(t)
-	late.Label = "renamed"
-	ok(t, a.Update(ctx, late))
-	late.Version, late.Label = late.Version+1, "x (new)" // as it was read before
-	if won, err := a.Settle(ctx, late, late.Version-1); !step(t, won, err) {
-		t.Fatal("it was not stored")
-	}
-	if now := must(b.Connection(ctx, ours, "c1"))(t); now.Label != "renamed" {
-		t.Errorf("a renewal at the same place took its name: %q", now.Label)
 	}
 }
 
