@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/cmd/frontdesk/console"
@@ -40,8 +41,29 @@ func (d *desk) part(cfg *config.Config) (err error) {
 	if d.role == config.RoleGateway {
 		own, peer = peer, own
 	}
-	d.pins, err = outbound.ReadPins(cfg.Path(own.Cert), cfg.Path(own.Key), cfg.Path(peer.Cert), d.now)
+	d.pins, err = outbound.Pair(cfg.Path(own.Cert), cfg.Path(own.Key), cfg.Path(peer.Cert), d.now, d.log)
 	return err
+}
+
+const tellPairing = 24 * time.Hour
+
+// watchPairing says once a day which certificates between the two sides end soon, and has new ones read though nobody calls.
+func (d *desk) watchPairing(ctx context.Context) error {
+	d.pins.Tell()
+	told, tick := d.now(), time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		_ = d.pins.Trouble() // it is in the log
+		if d.now().Sub(told) >= tellPairing {
+			d.pins.Tell()
+			told = d.now()
+		}
+	}
 }
 
 // fits says which configs two processes cannot serve.

@@ -116,12 +116,31 @@ func (m *metrics) gauges(d *desk) {
 	if d.waist != nil {
 		gauge("frontdesk_audit_queue", "Outcomes that are not durable yet. It grows while the database is away.", func() float64 { return float64(d.audit.Queued()) })
 		gauge("frontdesk_checkpoint_places_failing", "Places outside of the database that do not take checkpoints of the audit log now.", func() float64 { _, trouble := d.checkpoints.Stands(); return float64(len(trouble)) })
+		if d.service != nil {
+			gauge("frontdesk_key_service_up", "1 while the service that wraps the keys answers, as far as it was asked lately, and says yes.", func() float64 {
+				if _, err := d.service.Standing(); err != nil {
+					return 0
+				}
+				return 1
+			})
+		}
 		waiting := &slowly{every: time.Minute, now: d.now, read: d.needReconnect}
 		gauge("frontdesk_connections_need_reconnect", "Connections that only their users can mend. Read once a minute.", waiting.value)
 		m.registry.MustRegister(down{d, prometheus.NewDesc("frontdesk_upstream_down", "Hosts of the upstream to which nothing is sent at the moment, because they fail.", []string{"upstream"}, nil)})
 	}
 	if d.faces != nil {
 		gauge("frontdesk_open_streams", "Open streams of legacy clients (GET).", func() float64 { return float64(d.gateway.Streams()) })
+	}
+	if d.pins != nil {
+		gauge("frontdesk_pairing_expires_timestamp_seconds", "When the first of the certificates between gateway and broker ends that this process has.", func() float64 {
+			var first time.Time
+			for _, e := range d.pins.Expiries() {
+				if first.IsZero() || e.Ends.Before(first) {
+					first = e.Ends
+				}
+			}
+			return float64(first.Unix())
+		})
 	}
 	gauge("frontdesk_database_up", "1 while the database answers.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)

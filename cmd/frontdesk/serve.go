@@ -32,6 +32,7 @@ import (
 	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
+	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/outbound"
 	"frontdesk.dev/frontdesk/internal/kit/web"
 	"frontdesk.dev/frontdesk/internal/vault"
@@ -39,6 +40,7 @@ import (
 
 func serveCommand() *cobra.Command {
 	restored, part := false, string(config.RoleAll)
+	var forget []string
 	cmd := &cobra.Command{Use: "serve [FILE]", Short: "run the server", Args: cobra.MaximumNArgs(1),
 		Long: "Runs Frontdesk: in one process, or with --role as one of two. The gateway speaks with agents, browsers and MCP servers; the broker alone\n" +
 			"has the vault's key, decides, and sends what carries a credential (docs/domains.md).", RunE: func(c *cobra.Command, args []string) error {
@@ -55,6 +57,7 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			cfg.Forget = forget
 			var level slog.Level
 			if err := level.UnmarshalText([]byte(cmp.Or(cfg.Telemetry.LogLevel, "info"))); err != nil {
 				return fmt.Errorf("telemetry.log_level: %w", err)
@@ -83,6 +86,7 @@ func serveCommand() *cobra.Command {
 			return d.serve(c.Context(), c.OutOrStdout())
 		}}
 	cmd.Flags().StringVar(&part, "role", part, "all, or one of two processes: gateway or broker (docs/domains.md)")
+	cmd.Flags().StringSliceVar(&forget, "forget-keys", nil, "ids of keys in the database that do not open and are lost for good: go on without them (docs/operate.md)")
 	cmd.Flags().BoolVar(&restored, "restored", false, "the database comes from a backup: try each connection before it is trusted (docs/connections.md)")
 	return cmd
 }
@@ -139,7 +143,7 @@ func (d *desk) listen(cfg *config.Config) (all []listening, err error) {
 	}
 	if d.role == config.RoleBroker {
 		open("domains.listen", cfg.Domains.Listen, func(l net.Listener) server {
-			s := d.server(l, d.tracer.Continues(d.far.Handler()))
+			s := d.server(l, d.pins.Guard(d.tracer.Continues(d.far.Handler())))
 			s.TLSConfig, s.HTTP2, s.Protocols = d.pins.Listening(), outbound.PinnedHTTP2(), new(http.Protocols)
 			s.Protocols.SetHTTP2(true)
 			return s
@@ -175,12 +179,15 @@ func (d *desk) opsAddress(cfg *config.Config) string {
 func (d *desk) chores() []func(context.Context) error {
 	all := []func(context.Context) error{d.db.Run, d.onHangup, d.images.Run, d.hosts.Run, d.finder().Run, func(ctx context.Context) error { return d.epochs.Run(ctx, d.db.Watch(ctx)) }}
 	if d.waist != nil {
-		all = append(all, d.idps.Greet, d.audit.Run, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
+		all = append(all, d.idps.Greet, d.audit.Run, d.tellLost, d.checkpoints.Run, d.connect.Run, d.connect.RunDevices, d.refresh.Run, d.endings.Run, d.office.Run, d.rotation.Run, d.listening.Run,
 			(&vault.Sample{Rows: d.db, Log: d.db, Events: d.audit, Tenants: d.tenants, Slog: d.log, Now: d.now}).Run,
 			func(ctx context.Context) error { return d.broker.Calls.Run(ctx, d.db.Watch(ctx)) })
 	}
 	if d.role == config.RoleBroker {
 		all = append(all, d.far.Run)
+	}
+	if d.pins != nil {
+		all = append(all, d.watchPairing)
 	}
 	if d.faces != nil {
 		all = append(all, d.registry.Run, d.gateway.Run)
@@ -409,6 +416,11 @@ func (d *desk) status(ctx context.Context) map[string]string {
 			}
 		}
 	}
+	if d.pins != nil {
+		if err := d.pins.Trouble(); err != nil {
+			s["pairing"] = fault.Message(err)
+		}
+	}
 	if err := d.db.Ping(ctx); err != nil {
 		s["database"] = "does not answer"
 		return s
@@ -430,6 +442,7 @@ func (d *desk) status(ctx context.Context) map[string]string {
 			s["releases_refused"] = fmt.Sprintf("%d, the last at %s", n, last.UTC().Format(time.RFC3339))
 		}
 	}
+	s["keys"] = d.keysStand(ctx)
 	s["audit_queue"] = strconv.Itoa(d.audit.Queued())
 	if n := d.needReconnect(); n >= 0 {
 		s["needs_reconnect"] = strconv.Itoa(int(n))

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
-	"frontdesk.dev/frontdesk/cmd/frontdesk/premises"
 	"frontdesk.dev/frontdesk/internal/admin"
 	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/internal/broker"
@@ -51,7 +50,6 @@ type waist struct {
 	idps     identity.IdPs
 	audit    *audit.Log
 	vault    *vault.Vault
-	signer   *keyring.Signer
 	clients  vault.Clients
 	refresh  *refresh.Machine
 	endings  *vault.Endings
@@ -65,9 +63,8 @@ type waist struct {
 	checkpoints *audit.Checkpoints
 	listening   signals.Listening
 	federation  *federation.Federation
-	rotation    *vault.Rotation
 
-	ca   *keyring.Authority
+	unlocked
 	hear atomic.Pointer[http.Handler] // what the IdP and the directory say
 	apart
 }
@@ -215,51 +212,6 @@ func (d *desk) joinFar(cfg *config.Config, at func(identity.Tenant, string) stri
 type publicKeys struct {
 	*keyring.Signer
 	*keyring.Authority
-}
-
-// unlock opens the keys, and with them the vault and the log.
-func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
-	var tenants []identity.Tenant
-	for t := range cfg.Organisations() {
-		tenants = append(tenants, t)
-	}
-	fresh, err := keyring.Fresh(ctx, d.db, tenants)
-	if err != nil {
-		return err
-	}
-	wrap, all, err := premises.Wrappers(ctx, cfg, d.door, fresh, d.now)
-	if err != nil {
-		return err
-	}
-	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
-		return err
-	}
-	if err := keyring.Check(ctx, d.db, wrap, tenants); err != nil {
-		return err
-	}
-	d.vault = &vault.Vault{Store: d.db, Keys: d.db, Wrap: wrap, Now: d.now}
-	d.signer = &keyring.Signer{Keys: d.db, Wrap: wrap, Now: d.now}
-	place, err := placeID(cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	d.rotation = &vault.Rotation{Vault: d.vault, Rows: d.db, Turns: d.db, Owner: place, Tenants: d.tenants, Log: d.log,
-		Calendar: vault.Calendar{Signer: d.signer, Log: d.logKeys(cfg), Every: cfg.RotateEvery}}
-	d.ca = &keyring.Authority{Keys: d.db, Wrap: wrap, Now: d.now}
-	return d.keepLog(ctx, cfg)
-}
-
-// rewrap moves every key under the current provider, where the config names the one before it.
-func (d *desk) rewrap(ctx context.Context, cfg *config.Config, current, all keyring.Wrapper, tenants []identity.Tenant) error {
-	if cfg.Keys.Previous == nil {
-		return nil
-	}
-	n, err := keyring.Rewrap(ctx, d.db, all, current, tenants)
-	if err != nil {
-		return fmt.Errorf("keys.previous: %w", err)
-	}
-	d.log.Info("keys are wrapped by the current provider alone; keys.previous can leave the config once every replica runs with this one", "wrapped_anew", n)
-	return nil
 }
 
 // finds learns of vendors' own MCP servers what no catalogue says.

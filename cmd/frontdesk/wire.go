@@ -48,7 +48,7 @@ type desk struct {
 
 	db       *store.DB
 	door     *outbound.Door
-	pins     outbound.Pins // of this end, where there are two
+	pins     *outbound.Pairing // of this end, where there are two
 	epochs   *identity.Epochs
 	verifier *identity.Verifier
 	catalog  catalog.Catalog

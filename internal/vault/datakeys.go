@@ -32,9 +32,11 @@ type dataKey struct {
 
 // dataKeys are a tenant's: one seals, all open. It is a tink.AEAD.
 type dataKeys struct {
-	seals dataKey
-	all   []dataKey
-	read  time.Time
+	seals  dataKey
+	all    []dataKey
+	broken []keyring.Key // whose rows do not open, while others do
+	last   int64         // generation, of those that were given up too
+	read   time.Time
 }
 
 // Encrypt implements tink.AEAD.
@@ -51,6 +53,9 @@ func (d dataKeys) Decrypt(sealed, aad []byte) ([]byte, error) {
 }
 
 var errUnknownKey = errors.New("vault: sealed with an unknown key")
+
+// errBrokenKey is of what may open again: a key's own row was altered and can be put back, so no connection is given up for it.
+var errBrokenKey = fault.New(fault.Unavailable, "what this needs is sealed with a data key that does not open: its row in the database was altered; an operator has to put it back or give it up (`frontdesk doctor`)", nil)
 
 // tenant returns the tenant's data keys, made when first needed; of two replicas that make one at once, one wins. They are read
 // again every minute, so that a new one is known before it is used, and one that is gone is forgotten.
@@ -112,7 +117,10 @@ func (v *Vault) open(ctx context.Context, t identity.Tenant, sealed, aad []byte)
 		v.mu.Unlock()
 		plain, err = open(d, sealed, aad)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errUnknownKey) && len(d.broken) > 0:
+		return nil, errBrokenKey
+	case err != nil:
 		return nil, ErrSealed
 	}
 	return plain, nil
@@ -126,12 +134,12 @@ func (v *Vault) dataKeys(ctx context.Context, t identity.Tenant) (dataKeys, erro
 	if err != nil {
 		return dataKeys{}, err
 	}
-	all, err := ring.All(ctx, t, keyring.PurposeTenant)
+	all, err := ring.Open(ctx, t, keyring.PurposeTenant)
 	if err != nil {
 		return dataKeys{}, err
 	}
-	d := dataKeys{read: v.Now()}
-	for _, k := range all {
+	d := dataKeys{broken: all.Broken, last: all.Last, read: v.Now()}
+	for _, k := range all.Keys {
 		h, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(k.Secret)))
 		if err != nil {
 			return dataKeys{}, err
@@ -245,9 +253,10 @@ type KeyState struct {
 	ID         string          `json:"id"`
 	Generation int64           `json:"generation"`
 	Created    time.Time       `json:"created"`
-	From       time.Time       `json:"from"`  // seals from then on
-	Seals      bool            `json:"seals"` // now
-	Rows       int             `json:"rows"`  // connections that it sealed
+	From       time.Time       `json:"from"`             // seals from then on
+	Seals      bool            `json:"seals"`            // now
+	Rows       int             `json:"rows"`             // connections that it sealed
+	Broken     bool            `json:"broken,omitempty"` // its row does not open, so nobody knows what it sealed
 }
 
 // States lists a tenant's data keys, oldest first.
@@ -264,6 +273,9 @@ func (r *Rotation) States(ctx context.Context, t identity.Tenant) ([]KeyState, e
 	for _, k := range d.all {
 		l = append(l, KeyState{Tenant: t, ID: k.ID, Generation: k.Generation, Created: k.Created, From: k.NotBefore, Seals: k.Generation == d.seals.Generation, Rows: rows[k.prefix]})
 	}
+	for _, k := range d.broken {
+		l = append(l, KeyState{Tenant: t, ID: k.ID, Generation: k.Generation, Created: k.Created, From: k.NotBefore, Broken: true})
+	}
 	return l, nil
 }
 
@@ -277,7 +289,7 @@ func (r *Rotation) Rotate(ctx context.Context, t identity.Tenant) error {
 	if now.Before(newest.NotBefore) {
 		return nil
 	}
-	err = r.Vault.ring().Add(ctx, t, keyring.PurposeTenant, newest.Generation+1, now.Add(keyring.Ahead), newDataKey)
+	err = r.Vault.ring().Add(ctx, t, keyring.PurposeTenant, d.last+1, now.Add(keyring.Ahead), newDataKey)
 	if fault.KindOf(err) == fault.Conflict {
 		return nil // another replica was asked at the same moment
 	}
@@ -290,6 +302,9 @@ func (r *Rotation) Retire(ctx context.Context, t identity.Tenant) (int64, error)
 	states, err := r.States(ctx, t)
 	if err != nil {
 		return 0, err
+	}
+	if slices.ContainsFunc(states, func(k KeyState) bool { return k.Broken }) {
+		return 0, fault.New(fault.Conflict, "a data key does not open, and what it sealed cannot be sealed anew: put its row back or give it up first, as `frontdesk doctor` says", nil)
 	}
 	var upTo int64
 	for _, k := range states {
@@ -393,7 +408,7 @@ func (r *Rotation) resealPage(ctx context.Context, rows []Connection) (int, erro
 	for _, c := range rows {
 		g.Go(func() error {
 			secrets, err := r.Vault.Open(ctx, c)
-			if errors.Is(err, ErrSealed) {
+			if errors.Is(err, ErrSealed) || errors.Is(err, errBrokenKey) {
 				return nil
 			}
 			if err != nil {

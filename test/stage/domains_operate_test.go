@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,13 +103,13 @@ func TestBrokerStopsAndIsAway(t *testing.T) {
 	}
 }
 
-// TestPairingIsRenewed: the gateway's certificate is changed for another one in the order that the docs say, and calls go on at each step; the
-// old one lets nobody in afterwards.
+// TestPairingIsRenewed: the certificates of the gateway and of the broker are changed for others in the order that the docs say, while both
+// run and calls go on; at each step neither refuses the other one, a session and what is open stay, and the old ones let nobody in afterwards.
 func TestPairingIsRenewed(t *testing.T) {
 	s, _ := twoRoles(t)
 	d := s.Desk()
-	// Without a session and its stream: what is tried is whether gateway and broker speak, not how a client begins anew.
 	alice := agent(t, world.AgentConfig{URL: d.MCP("modern"), Name: "another agent", Era: world.Era2026July, Browser: s.Person("alice", later)})
+	session := agent(t, world.AgentConfig{URL: d.MCP("issues"), Name: "an agent with a session", Era: world.Era2025November, Browser: s.Person("alice", later)})
 	home, far, fresh := filepath.Dir(d.ConfigPath), filepath.Dir(d.Broker.ConfigPath), t.TempDir()
 	if out, err := exec.Command(d.Binary, "pair", fresh).CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
@@ -126,29 +128,62 @@ func TestPairingIsRenewed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again := func(d *stage.Desk) {
-		t.Helper()
-		if err := d.Stop(); err != nil {
-			t.Fatal(err)
+	serves(t, session, "before")
+	during, stop := context.WithCancel(t.Context())
+	var calls, refused atomic.Int32
+	var background sync.WaitGroup
+	background.Go(func() {
+		pace := time.NewTicker(150 * time.Millisecond) // domains.releases bounds a person
+		defer pace.Stop()
+		for during.Err() == nil {
+			<-pace.C
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			if r, err := alice.Call(ctx, "whoami", nil); err != nil || r.IsError {
+				refused.Add(1)
+			}
+			calls.Add(1)
+			cancel()
 		}
-		if err := d.Start(within(t)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
+	defer background.Wait()
+	defer stop()
+	const anew = "were read anew"
 	oldCert, oldKey := read(home, "gateway.crt"), read(home, "gateway.key")
-	write(far, "gateway.crt", append(read(far, "gateway.crt"), read(fresh, "gateway.crt")...))
-	again(d.Broker)
-	serves(t, alice, "with both in the broker's file")
-	write(home, "gateway.crt", read(fresh, "gateway.crt"))
-	write(home, "gateway.key", read(fresh, "gateway.key"))
-	again(d)
-	serves(t, alice, "with the gateway's new one")
-	write(far, "gateway.crt", read(fresh, "gateway.crt"))
-	again(d.Broker)
-	serves(t, alice, "with the new one alone")
+	step := func(where *stage.Desk, what string, change func()) {
+		t.Helper()
+		before, n := len(where.LogLines(anew)), calls.Load()
+		change()
+		until(t, what+": it is read anew", func() bool { return len(where.LogLines(anew)) > before })
+		until(t, what+": calls go on", func() bool { return calls.Load() >= n+3 })
+		serves(t, session, what)
+	}
+	for _, side := range []struct {
+		own, other *stage.Desk
+		name       string
+		home, far  string
+	}{{d, d.Broker, "gateway", home, far}, {d.Broker, d, "broker", far, home}} {
+		crt, key := side.name+".crt", side.name+".key"
+		step(side.other, "with both of the "+side.name+"'s known", func() { write(side.far, crt, append(read(side.far, crt), read(fresh, crt)...)) })
+		step(side.own, "with the new one of the "+side.name, func() {
+			write(side.home, crt, read(fresh, crt))
+			write(side.home, key, read(fresh, key))
+		})
+		step(side.other, "with the new one of the "+side.name+" alone", func() { write(side.far, crt, read(fresh, crt)) })
+	}
+	stop()
+	background.Wait()
+	if refused.Load() > 0 {
+		t.Errorf("of %d calls meanwhile %d were refused", calls.Load(), refused.Load())
+	}
 	if out, err := d.Run("doctor"); err != nil || strings.Count(out, ".crt lasts until 20") != 2 {
 		t.Error("doctor:", err, out)
 	}
+	write(home, "gateway.key", []byte("half of it"))
+	until(t, "doctor says that new files cannot be used", func() bool {
+		out, err := d.Run("doctor")
+		return err != nil && strings.Contains(out, "new certificates between gateway and broker are not used")
+	})
+	serves(t, session, "with a file that cannot be used")
 	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,7 @@ type Options struct {
 	Upstream string   // YAML beside the tracker's own entry, indented by four; or of further upstreams, by two
 	Methods  string   // of the tracker; [authorization_code, api_key] where empty
 	Database string   // PostgreSQL DSN; SQLite where empty
+	Keys     string   // YAML of a key service, as service: {…}; key files where empty
 	Replicas int      // processes over one database; 1 where 0
 	Domains  *Domains // gateway and broker as two processes; one where nil
 	Tracker  world.TrackerConfig
@@ -306,6 +307,10 @@ func (s *Stage) Config(d *Desk, o Options) string {
 	database := ""
 	if o.Database != "" { // replicas share the keys with the database
 		database = "database: env:FRONTDESK_TEST_DATABASE\nkeys: {vault: " + filepath.Join(s.Dir, "vault.key") + ", faces: " + filepath.Join(s.Dir, "faces.key") + "}\n"
+	}
+	if o.Keys != "" {
+		database, _, _ = strings.Cut(database, "keys:")
+		database += "keys: {" + o.Keys + ", faces: " + filepath.Join(s.Dir, "faces.key") + "}\n"
 	}
 	host := strings.TrimPrefix
 	return fmt.Sprintf(`public_url: %s

@@ -33,6 +33,7 @@ type Config struct {
 	Vendors  map[string]*catalog.Provider // the built-in ones, and the file's
 	Snapshot *catalog.Snapshot            // servers and upstreams
 	Warnings []string                     // what is right, and worth a thought
+	Forget   []string                     // keys of the database that do not open and are given up, of the command line
 
 	dir   string
 	text  []byte

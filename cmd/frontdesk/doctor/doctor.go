@@ -105,6 +105,9 @@ func running(c *cobra.Command) []finding {
 	if s["lagging_standbys"] != "" {
 		l = append(l, finding{"note", "PostgreSQL has " + s["lagging_standbys"] + " and waits for none (synchronous_standby_names is empty): what was stored last is gone where one is promoted", "name a standby there, better two; docs/operate.md says what is lost otherwise, and what is done about it"})
 	}
+	if s["keys"] != "" {
+		l = append(l, finding{"bad", "keys: " + s["keys"], "docs/operate.md#keys says what goes on meanwhile"})
+	}
 	if s["needs_reconnect"] != "" && s["needs_reconnect"] != "0" {
 		l = append(l, finding{"note", s["needs_reconnect"] + " connections wait for their users to connect again", "`frontdesk connections list --user USER` says why"})
 	}
@@ -131,7 +134,7 @@ func running(c *cobra.Command) []finding {
 		return append(l, finding{"bad", err.Error(), ""})
 	}
 	if config.Role(s["role"]) != config.RoleAll {
-		l = append(l, pairing(cfg, time.Now())...)
+		l = append(l, pairing(cfg, s, time.Now())...)
 	}
 	for _, w := range cfg.Warnings {
 		l = append(l, finding{"note", w, ""})

@@ -102,13 +102,13 @@ func brokers(status map[string]string) (l []finding) {
 	return l
 }
 
-// soonOver is when the end of a pinned certificate is near enough to be told.
-const soonOver = 60 * 24 * time.Hour
-
 // pairing is doctor's word on the certificates by which the two sides know each other.
-func pairing(cfg *config.Config, now time.Time) (l []finding) {
+func pairing(cfg *config.Config, status map[string]string, now time.Time) (l []finding) {
 	if cfg.Domains == nil {
 		return nil
+	}
+	if trouble := status["pairing"]; trouble != "" {
+		l = append(l, finding{"bad", "new certificates between gateway and broker are not used: " + trouble, "those of before go on until the files can be used, and no longer than the process runs"})
 	}
 	for _, s := range []conf.Secret{cfg.Domains.Gateway.Cert, cfg.Domains.Broker.Cert} {
 		path := cfg.Path(s)
@@ -119,7 +119,7 @@ func pairing(cfg *config.Config, now time.Time) (l []finding) {
 			l = append(l, finding{"bad", "the certificate " + path + " cannot be read", help})
 		case now.After(ends):
 			l = append(l, finding{"bad", path + " holds a certificate that ended on " + day, help})
-		case now.Add(soonOver).After(ends):
+		case now.Add(outbound.PairingSoon).After(ends):
 			l = append(l, finding{"note", path + " holds a certificate that ends on " + day, help})
 		default:
 			l = append(l, finding{"ok", path + " lasts until " + day, ""})

@@ -33,6 +33,8 @@ func dataKeyCommands() []*cobra.Command {
 		for _, k := range l {
 			state := "opens"
 			switch {
+			case k.Broken:
+				state = "does not open"
 			case k.Seals:
 				state = "seals"
 			case time.Now().Before(k.From):

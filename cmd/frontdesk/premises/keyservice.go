@@ -57,9 +57,13 @@ func service(ctx context.Context, c *config.Config, door *outbound.Door, s *conf
 	found, at := door.Found(), s.URLs()
 	switch {
 	case s.AWS != nil:
+		// Whom we trust is for outbound.ca_file to say, and the SDK refuses every client but its own where this is set.
+		if err := os.Unsetenv("AWS_CA_BUNDLE"); err != nil {
+			return nil, err
+		}
 		sdk, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(found.Library()), awsconfig.WithRegion(s.AWS.Region))
 		if err != nil {
-			return nil, fmt.Errorf("keys.service.aws: no credentials: %w", err)
+			return nil, fmt.Errorf("keys.service.aws: the AWS environment or profile cannot be used (a profile with ca_bundle cannot: name its file as outbound.ca_file): %w", err)
 		}
 		return &kms.AWS{HTTP: found, Key: s.AWS.Key, Region: s.AWS.Region, URL: at[0], Credentials: sdk.Credentials, Now: now}, nil
 	case s.Google != nil:

@@ -3,7 +3,6 @@ package remote
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -66,11 +65,9 @@ type Keys interface {
 	Certify(name string, public []byte) ([]byte, error)
 }
 
-// peer is a gateway's process: the certificate that it showed, and the name that it gave itself.
-type peer struct {
-	certificate [sha256.Size]byte
-	process     string
-}
+// peer is a gateway's process, by the name that it gave itself and told nobody but brokers. Its certificate is none of it: that may be
+// changed while the process runs.
+type peer string
 
 // Handler serves gateways. The listener in front of it demands pinned certificates (outbound.Pins.Listening).
 func (s *Server) Handler() http.Handler {
@@ -93,7 +90,7 @@ func (s *Server) as(h func(w http.ResponseWriter, r *http.Request, p peer)) http
 			writeTrouble(w, fault.New(fault.Denied, "this is no gateway", nil))
 			return
 		}
-		p := peer{sha256.Sum256(r.TLS.PeerCertificates[0].Raw), name}
+		p := peer(name)
 		s.table.heard(p, s.Now())
 		h(w, r, p)
 	}

@@ -63,6 +63,91 @@ func TestIDJAGBound(t *testing.T) {
 	}
 }
 
+// TestIDJAGBoundByHint: where the config names the authorization server, the resource is asked all the same whether it wants tokens that
+// are bound to a key. One that says nothing, or not in time, delays and fails no call, and is heard once it speaks.
+func TestIDJAGBoundByHint(t *testing.T) {
+	const at = "GET /.well-known/oauth-protected-resource/mcp"
+	setUp := func(t *testing.T) (*bench, catalog.Method, map[string]any) {
+		b := newBench(t)
+		b.signedIn(time.Hour)
+		issuer, resource := b.ras(), b.other.URL+"/mcp"
+		b.json("GET /.well-known/oauth-authorization-server/ras", map[string]any{"issuer": issuer, "token_endpoint": issuer + "/token", "dpop_signing_alg_values_supported": []string{"ES256"}})
+		b.on(rasToken, func(w http.ResponseWriter, r *http.Request) {
+			kind := "Bearer"
+			if r.Header.Get(dpop.Header) != "" {
+				kind = "DPoP"
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "ras-access", "token_type": kind, "expires_in": 3600})
+		})
+		return b, catalog.Method{Kind: catalog.IDJAGMethod, Client: "desk-at-ras", Settings: &catalog.IDJAG{Issuer: issuer, Resource: resource, Subject: catalog.SubjectID}},
+			map[string]any{"resource": resource, "dpop_bound_access_tokens_required": true}
+	}
+	gets := func(t *testing.T, b *bench, m catalog.Method, want string) {
+		t.Helper()
+		began := time.Now()
+		line, _, err := b.obtain(b.alice(), m)
+		if err != nil || line != want {
+			t.Errorf("%q, %v; want %q", line, err, want)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+	t.Run("demanded", func(t *testing.T) {
+		b, m, says := setUp(t)
+		b.json(at, says)
+		gets(t, b, m, "DPoP ras-access")
+		gets(t, b, m, "DPoP ras-access")
+		if n := len(b.forms(at)); n != 1 {
+			t.Errorf("the resource was asked %d times", n)
+		}
+	})
+	for name, answer := range map[string]http.HandlerFunc{
+		"no metadata": http.NotFound,
+		"not its own": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"resource":"https://other.example.com","dpop_bound_access_tokens_required":true}`))
+		},
+		"nothing that is wanted": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(`{"resource":"http://` + r.Host + `/mcp"}`))
+		},
+		"broken": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, m, _ := setUp(t)
+			b.on(at, answer)
+			gets(t, b, m, "Bearer ras-access")
+			gets(t, b, m, "Bearer ras-access")
+			if n := len(b.forms(rasToken)); n != 1 {
+				t.Errorf("a token was asked for %d times", n)
+			}
+		})
+	}
+	t.Run("silent", func(t *testing.T) {
+		b, m, says := setUp(t)
+		speak, spoken := make(chan struct{}), make(chan struct{})
+		b.on(at, func(w http.ResponseWriter, _ *http.Request) {
+			<-speak
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(says)
+			close(spoken)
+		})
+		gets(t, b, m, "Bearer ras-access")
+		gets(t, b, m, "Bearer ras-access")
+		close(speak)
+		<-spoken
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			line, _, err := b.obtain(b.alice(), m)
+			if line == "DPoP ras-access" {
+				break
+			}
+			if err != nil || time.Now().After(deadline) {
+				t.Fatalf("%q, %v once it has spoken", line, err)
+			}
+		}
+	})
+}
+
 func claim(t *testing.T, proof, name string) string {
 	t.Helper()
 	jws, err := jose.ParseSignedCompact(proof, []jose.SignatureAlgorithm{jose.ES256})

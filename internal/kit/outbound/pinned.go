@@ -122,8 +122,9 @@ func PinnedHTTP2() *http.HTTP2Config {
 }
 
 // To returns a transport to the listening end at host:port. Whatever a request's host says, it goes there, by HTTP/2.
-func (p Pins) To(address string) http.RoundTripper {
-	verify := func(s tls.ConnectionState) error { return p.verify(s) }
+func (p Pins) To(address string) http.RoundTripper { return p.to(address, p.verify) }
+
+func (p Pins) to(address string, verify func(tls.ConnectionState) error) *http.Transport {
 	t := &http.Transport{ForceAttemptHTTP2: true, Protocols: new(http.Protocols), HTTP2: PinnedHTTP2(), DisableCompression: true, IdleConnTimeout: 5 * time.Minute,
 		TLSHandshakeTimeout: 10 * time.Second,
 		// Certificates are pinned: the chain and the name, which would be checked otherwise, say nothing here.

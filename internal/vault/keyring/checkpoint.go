@@ -27,12 +27,12 @@ func (k CheckpointKeys) CheckpointKeys(ctx context.Context) ([]audit.CheckpointK
 	if _, err := ring.Current(ctx, "", purposeCheckpoint, func(string) (plain, public []byte, err error) { return newNoteKey(k.Log) }); err != nil {
 		return nil, err
 	}
-	all, err := ring.All(ctx, "", purposeCheckpoint)
+	all, err := ring.Open(ctx, "", purposeCheckpoint)
 	if err != nil {
 		return nil, err
 	}
 	var l []audit.CheckpointKey
-	for _, o := range all {
+	for _, o := range all.Keys {
 		s, err := note.NewSigner(string(o.Secret))
 		clear(o.Secret)
 		if err != nil {

@@ -11,6 +11,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/identity"
@@ -84,57 +88,80 @@ func (k Key) Context() []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(k.Generation))
 }
 
-type refusal struct{ error }
+// refusal is a provider's no to keys, of which it opens others, or none.
+type refusal struct {
+	error
+	keys []Key
+}
 
 func (r *refusal) Unwrap() error { return r.error }
 
 // Refused reports whether err is a provider's no to a key: unlike one that is away it is believed at once.
 func Refused(err error) bool { _, no := errors.AsType[*refusal](err); return no }
 
-// All opens every key of a purpose, oldest first.
-func (r Ring) All(ctx context.Context, t identity.Tenant, purpose string) ([]Opened, error) {
+// Opening is what opens of the keys of a purpose.
+type Opening struct {
+	Keys   []Opened // oldest first
+	Broken []Key    // what the provider says no to: its row was altered, or another provider wrapped it
+	Last   int64    // the newest generation that there is or was, whether it opens or not
+}
+
+// Open opens the keys of a purpose. A provider that opens none is the wrong one, and that is the error, as it is where it is away.
+func (r Ring) Open(ctx context.Context, t identity.Tenant, purpose string) (o Opening, err error) {
 	keys, err := r.Store.Keys(ctx, t, purpose)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	var l []Opened
+	var no error
 	for _, k := range keys {
+		o.Last = max(o.Last, k.Generation)
+		if string(k.Sealed) == forgotten {
+			continue
+		}
 		plain, err := r.Wrap.Unwrap(ctx, k.Sealed, k.Context())
 		if fault.KindOf(err) == fault.Unavailable {
-			return nil, err
+			return Opening{}, err
 		}
 		if err != nil {
-			return nil, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(err), &refusal{err})
+			no, o.Broken = err, append(o.Broken, k)
+			continue
 		}
-		l = append(l, Opened{k, plain})
+		o.Keys = append(o.Keys, Opened{k, plain})
 	}
-	return l, nil
+	if len(o.Broken) > 0 && len(o.Keys) == 0 {
+		return o, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(no), &refusal{no, o.Broken})
+	}
+	return o, nil
 }
 
 // whatToDo tells an operator, by what refused the key.
 func whatToDo(err error) string {
 	if fault.KindOf(err) == fault.Denied {
-		return "the key service says no; its right was taken from this process, or another key wrapped the database's: look at the service, or name the old key under keys.previous"
+		return fault.Message(err)
 	}
 	return "this process has another key file than the one that wrote it; put back the one that belongs to this database, or name it under keys.previous"
 }
 
-// Current is the newest key that may be used now; one is made where there is none.
+// Current is the newest key that may be used now, of those that open; one is made where there is none.
 func (r Ring) Current(ctx context.Context, t identity.Tenant, purpose string, create func(kid string) (secret, public []byte, err error)) (Opened, error) {
 	for range 2 {
-		l, err := r.All(ctx, t, purpose)
+		o, err := r.Open(ctx, t, purpose)
 		if err != nil {
 			return Opened{}, err
 		}
-		for i := len(l) - 1; i >= 0; i-- {
-			if !r.Now().Before(l[i].NotBefore) {
-				return l[i], nil
+		l, now := o.Keys, r.Now()
+		for _, k := range slices.Backward(l) {
+			if !now.Before(k.NotBefore) && (k.NotAfter.IsZero() || now.Before(k.NotAfter)) {
+				return k, nil
 			}
 		}
-		if len(l) > 0 {
+		if len(l) > 0 && now.Before(l[0].NotBefore) {
 			return l[0], nil
 		}
-		if err := r.Add(ctx, t, purpose, 1, r.Now(), create); err != nil && fault.KindOf(err) != fault.Conflict {
+		if len(l) > 0 && len(o.Broken) > 0 {
+			return l[len(l)-1], nil // its successor does not open, and may be put back
+		}
+		if err := r.Add(ctx, t, purpose, o.Last+1, now, create); err != nil && fault.KindOf(err) != fault.Conflict {
 			return Opened{}, err
 		} // on a conflict another replica made it: read again
 	}
@@ -172,12 +199,18 @@ func Rewrap(ctx context.Context, store Store, from, to Wrapper, tenants []identi
 				return n, err
 			}
 			for _, k := range keys {
+				if string(k.Sealed) == forgotten {
+					continue
+				}
 				if _, err := to.Unwrap(ctx, k.Sealed, k.Context()); err == nil {
 					continue
 				}
 				plain, err := from.Unwrap(ctx, k.Sealed, k.Context())
-				if err != nil {
+				if fault.KindOf(err) == fault.Unavailable {
 					return n, err
+				}
+				if err != nil {
+					continue // neither opens it: Check says so, and what to do
 				}
 				if k.Sealed, err = to.Wrap(ctx, plain, k.Context()); err != nil {
 					return n, err
@@ -205,15 +238,111 @@ func Fresh(ctx context.Context, store Store, tenants []identity.Tenant) (bool, e
 	return true, nil
 }
 
-// Check opens one key of each kind that is there, so that a process with the wrong key file does not start.
+// Check opens every key that is there, so that a process with the wrong key file does not start, and none that lacks some of the keys
+// without somebody knowing which.
 func Check(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Tenant) error {
+	opened, broken, wrong, err := survey(ctx, store, wrap, tenants)
+	if err != nil || len(broken) == 0 {
+		return err
+	}
+	if opened == 0 {
+		return wrong
+	}
+	var said strings.Builder
+	for _, k := range broken {
+		fmt.Fprintf(&said, "\n  %s: %s (made %s)", k.ID, k.What(), k.Created.UTC().Format(time.DateOnly))
+	}
+	return fault.New(fault.Unavailable, fmt.Sprintf("%d of the %d keys in the database do not open, while the others do: their rows were altered, or an older wrapping key is missing.%s\n"+
+		"Put the rows back from a backup, or name the older wrapping key under keys.previous. What is lost for good is given up by starting once with --forget-keys and these ids",
+		len(broken), opened+len(broken), said.String()), &refusal{errors.New("not all keys open"), broken})
+}
+
+// survey opens every key: how many open, which do not, and what is said where none of a purpose does.
+func survey(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Tenant) (opened int, broken []Key, wrong, err error) {
 	r := Ring{store, wrap, time.Now}
 	for _, t := range append([]identity.Tenant{""}, tenants...) {
 		for _, purpose := range purposes {
-			if _, err := r.All(ctx, t, purpose); err != nil {
-				return err
+			o, err := r.Open(ctx, t, purpose)
+			if err != nil && !Refused(err) {
+				return 0, nil, nil, err
+			}
+			if opened, broken = opened+len(o.Keys), append(broken, o.Broken...); err != nil {
+				wrong = err
 			}
 		}
 	}
-	return nil
+	return opened, broken, wrong, nil
+}
+
+// forgotten stands in the place of a key that was given up: its number stays taken, and its public half is there for what it signed.
+const forgotten = "forgotten"
+
+// Forget gives up keys that do not open, by their ids, and returns them. It gives up none that opens, nor any while nothing opens at all:
+// then the provider is the wrong one. Those that were given up before are passed over. fault.Invalid where an id is of no such key: then
+// all stay.
+func Forget(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Tenant, ids []string) ([]Key, error) {
+	opened, broken, wrong, err := survey(ctx, store, wrap, tenants)
+	if err != nil {
+		return nil, err
+	}
+	var lost []Key
+	for _, id := range ids {
+		i := slices.IndexFunc(broken, func(k Key) bool { return k.ID == id })
+		switch {
+		case i >= 0 && opened == 0:
+			return nil, wrong
+		case i >= 0:
+			lost = append(lost, broken[i])
+		default:
+			before, err := wasForgotten(ctx, store, tenants, id)
+			if err != nil {
+				return nil, err
+			}
+			if !before {
+				return nil, fault.New(fault.Invalid, "--forget-keys: "+strconv.Quote(id)+" is not the id of a key that does not open; nothing was forgotten", nil)
+			}
+		}
+	}
+	for i, k := range lost {
+		lost[i].Sealed = []byte(forgotten)
+		k.Sealed = lost[i].Sealed
+		if err := store.UpdateKey(ctx, k); err != nil {
+			return lost[:i], err
+		}
+	}
+	return lost, nil
+}
+
+func wasForgotten(ctx context.Context, store Store, tenants []identity.Tenant, id string) (bool, error) {
+	for _, t := range append([]identity.Tenant{""}, tenants...) {
+		for _, purpose := range purposes {
+			keys, err := store.Keys(ctx, t, purpose)
+			if err != nil {
+				return false, err
+			}
+			if slices.ContainsFunc(keys, func(k Key) bool { return k.ID == id && string(k.Sealed) == forgotten }) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// What says what a key is for, and so what is lost with it.
+func (k Key) What() string {
+	switch k.Purpose {
+	case PurposeTenant:
+		return "data key " + strconv.FormatInt(k.Generation, 10) + " of tenant " + string(k.Tenant) + ", without which what it sealed has to be connected again"
+	case purposeIssuer:
+		return "signs access tokens of tenant " + string(k.Tenant) + ", which clients get anew by themselves"
+	case purposeClient:
+		return "proves Frontdesk to vendors for tenant " + string(k.Tenant) + ": they read the next one at jwks, or want to be given it"
+	case purposeTicket:
+		return "proves keycards: calls and sessions that run end"
+	case purposeAuthority:
+		return "certifies egress for servers: they need the next one, `frontdesk ca`"
+	case purposeCheckpoint:
+		return "signs checkpoints of the log: `frontdesk audit verify` wants the next one's public key"
+	}
+	return k.Purpose
 }

@@ -170,7 +170,7 @@ func (s *Signer) load(ctx context.Context, r ring) (signingKeys, error) {
 	}
 	out := signingKeys{read: s.Now()}
 	for _, k := range all {
-		if !k.NotAfter.IsZero() && s.Now().After(k.NotAfter.Add(retiredKeep)) {
+		if !k.NotAfter.IsZero() && s.Now().After(k.NotAfter.Add(retiredKeep)) && k.ID != current.ID {
 			continue
 		}
 		var j jose.JSONWebKey
@@ -310,13 +310,13 @@ func (s *Signer) ticketKeys(ctx context.Context) (ticketKeys, error) {
 	if err != nil {
 		return k, err
 	}
-	all, err := s.ring().All(ctx, "", purposeTicket)
+	all, err := s.ring().Open(ctx, "", purposeTicket)
 	if err != nil {
 		return k, err
 	}
 	fresh := ticketKeys{current: current.ID, pools: map[string]*sync.Pool{}, read: s.Now()}
-	for _, key := range all {
-		if !key.NotAfter.IsZero() && s.Now().After(key.NotAfter.Add(ticketsKeep)) {
+	for _, key := range all.Keys {
+		if !key.NotAfter.IsZero() && s.Now().After(key.NotAfter.Add(ticketsKeep)) && key.ID != current.ID {
 			continue
 		}
 		fresh.pools[key.ID] = &sync.Pool{New: func() any { return hmac.New(sha256.New, key.Secret) }}

@@ -35,11 +35,11 @@ func (a *Azure) call(ctx context.Context, verb string, value []byte) ([]byte, er
 	}
 	token, err := a.Tokens.Token()
 	if err != nil {
-		return nil, err
+		return nil, unproven(nameAzure, err)
 	}
 	token.SetAuthHeader(r)
 	var answer azureBody
-	if err := call(ctx, a.HTTP, "Azure Key Vault", r, &answer); err != nil {
+	if err := call(ctx, a.HTTP, nameAzure, r, &answer); err != nil {
 		return nil, err
 	}
 	out, err := base64.RawURLEncoding.DecodeString(answer.Value)

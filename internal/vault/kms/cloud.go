@@ -26,6 +26,14 @@ type AWS struct {
 	Now         func() time.Time
 }
 
+// What the services are called in sentences for people.
+const (
+	nameAWS     = "AWS KMS"
+	nameGoogle  = "Google Cloud KMS"
+	nameAzure   = "Azure Key Vault"
+	nameTransit = "Vault Transit"
+)
+
 type awsBody struct {
 	KeyID      string            `json:"KeyId,omitempty"`
 	Plaintext  []byte            `json:",omitempty"`
@@ -33,8 +41,8 @@ type awsBody struct {
 	Context    map[string]string `json:"EncryptionContext,omitempty"`
 }
 
-func (a *AWS) call(ctx context.Context, action string, body awsBody, context []byte) (awsBody, error) {
-	body.KeyID, body.Context = a.Key, map[string]string{"frontdesk": hex.EncodeToString(context)}
+func (a *AWS) call(ctx context.Context, action string, body awsBody, bound []byte) (awsBody, error) {
+	body.KeyID, body.Context = a.Key, map[string]string{"frontdesk": hex.EncodeToString(bound)}
 	url := a.URL
 	if url == "" {
 		url = "https://kms." + a.Region + ".amazonaws.com"
@@ -49,16 +57,18 @@ func (a *AWS) call(ctx context.Context, action string, body awsBody, context []b
 	}
 	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	r.Header.Set("X-Amz-Target", "TrentService."+action)
-	keys, err := a.Credentials.Retrieve(ctx)
+	proving, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	keys, err := a.Credentials.Retrieve(proving)
 	if err != nil {
-		return awsBody{}, err
+		return awsBody{}, unproven(nameAWS, err)
 	}
 	sum := sha256.Sum256(raw)
 	if err := v4.NewSigner().SignHTTP(ctx, keys, r, hex.EncodeToString(sum[:]), "kms", a.Region, a.Now()); err != nil {
 		return awsBody{}, err
 	}
 	var answer awsBody
-	err = call(ctx, a.HTTP, "AWS KMS", r, &answer)
+	err = call(ctx, a.HTTP, nameAWS, r, &answer)
 	return answer, err
 }
 
@@ -105,11 +115,11 @@ func (g *Google) call(ctx context.Context, verb string, body googleBody) (google
 	}
 	token, err := g.Tokens.Token()
 	if err != nil {
-		return googleBody{}, err
+		return googleBody{}, unproven(nameGoogle, err)
 	}
 	token.SetAuthHeader(r)
 	var answer googleBody
-	err = call(ctx, g.HTTP, "Google Cloud KMS", r, &answer)
+	err = call(ctx, g.HTTP, nameGoogle, r, &answer)
 	return answer, err
 }
 

@@ -10,15 +10,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
 	"frontdesk.dev/frontdesk/internal/kit/fault"
@@ -64,89 +62,131 @@ func (c Chain) Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, err
 	return nil, cmp.Or(away, no, errors.New("kms: no provider"))
 }
 
-// Cached remembers what a provider unwrapped, so that what is read every minute is asked for every five. A provider that is away
-// is forgiven for as long again; one that says no is believed at once. Safe for concurrent use.
-type Cached struct {
-	Wrapper
-	Now func() time.Time
-
-	mu    sync.Mutex
-	known map[[sha256.Size]byte]unwrapped // guarded by mu
-}
-
-type unwrapped struct {
-	plain []byte
-	at    time.Time
-}
-
-const (
-	cacheFresh = 5 * time.Minute
-	cacheStale = 10 * time.Minute
-	maxCached  = 10_000
-)
-
-// Unwrap implements Wrapper.
-func (c *Cached) Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error) {
-	key := sha256.Sum256(slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(wrapped))), wrapped, context))
-	c.mu.Lock()
-	k, ok := c.known[key]
-	c.mu.Unlock()
-	age := c.Now().Sub(k.at)
-	if ok && age < cacheFresh {
-		return slices.Clone(k.plain), nil
-	}
-	plain, err := c.Wrapper.Unwrap(ctx, wrapped, context)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case err == nil:
-		if c.known == nil || len(c.known) >= maxCached {
-			c.known = map[[sha256.Size]byte]unwrapped{}
-		}
-		c.known[key] = unwrapped{slices.Clone(plain), c.Now()}
-		return plain, nil
-	case ok && age < cacheStale && fault.KindOf(err) == fault.Unavailable:
-		return slices.Clone(k.plain), nil
-	}
-	clear(k.plain)
-	delete(c.known, key)
-	return nil, err
-}
-
 const (
 	callTimeout = 10 * time.Second
 	maxAnswer   = 256 << 10
 )
 
-// refusal is a provider's no. Its body is quoted nowhere.
+// refusal is a provider's no. Of its body nothing is quoted but a code that is known.
 type refusal struct {
 	provider string
 	status   int
+	code     string
 }
 
 func (r *refusal) Error() string {
-	return fmt.Sprintf("%s answered with status %d", r.provider, r.status)
+	return strings.TrimSpace(fmt.Sprintf("%s answered with status %d %s", r.provider, r.status, r.code))
 }
 
-// call makes one JSON request. Errors: fault.Unavailable where the provider is away, fault.Denied where it says no.
+// call makes one JSON request. Errors: fault.Unavailable where the provider is away, fault.Denied where it says no; both with a sentence
+// that names the provider and says what to do.
 func call(ctx context.Context, doer Doer, provider string, r *http.Request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	resp, err := doer.Do(r.WithContext(ctx))
 	if err != nil {
-		return fault.New(fault.Unavailable, "the key provider "+provider+" does not answer; try again later", err)
+		return isAway(provider, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
-	case err != nil || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
-		return fault.New(fault.Unavailable, "the key provider "+provider+" does not answer; try again later", errors.Join(err, &refusal{provider, resp.StatusCode}))
+	case err != nil:
+		return isAway(provider, err)
 	case resp.StatusCode != http.StatusOK:
-		return fault.New(fault.Denied, "the key provider "+provider+" refuses the key; an operator has to look at its rights", &refusal{provider, resp.StatusCode})
+		return refused(provider, resp.StatusCode, body)
 	case len(body) > maxAnswer || json.Unmarshal(body, into) != nil:
-		return fault.New(fault.Unavailable, "the key provider "+provider+" gave an answer that cannot be used", nil)
+		return fault.New(fault.Unavailable, "the key service "+provider+" gave an answer that cannot be used; try again later", nil)
 	}
 	return nil
+}
+
+func isAway(provider string, cause error) error {
+	return fault.New(fault.Unavailable, "the key service "+provider+" does not answer; try again later", cause)
+}
+
+// unproven is that nothing proves this process to a provider: a login service that is away, or a file that cannot be read.
+func unproven(provider string, cause error) error {
+	return fault.New(fault.Unavailable, "this process's credentials for the key service "+provider+" cannot be had; an operator has to look at them", cause)
+}
+
+// busy are the codes of answers that are no word on the key, whatever their status: AWS KMS throttles with 400.
+var busy = []string{"ThrottlingException", "Throttling", "LimitExceededException", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "InternalFailure",
+	"KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException"}
+
+// noes say what is to be done about a no, by the code that the provider's API names; else by its status.
+var noes = map[string]string{
+	// AWS KMS, API Reference: Decrypt, and common error types.
+	"AccessDeniedException":               sayRights,
+	"DisabledException":                   sayDisabled,
+	"KMSInvalidStateException":            sayDisabled,
+	"NotFoundException":                   sayNone,
+	"IncorrectKeyException":               sayOther,
+	"InvalidCiphertextException":          sayOther,
+	"ExpiredTokenException":               sayCredentials,
+	"UnrecognizedClientException":         sayCredentials,
+	"InvalidClientTokenId":                sayCredentials,
+	"InvalidSignatureException":           sayCredentials,
+	"MissingAuthenticationToken":          sayCredentials,
+	"IncompleteSignature":                 sayCredentials,
+	"IncompleteSignatureException":        sayCredentials,
+	"MissingAuthenticationTokenException": sayCredentials,
+	// Google, google.rpc.Code.
+	"PERMISSION_DENIED":   sayRights,
+	"FAILED_PRECONDITION": sayDisabled,
+	"NOT_FOUND":           sayNone,
+	"INVALID_ARGUMENT":    sayOther,
+	"UNAUTHENTICATED":     sayCredentials,
+	// Azure Key Vault, error codes of the REST API.
+	"KeyDisabled":  sayDisabled,
+	"KeyNotFound":  sayNone,
+	"Unauthorized": sayCredentials,
+}
+
+const (
+	sayRights      = "says that this process may not use the key: look at its rights there"
+	sayDisabled    = "says that the key is disabled, or in no state to be used: enable it there"
+	sayNone        = "knows no such key: look at `keys.service`, and whether the key was deleted there"
+	sayOther       = "does not open it with this key: another key wrapped it, which `keys.previous` can name, or the row was altered"
+	sayCredentials = "does not take this process's credentials: they have ended, or were withdrawn"
+)
+
+// refused reads an answer that is none.
+func refused(provider string, status int, body []byte) error {
+	var said struct {
+		Type  string `json:"__type"` // AWS, sometimes behind the name of a namespace
+		Error struct {
+			Status string `json:"status"` // Google
+			Code   any    `json:"code"`   // Azure; a number at Google
+			Inner  struct {
+				Code string `json:"code"`
+			} `json:"innererror"` // Azure: what kind of Forbidden
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(body, &said) // then the status alone speaks
+	code, _ := said.Error.Code.(string)
+	why := ""
+	for _, c := range []string{said.Type[strings.LastIndexByte(said.Type, '#')+1:], said.Error.Status, said.Error.Inner.Code, code} {
+		if slices.Contains(busy, c) {
+			return isAway(provider, &refusal{provider, status, c})
+		}
+		if say, known := noes[c]; known && why == "" {
+			why, code = say, c
+		}
+	}
+	switch {
+	case status == http.StatusTooManyRequests || status >= 500:
+		return isAway(provider, &refusal{provider, status, ""})
+	case why != "":
+	case status == http.StatusUnauthorized:
+		why, code = sayCredentials, ""
+	case status == http.StatusForbidden:
+		why, code = sayRights+"; where it proves itself by a token, look whether that has ended", ""
+	case status == http.StatusNotFound:
+		why, code = sayNone, ""
+	default:
+		why, code = sayOther, ""
+	}
+	return fault.New(fault.Denied, "the key service "+provider+" "+why, &refusal{provider, status, code})
 }
 
 func post(url string, v any) (*http.Request, error) {
@@ -161,4 +201,4 @@ func post(url string, v any) (*http.Request, error) {
 	return r, err
 }
 
-var errEmpty = errors.New("the key provider gave nothing back")
+var errEmpty = fault.New(fault.Unavailable, "the key service gave nothing back; try again later", nil)

@@ -10,11 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,7 +33,8 @@ import (
 type service struct {
 	*httptest.Server
 	rsa    *rsa.PrivateKey
-	status atomic.Int32 // answered instead, if set
+	status atomic.Int32           // answered instead, if set
+	answer atomic.Pointer[string] // with status
 	calls  atomic.Int32
 	last   atomic.Pointer[http.Header]
 	body   atomic.Pointer[[]byte]
@@ -55,7 +59,11 @@ func (s *service) serve(w http.ResponseWriter, r *http.Request) {
 	s.last.Store(&r.Header)
 	if status := s.status.Load(); status != 0 {
 		w.WriteHeader(int(status))
-		_, _ = w.Write([]byte(`{"message":"the key and the token: secret-of-the-service"}`))
+		body := `{"message":"the key and the token: secret-of-the-service"}`
+		if p := s.answer.Load(); p != nil {
+			body = *p
+		}
+		_, _ = io.WriteString(w, body)
 		return
 	}
 	var in struct {
@@ -223,6 +231,7 @@ func TestCached(t *testing.T) {
 	now = now.Add(5 * time.Minute)
 	opens(false) // for too long
 	s.status.Store(0)
+	now = now.Add(6 * time.Second)
 	opens(true)
 	s.status.Store(403)
 	opens(true) // remembered
@@ -230,6 +239,141 @@ func TestCached(t *testing.T) {
 	opens(false) // its right was taken away
 	s.status.Store(503)
 	opens(false) // and nothing is remembered any more
+}
+
+// TestCachedAway: while a service is silent nobody waits for it who can do without, nobody waits twice, what is asked at once is asked
+// once, and it is noticed by itself that it is back.
+func TestCachedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &silent{}
+		c := &kms.Cached{Wrapper: w, Now: time.Now}
+		var log bytes.Buffer
+		c.Watch(slog.New(slog.NewTextHandler(&log, nil)))
+		unwrap := func(what string, want error, atMost time.Duration) {
+			t.Helper()
+			began := time.Now()
+			got, err := c.Unwrap(t.Context(), []byte(what), []byte("a"))
+			if took := time.Since(began); took > atMost {
+				t.Errorf("%s: took %v", what, took)
+			}
+			if fault.KindOf(err) != fault.KindOf(want) || (err == nil) != (want == nil) || err == nil && string(got) != what {
+				t.Errorf("%s: %q, %v; want %v", what, got, err, want)
+			}
+		}
+		away, no := fault.New(fault.Unavailable, "away", nil), fault.New(fault.Denied, "no", nil)
+		unwrap("one", nil, 0)
+		time.Sleep(6 * time.Minute)
+		w.hangs.Store(true)
+		before := w.asked.Load()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { unwrap("one", nil, time.Second) })
+		}
+		wg.Wait()
+		if n := w.asked.Load() - before; n != 1 {
+			t.Errorf("asked %d times at once", n)
+		}
+		unwrap("two", away, 10*time.Second) // nobody knew that it is away
+		unwrap("one", nil, 0)               // now everybody does
+		unwrap("two", away, time.Second)
+		unwrap("three", away, time.Second)
+		if since, trouble := c.Standing(); trouble == nil || since.IsZero() {
+			t.Errorf("it stands well: %v %v", since, trouble)
+		}
+		w.hangs.Store(false)
+		time.Sleep(6 * time.Second)
+		unwrap("two", nil, 0)
+		unwrap("one", nil, 0)
+		if _, trouble := c.Standing(); trouble != nil {
+			t.Errorf("it is back: %v", trouble)
+		}
+		w.says.Store(&no)
+		time.Sleep(6 * time.Minute)
+		unwrap("one", no, 0)
+		if since, trouble := c.Standing(); trouble == nil || !since.IsZero() {
+			t.Errorf("it says no: %v %v", since, trouble)
+		}
+		w.hangs.Store(true)
+		unwrap("one", away, 10*time.Second) // what it said no to is not remembered
+		time.Sleep(time.Minute)
+		synctest.Wait() // what was under way has ended
+		for _, want := range []string{"does not answer", "answers again", "refuses a key"} {
+			if strings.Count(log.String(), want) == 0 {
+				t.Errorf("the log lacks %q:\n%s", want, log.String())
+			}
+		}
+	})
+}
+
+// silent is a service that can stop answering.
+type silent struct {
+	hangs atomic.Bool
+	says  atomic.Pointer[error]
+	asked atomic.Int32
+}
+
+func (s *silent) Wrap(_ context.Context, plain, _ []byte) ([]byte, error) { return plain, nil }
+
+func (s *silent) Unwrap(ctx context.Context, wrapped, _ []byte) ([]byte, error) {
+	s.asked.Add(1)
+	if s.hangs.Load() {
+		<-ctx.Done()
+		return nil, fault.New(fault.Unavailable, "away", ctx.Err())
+	}
+	if no := s.says.Load(); no != nil {
+		return nil, *no
+	}
+	return bytes.Clone(wrapped), nil
+}
+
+// TestWhatServicesSay: what is no word on the key is no no, whatever its status, and a no says what to do about it. Nothing else of an
+// answer is quoted.
+func TestWhatServicesSay(t *testing.T) {
+	for _, c := range []struct {
+		provider string
+		status   int
+		body     string
+		want     fault.Kind
+		says     string
+	}{
+		{"aws", 400, `{"__type":"ThrottlingException","message":"CANARY"}`, fault.Unavailable, "AWS KMS does not answer"},
+		{"aws", 400, `{"__type":"com.amazonaws.kms#LimitExceededException"}`, fault.Unavailable, "AWS KMS does not answer"},
+		{"aws", 500, `{"__type":"DependencyTimeoutException"}`, fault.Unavailable, "does not answer"},
+		{"aws", 400, `{"__type":"AccessDeniedException","message":"CANARY"}`, fault.Denied, "look at its rights"},
+		{"aws", 400, `{"__type":"com.amazonaws.kms#DisabledException"}`, fault.Denied, "enable it there"},
+		{"aws", 400, `{"__type":"KMSInvalidStateException"}`, fault.Denied, "enable it there"},
+		{"aws", 400, `{"__type":"NotFoundException"}`, fault.Denied, "knows no such key"},
+		{"aws", 400, `{"__type":"IncorrectKeyException"}`, fault.Denied, "keys.previous"},
+		{"aws", 400, `{"__type":"InvalidCiphertextException"}`, fault.Denied, "keys.previous"},
+		{"aws", 400, `{"__type":"ExpiredTokenException"}`, fault.Denied, "credentials"},
+		{"aws", 400, `{"__type":"CANARY"}`, fault.Denied, "keys.previous"},
+		{"aws", 502, "<html>CANARY", fault.Unavailable, "does not answer"},
+		{"google", 400, `{"error":{"code":400,"message":"CANARY","status":"FAILED_PRECONDITION"}}`, fault.Denied, "Google Cloud KMS says that the key is disabled"},
+		{"google", 400, `{"error":{"code":400,"status":"INVALID_ARGUMENT"}}`, fault.Denied, "keys.previous"},
+		{"google", 403, `{"error":{"code":403,"status":"PERMISSION_DENIED"}}`, fault.Denied, "rights"},
+		{"google", 404, `{"error":{"code":404,"status":"NOT_FOUND"}}`, fault.Denied, "knows no such key"},
+		{"google", 429, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}`, fault.Unavailable, "does not answer"},
+		{"azure", 403, `{"error":{"code":"Forbidden","message":"CANARY","innererror":{"code":"KeyDisabled"}}}`, fault.Denied, "Azure Key Vault says that the key is disabled"},
+		{"azure", 403, `{"error":{"code":"Forbidden","innererror":{"code":"ForbiddenByPolicy"}}}`, fault.Denied, "rights"},
+		{"azure", 401, `{"error":{"code":"Unauthorized"}}`, fault.Denied, "credentials"},
+		{"azure", 404, `{"error":{"code":"KeyNotFound"}}`, fault.Denied, "knows no such key"},
+		{"transit", 403, `{"errors":["permission denied CANARY"]}`, fault.Denied, "Vault Transit says that this process may not use the key"},
+		{"transit", 400, `{"errors":["cipher: message authentication failed"]}`, fault.Denied, "keys.previous"},
+		{"transit", 503, `{"errors":["Vault is sealed"]}`, fault.Unavailable, "does not answer"},
+	} {
+		s := newService(t)
+		w := providers(s)[c.provider]
+		wrapped, err := w.Wrap(t.Context(), []byte("keyset"), []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.answer.Store(&c.body)
+		s.status.Store(int32(c.status))
+		_, err = w.Unwrap(t.Context(), wrapped, []byte("a"))
+		if fault.KindOf(err) != c.want || !strings.Contains(fault.Message(err), c.says) || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s, %d %s: %v (%s); want %s: …%s", c.provider, c.status, c.body, err, fault.KindOf(err), c.want, c.says)
+		}
+	}
 }
 
 // TestChain: while the wrapping key changes, both open and the first wraps; one that is away is not taken for a no.

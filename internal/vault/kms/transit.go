@@ -35,12 +35,12 @@ func (t *Transit) call(ctx context.Context, verb string, body transitBody) (tran
 	}
 	token, err := t.Token()
 	if err != nil {
-		return transitBody{}, err
+		return transitBody{}, unproven(nameTransit, err)
 	}
 	r.Header.Set("X-Vault-Token", token.Expose())
 	r.Header.Set("X-Vault-Request", "true")
 	var answer struct{ Data transitBody }
-	err = call(ctx, t.HTTP, "Vault Transit", r, &answer)
+	err = call(ctx, t.HTTP, nameTransit, r, &answer)
 	return answer.Data, err
 }
 
