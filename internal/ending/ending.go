@@ -194,6 +194,11 @@ func (o *Office) Access(ctx context.Context, t identity.Tenant, w Whose, until t
 			return err
 		}
 	}
+	if w.User == "" { // what was refreshed while they were dropped; new ones have none to come from
+		if err := o.Epochs.End(ctx, t, kind, id); err != nil {
+			return err
+		}
+	}
 	if w.Client != "" {
 		id = identity.Everybody
 	}

@@ -151,9 +151,10 @@ func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Clien
 		len(resources) > 0 && !slices.Equal(resources, []string{c.Resource}) || !oauth.VerifierMatches(form.Get("code_verifier"), c.Challenge) {
 		return nil, errGrant
 	}
-	now := s.Now()
+	// All that comes of the code is as old as it is: an end that this replica has not heard of yet is later then, and ends it.
+	now, made := s.Now(), c.Expires.Add(-codeLife)
 	f := Family{Tenant: t, ID: c.Family, Client: client.ID, User: c.User, Resource: c.Resource, Scopes: c.Scopes, Auth: c.Auth, IDP: c.IDP,
-		Created: now, Ends: c.Ends, Rotated: now, HomeAt: now}
+		Created: made, Ends: c.Ends, Rotated: now, HomeAt: made}
 	refresh, err := newRefresh(f.ID)
 	if err != nil {
 		return nil, err
@@ -169,8 +170,7 @@ func (s *Server) redeemCode(ctx context.Context, t identity.Tenant, client Clien
 	if err := s.Grants.PutFamily(ctx, f); err != nil {
 		return nil, err
 	}
-	asked := f
-	if asked.HomeAt = c.Expires.Add(-codeLife); s.revoked(asked) { // ended since the code was made
+	if s.revoked(f) { // ended since the code was made
 		_, err := s.Grants.DropFamilies(ctx, t, f.User, f.Client, f.ID)
 		return nil, firstOf(err, errGrant)
 	}
@@ -260,6 +260,9 @@ func (s *Server) rotate(ctx context.Context, f Family, presented string) (map[st
 		}
 		return s.tokens(ctx, f, refresh)
 	}
+	if fault.KindOf(err) == fault.NotFound { // it ended meanwhile
+		return nil, errGrant
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +302,7 @@ func (s *Server) tokens(ctx context.Context, f Family, refresh string) (map[stri
 		return nil, err
 	}
 	c := identity.AccessClaims{Issuer: s.URL(f.Tenant, ""), Audience: f.Resource, Subject: f.User, Client: f.Client, ID: id[:22], IssuedAt: now.Unix(), Expires: now.Add(life).Unix(),
-		Scope: oauth.JoinScopes(f.Scopes, " "), ACR: f.Auth.ACR, AMR: f.Auth.AMR, Family: f.ID, Micros: now.UnixMicro()}
+		Scope: oauth.JoinScopes(f.Scopes, " "), ACR: f.Auth.ACR, AMR: f.Auth.AMR, Family: f.ID, Micros: f.HomeAt.UnixMicro()}
 	if !f.Auth.Time.IsZero() {
 		c.AuthTime = f.Auth.Time.Unix()
 	}

@@ -42,7 +42,8 @@ func (d *Desk) Admit(ctx context.Context, v connect.Visitor, a broker.Admission)
 		Server: string(a.Server.Name), Result: audit.ResultOK})
 }
 
-// What a token may say of its times: it begins now, as far as two clocks agree, and lives for minutes.
+// What a token may say of its times: it is issued now, as far as two clocks agree, and lives for minutes. What it counts as begun may be
+// earlier, when its person was last known to be let in.
 const (
 	skew     = time.Minute
 	maxToken = 10 * time.Minute
@@ -73,7 +74,7 @@ func (d *Desk) stands(ctx context.Context, t identity.Tenant, text string, c ide
 	switch {
 	case !ok || k.Tenant != t || k.User != c.Subject || k.Client != c.Client || k.Resource != c.Audience || k.Family != c.Family || c.Issuer != d.URL(t, ""),
 		c.ACR != k.Auth.ACR || !slices.Equal(c.AMR, k.Auth.AMR) || c.AuthTime != 0 && c.AuthTime != k.Auth.Time.Unix(),
-		begins.Sub(now).Abs() > skew || time.Unix(c.IssuedAt, 0).Sub(now).Abs() > skew || ends.Sub(now) > maxToken,
+		begins.Sub(now) > skew || now.Sub(begins) > maxToken || time.Unix(c.IssuedAt, 0).Sub(now).Abs() > skew || ends.Sub(now) > maxToken,
 		!now.Before(k.Ends), !d.Epochs.SignIn(t, k.IDP, k.SID),
 		!d.Epochs.Alive(&identity.Caller{Tenant: t, User: k.User, Client: k.Client, Family: k.Family, Issued: k.Given}):
 		return errStanding
