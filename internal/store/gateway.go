@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,15 +29,37 @@ var sessionTable = table[sessions.Session]{
 	},
 }
 
-// PutSession implements sessions.Store.
-func (db *DB) PutSession(ctx context.Context, s sessions.Session) error {
-	return sessionTable.put(ctx, db.write, &s, ` ON CONFLICT (tenant, id) DO UPDATE SET principal = excluded.principal, client = excluded.client,
-		server = excluded.server, version = excluded.version, url_ask = excluded.url_ask, declares = excluded.declares, upstream = excluded.upstream, act = excluded.act, seen = excluded.seen`)
+// PutSession implements sessions.Store. One principal's are begun one after the other, so that those of a client that begins many at
+// once never count against its principal's others.
+func (db *DB) PutSession(ctx context.Context, s sessions.Session, most sessions.Most) (dropped []sessions.Session, err error) {
+	err = db.base.Tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if db.base.Lock != "" {
+			if _, err := database.Exec(ctx, tx, db.base.Lock, "sessions/"+string(s.Tenant)+"/"+s.Principal); err != nil {
+				return err
+			}
+		}
+		if err := sessionTable.put(ctx, tx, &s, ""); err != nil {
+			return err
+		}
+		const surplus = "DELETE FROM sessions WHERE (tenant, id) IN (SELECT tenant, id FROM sessions WHERE tenant = $1 AND principal = $2 AND id <> $3 %s ORDER BY seen DESC, created DESC, id LIMIT 1000 OFFSET $4)"
+		ofClient, err := sessionTable.change(ctx, tx, fmt.Sprintf(surplus, "AND client = $5"), s.Tenant, s.Principal, s.ID, most.Client-1, s.Client)
+		if err != nil {
+			return err
+		}
+		ofAll, err := sessionTable.change(ctx, tx, fmt.Sprintf(surplus, ""), s.Tenant, s.Principal, s.ID, most.Principal-1)
+		dropped = append(ofClient, ofAll...)
+		return err
+	})
+	return dropped, err
 }
 
-// Session implements sessions.Store.
-func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte) (sessions.Session, error) {
-	return sessionTable.one(ctx, db.read, byID, t, id)
+// Session implements sessions.Store. One that was dropped meanwhile does not come back by being seen.
+func (db *DB) Session(ctx context.Context, t identity.Tenant, id []byte, at time.Time) (sessions.Session, error) {
+	s, err := sessionTable.one(ctx, db.read, byID, t, id)
+	if err != nil || at.Sub(s.Seen) <= time.Minute {
+		return s, err
+	}
+	return sessionTable.only(sessionTable.change(ctx, db.write, "UPDATE sessions SET seen = $3 WHERE tenant = $1 AND id = $2", t, id, micros(at)))
 }
 
 // DropSession implements sessions.Store; one that is gone already is no error.

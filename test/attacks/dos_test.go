@@ -2,6 +2,7 @@ package attacks_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"frontdesk.dev/frontdesk/test/pg"
+	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
 
@@ -274,5 +279,66 @@ func TestA165_waitingCalls(t *testing.T) {
 	wg.Wait()
 	if codes[http.StatusTooManyRequests] < 100 {
 		t.Errorf("1,100 waiting calls of one caller: %v", codes)
+	}
+}
+
+// TestA082_sessionFlood: a client that begins sessions and ends none, at two replicas at once, keeps a bounded number, and pushes out neither
+// those of its person's other client nor anybody else's. What was unused for longest is gone as any session that has ended.
+func TestA082_sessionFlood(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	binary, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := pg.Start(t)
+	s, err := stage.New(ctx, t.TempDir(), stage.Options{Binary: binary, Replicas: 2, Database: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	h := &hostile{scene: &scene{Stage: s}}
+	at := func(user, client string) string {
+		token, err := s.IdP.MintAccessToken(user, "api://frontdesk", map[string]any{"client_id": client, "groups": []string{"engineering"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	alice, good, evil := at("alice", "agent"), at("mallory", "agent"), at("mallory", "evil-agent")
+	bystander, working := h.session(t, "issues", alice), h.session(t, "issues", good)
+	s.Pin(0)
+	first, used := h.session(t, "issues", evil), h.session(t, "issues", evil)
+	const most, over = 1000, 60
+	s.Pin(-1)
+	var flood sync.WaitGroup
+	for worker := range 8 {
+		flood.Go(func() {
+			for i := worker; i < most+over-2; i += 8 {
+				if got := h.legacy(t, "issues", evil, "", initialize); got.Status != http.StatusOK { // the balancer sends it to both in turn
+					t.Errorf("initialize: %d %s", got.Status, got.Body)
+				}
+			}
+		})
+	}
+	flood.Wait()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	var n int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM sessions WHERE client = 'evil-agent'").Scan(&n); err != nil || n != most {
+		t.Errorf("%d sessions of the client are kept: %v", n, err)
+	}
+	list := `{"jsonrpc":"2.0","id":2,"method":"tools/list"}`
+	s.Pin(1) // the other one has the first in memory, for half a minute
+	for what, c := range map[string]struct {
+		token, id string
+		want      int
+	}{"alice's": {alice, bystander, 200}, "of mallory's other client": {good, working, 200}, "the newest": {evil, h.session(t, "issues", evil), 200}, "the first": {evil, first, 404}, "the second": {evil, used, 404}} {
+		if got := h.legacy(t, "issues", c.token, c.id, list); got.Status != c.want {
+			t.Errorf("%s: %d %s", what, got.Status, got.Body)
+		}
 	}
 }

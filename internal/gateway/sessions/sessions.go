@@ -38,12 +38,18 @@ type Session struct {
 
 // Store keeps the rows.
 type Store interface {
-	PutSession(ctx context.Context, s Session) error // inserts or replaces
-	Session(ctx context.Context, t identity.Tenant, id []byte) (Session, error)
+	// PutSession adds a new one. Where its principal, or its principal's client, has more than most then, those that were unused for
+	// longest are dropped, and returned.
+	PutSession(ctx context.Context, s Session, most Most) ([]Session, error)
+	// Session also moves Seen, if at is more than a minute later.
+	Session(ctx context.Context, t identity.Tenant, id []byte, at time.Time) (Session, error)
 	DropSession(ctx context.Context, t identity.Tenant, id []byte) error
 	// IdleSessions returns and removes those not seen since, at most limit.
 	IdleSessions(ctx context.Context, since time.Time, limit int) ([]Session, error)
 }
+
+// Most is how many are kept of one client of a principal, and of the principal.
+type Most struct{ Client, Principal int }
 
 // Keys are the faces' own (web.Keys).
 type Keys interface {
@@ -95,6 +101,11 @@ const (
 	upstreams = "gateway/upstream-session"
 )
 
+// most bounds what one caller can have us keep, since clients that are started anew each day never end their old sessions, and hostile
+// ones begin as many as they can. Of one client alone they are fewer, so that it cannot push out those of its person's others. What goes is
+// what was unused for longest: whoever comes back to that is told to initialize again, as after seven days.
+var most = Most{Client: 1000, Principal: 5000}
+
 // Begin keeps a new session, and makes the id that its client will hold. Of s it sets the id, the server's own (upstream; "" where
 // it has none), and the times.
 func (s *Sessions) Begin(ctx context.Context, n Session, upstream string) (id string, begun Session, err error) {
@@ -109,8 +120,12 @@ func (s *Sessions) Begin(ctx context.Context, n Session, upstream string) (id st
 	if upstream != "" {
 		n.Upstream = []byte(s.Keys.Seal(upstreams, n.ID, []byte(upstream)))
 	}
-	if err := s.Store.PutSession(ctx, n); err != nil {
+	dropped, err := s.Store.PutSession(ctx, n, most)
+	if err != nil {
 		return "", Session{}, err
+	}
+	for _, d := range dropped {
+		s.release(context.WithoutCancel(ctx), &d)
 	}
 	s.keep(at, n)
 	return id, n, nil
@@ -133,15 +148,9 @@ func (s *Sessions) load(ctx context.Context, at place) (Session, error) {
 	if ok && now.Before(k.until) {
 		return k.Session, nil
 	}
-	f, err := s.Store.Session(ctx, at.tenant, at.id[:])
+	f, err := s.Store.Session(ctx, at.tenant, at.id[:], now)
 	if err != nil {
 		return f, err
-	}
-	if now.Sub(f.Seen) > time.Minute {
-		f.Seen = now
-		if err := s.Store.PutSession(ctx, f); err != nil {
-			return f, err
-		}
 	}
 	s.keep(at, f)
 	return f, nil
@@ -231,13 +240,29 @@ func (s *Sessions) release(ctx context.Context, f *Session) {
 	}
 }
 
-// DropIdle drops sessions that nobody uses any more.
+// DropIdle drops sessions that nobody uses any more, and ends the acts here of those that were dropped through another replica.
 func (s *Sessions) DropIdle(ctx context.Context) error {
 	l, err := s.Store.IdleSessions(ctx, s.Now().Add(-idle), maxIdle)
+	if err != nil {
+		return err
+	}
+	var open []Session
+	s.mu.Lock()
+	for _, of := range s.held {
+		for _, h := range of {
+			open = append(open, h.session)
+		}
+	}
+	s.mu.Unlock()
+	for _, f := range open {
+		if _, err := s.Store.Session(ctx, f.Tenant, f.ID, time.Time{}); fault.KindOf(err) == fault.NotFound {
+			l = append(l, f)
+		}
+	}
 	for _, f := range l {
 		s.release(ctx, &f)
 	}
-	return err
+	return nil
 }
 
 // Drain ends the acts that are open here. The sessions stay: another process tells their clients to begin anew.

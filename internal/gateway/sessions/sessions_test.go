@@ -26,28 +26,36 @@ type rows struct {
 	of        map[string]sessions.Session
 	read, put int
 	down      error
+	surplus   []sessions.Session // what the next one to be put is too much for
 }
 
 func key(t identity.Tenant, id []byte) string { return string(t) + "\x00" + string(id) }
 
-func (r *rows) PutSession(_ context.Context, s sessions.Session) error {
+func (r *rows) PutSession(_ context.Context, s sessions.Session, _ sessions.Most) ([]sessions.Session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.down != nil {
-		return r.down
+		return nil, r.down
 	}
 	r.put++
 	r.of[key(s.Tenant, s.ID)] = s
-	return nil
+	surplus := r.surplus
+	r.surplus = nil
+	return surplus, nil
 }
 
-func (r *rows) Session(_ context.Context, t identity.Tenant, id []byte) (sessions.Session, error) {
+func (r *rows) Session(_ context.Context, t identity.Tenant, id []byte, at time.Time) (sessions.Session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.read++
 	s, ok := r.of[key(t, id)]
 	if !ok {
 		return s, fault.New(fault.NotFound, "there is no such session", nil)
+	}
+	if at.Sub(s.Seen) > time.Minute && r.down == nil {
+		r.put++
+		s.Seen = at
+		r.of[key(t, id)] = s
 	}
 	return s, r.down
 }
@@ -303,5 +311,28 @@ func TestDropIdle(t *testing.T) {
 	}
 	if want := (map[audit.CallID]int{"idle": 1}); !maps.Equal(e.n, want) || len(d.rows.of) != 1 {
 		t.Errorf("ended are %v of %d rows, want %v", e.n, len(d.rows.of), want)
+	}
+}
+
+// TestDroppedActs: the act of a session ends with it, whether it was too much for a new one here, or dropped through another replica.
+func TestDroppedActs(t *testing.T) {
+	d := open(t)
+	e := &ends{n: map[audit.CallID]int{}}
+	var all []sessions.Session
+	for _, act := range []string{"surplus", "elsewhere", "kept"} {
+		_, s := d.begin(t, alice, act, "")
+		d.Hold(t.Context(), &s, e.of(&s))
+		all = append(all, s)
+	}
+	d.rows.surplus = all[:1]
+	d.begin(t, alice, "new", "")
+	if err := d.rows.DropSession(t.Context(), all[1].Tenant, all[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.DropIdle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := (map[audit.CallID]int{"surplus": 1, "elsewhere": 1}); !maps.Equal(e.n, want) {
+		t.Errorf("ended are %v, want %v", e.n, want)
 	}
 }

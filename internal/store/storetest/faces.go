@@ -144,21 +144,27 @@ func families(t *testing.T, a, b *store.DB) {
 	}
 }
 
+// most is more than any test puts, alone the error beside something that a test has no use for.
+var most = sessions.Most{Client: 10 * many, Principal: 10 * many}
+
+func alone[T any](_ T, err error) error { return err }
+
 func legacySessions(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	s := filled[sessions.Session]()
-	ok(t, a.PutSession(ctx, s))
-	same(t, must(b.Session(ctx, ours, s.ID))(t), s)
-	s.Version, s.Upstream, s.URLAsk, s.Seen = "newer", nil, false, day
-	ok(t, b.PutSession(ctx, s))
-	same(t, must(a.Session(ctx, ours, s.ID))(t), s)
+	ok(t, alone(a.PutSession(ctx, s, most)))
+	same(t, must(b.Session(ctx, ours, s.ID, s.Seen.Add(time.Minute)))(t), s)
+	s.Seen = s.Seen.Add(2 * time.Minute)
+	same(t, must(b.Session(ctx, ours, s.ID, s.Seen))(t), s)
+	same(t, must(a.Session(ctx, ours, s.ID, time.Time{}))(t), s)
+	wantKind(t, alone(b.PutSession(ctx, s, most)), fault.Conflict)
 	ok(t, a.DropSession(ctx, ours, s.ID))
 	ok(t, b.DropSession(ctx, ours, s.ID))
-	_, err := b.Session(ctx, ours, s.ID)
+	_, err := b.Session(ctx, ours, s.ID, s.Seen.Add(time.Hour))
 	wantKind(t, err, fault.NotFound)
 
 	for i := range 3 * many {
-		ok(t, a.PutSession(ctx, sessions.Session{Tenant: ours, ID: fmt.Append(nil, i), Seen: day.Add(time.Duration(i) * time.Minute)}))
+		ok(t, alone(a.PutSession(ctx, sessions.Session{Tenant: ours, ID: fmt.Append(nil, i), Seen: day.Add(time.Duration(i) * time.Minute)}, most)))
 	}
 	idle := day.Add(2 * many * time.Minute)
 	if l := must(a.IdleSessions(ctx, idle, 5))(t); len(l) != 5 {

@@ -61,7 +61,7 @@ func stock(t *testing.T, db *store.DB) things {
 	_, err = db.OpenRequest(ctx, s.request)
 	ok(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), db.PutSession(ctx, s.session), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task), db.PutDevice(ctx, s.device)} {
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), alone(db.PutSession(ctx, s.session, most)), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task), db.PutDevice(ctx, s.device)} {
 		ok(t, err)
 	}
 	return s
@@ -242,7 +242,7 @@ var byTenant = map[string]strange{
 		return db.DropKeys(ctx, theirs, s.key.Purpose, s.key.Generation)
 	},
 	"Session": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Session(ctx, theirs, s.session.ID)
+		return db.Session(ctx, theirs, s.session.ID, day)
 	},
 	"Task": func(ctx context.Context, db *store.DB, s things) (any, error) {
 		return db.Task(ctx, theirs, s.task.Server, s.task.ID)
@@ -325,7 +325,7 @@ func untouched(t *testing.T, db *store.DB, s things) {
 	same(t, must(db.Grants(ctx, ours, s.grant.User))(t), []connect.Grant{s.grant})
 	same(t, must(db.Client(ctx, ours, s.client.ID))(t), s.client)
 	same(t, must(db.Family(ctx, ours, s.family.ID))(t), s.family)
-	same(t, must(db.Session(ctx, ours, s.session.ID))(t), s.session)
+	same(t, must(db.Session(ctx, ours, s.session.ID, time.Time{}))(t), s.session)
 	same(t, must(db.Rows(ctx, audit.Query{Tenant: ours}))(t), []audit.Row{s.intent})
 	same(t, must(db.DueEndings(ctx, s.ending.Next, 10))(t), []vault.Ending{s.ending})
 	same(t, must(db.UseCode(ctx, ours, s.code.Hash, day))(t), s.code)

@@ -1,0 +1,3 @@
+-- +goose Up
+-- Finds what is too much of one client's, or one person's, sessions.
+CREATE INDEX sessions_of ON sessions (tenant, principal, client, seen);
