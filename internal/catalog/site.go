@@ -26,6 +26,7 @@ type Sites struct {
 	Pointer string   `yaml:"pointer" doc:"or JSON pointer into the token answer"`
 	Call    SiteCall `yaml:"call" doc:"or a call of the API, with the new credential, that lists them"`
 
+	Accounts string            `yaml:"accounts" doc:"regular expression whose first group is the id of an account in a path, where several are behind one site (call.account): requests for another one than the connection's are refused"`
 	Headers  map[string]string `yaml:"headers" doc:"sent with each request to host, {site} filled in"`
 	Account  string            `yaml:"account" doc:"account.url then; may hold {site}"`
 	Whole    bool              `yaml:"is_account" doc:"the vendor tells nobody which person it is: the site is all that tells one account from another"`
@@ -50,6 +51,7 @@ type SiteCall struct {
 	List      string     `yaml:"list" doc:"JSON pointer to the list; default: the answer itself. What is no list is one site"`
 	Value     string     `yaml:"value" doc:"JSON pointer to the site within an entry"`
 	Label     string     `yaml:"label" doc:"JSON pointer to its name, for people, within an entry"`
+	Account   string     `yaml:"account" doc:"JSON pointer within an entry to the id of the account, where several are behind one site: each is offered by its name"`
 }
 
 // SiteEndpoints are those of the vendor that serve every site.
@@ -61,8 +63,17 @@ type SiteEndpoints struct {
 
 // Site is one, as a connection keeps it. The zero Site is where the config says.
 type Site struct {
-	Value string `json:"value,omitzero"`
-	Label string `json:"label,omitzero"` // its name, for people
+	Value   string `json:"value,omitzero"`
+	Label   string `json:"label,omitzero"`   // its name, for people
+	Account string `json:"account,omitzero"` // which of those behind it; "": it is one, or whichever
+}
+
+// ID tells it apart from others: where it is, and which of the accounts there.
+func (s Site) ID() string {
+	if s.Account == "" {
+		return s.Value
+	}
+	return s.Value + "/" + s.Account
 }
 
 // Of is an account at this site: the same one at another is another connection.
@@ -71,14 +82,14 @@ func (s Site) Of(account, label string) (string, string) {
 	case s.Value == "":
 		return account, label
 	case label == "":
-		return account + "@" + s.Value, s.Label
+		return account + "@" + s.ID(), s.Label
 	}
-	return account + "@" + s.Value, label + " (" + s.Label + ")"
+	return account + "@" + s.ID(), label + " (" + s.Label + ")"
 }
 
 // Moved is the account of s, by what Of has made of it, at another site.
 func (s Site) Moved(to Site, account, label string) (string, string) {
-	own, _ := strings.CutSuffix(account, "@"+s.Value)
+	own, _ := strings.CutSuffix(account, "@"+s.ID())
 	name, _ := strings.CutSuffix(label, " ("+s.Label+")")
 	if label == s.Label {
 		name = ""
@@ -102,12 +113,12 @@ func (s *Sites) Of(value, label string) (Site, bool) {
 		label = value
 	}
 	_, err := s.At(value)
-	return Site{value, label}, err == nil
+	return Site{Value: value, Label: label}, err == nil
 }
 
-// In lists the sites in the answer of the call, without those that no credential may go to. Of entries that lead to one place (accounts
-// behind one host) one is made, with their names; where two places have one name, they are told apart by what they are. False: the
-// answer is no JSON.
+// In lists the sites in the answer of the call, without those that no credential may go to. Of entries that lead to one place one is made,
+// with their names, unless the entry tells accounts there apart; where two have one name, they are told apart by what they are. False:
+// the answer is no JSON.
 func (s *Sites) In(answer []byte) ([]Site, bool) {
 	doc, list := oauth.Read(answer), s.Call.List
 	if doc.IsZero() {
@@ -129,7 +140,7 @@ const maxLabel = 1024
 
 // join adds a site, or its name to that of the same one.
 func join(l []Site, one Site) []Site {
-	i := slices.IndexFunc(l, func(o Site) bool { return o.Value == one.Value })
+	i := slices.IndexFunc(l, func(o Site) bool { return o.ID() == one.ID() })
 	if i < 0 {
 		return append(l, one)
 	}
@@ -147,7 +158,7 @@ func apart(l []Site) []Site {
 	}
 	for i, o := range l {
 		if count[o.Label] > 1 {
-			l[i].Label += " (" + o.Value + ")"
+			l[i].Label += " (" + o.ID() + ")"
 		}
 	}
 	return l
@@ -160,10 +171,25 @@ func (s *Sites) entry(doc oauth.Document, at string) []Site {
 		}
 		return ""
 	}
-	if one, ok := s.Of(text(s.Call.Value), text(s.Call.Label)); ok {
-		return []Site{one}
+	one, ok := s.Of(text(s.Call.Value), text(s.Call.Label))
+	one.Account = text(s.Call.Account)
+	if !ok || s.Call.Account != "" && one.Account == "" {
+		return nil
 	}
-	return nil
+	return []Site{one}
+}
+
+// Foreign is the account of another connection that a path is about; "" where it is about this one's, or about none.
+func (s *Sites) Foreign(path, own string) string {
+	if s.Accounts == "" || own == "" {
+		return ""
+	}
+	for _, m := range regexp.MustCompile(s.Accounts).FindAllStringSubmatch(path, -1) { // compiled once before, by check
+		if !strings.EqualFold(m[1], own) {
+			return m[1]
+		}
+	}
+	return ""
 }
 
 // At is where the requests of a connection at this site go.
@@ -237,6 +263,9 @@ func (s *Sites) check() error {
 		if _, err := regexp.Compile(e); err != nil {
 			return err
 		}
+	}
+	if re, err := regexp.Compile(s.Accounts); err != nil || s.Accounts != "" && re.NumSubexp() != 1 || (s.Accounts == "") != (s.Call.Account == "") {
+		return fmt.Errorf("accounts is a regular expression with one group, and call.account says which of them each is")
 	}
 	if !strings.Contains(s.Base, "{site}") && len(s.Headers) == 0 {
 		return fmt.Errorf("base is a URL with {site} in it")

@@ -21,7 +21,7 @@ func TestSites(t *testing.T) {
 		"atlassian": {`[{"id":"11223344-a1b2-3b33-c444-def123456789","name":"acme","url":"https://acme.atlassian.net"},{"id":"../../evil","name":"x"},{"id":"https://evil.test","name":"y"},
 			{"id":"99999999-a1b2-3b33-c444-def123456789","name":"beta","url":"https://beta.atlassian.net"},{"id":"11223344-a1b2-3b33-c444-def123456789","url":"https://acme.atlassian.net"}]`,
 			map[string]string{"11223344-a1b2-3b33-c444-def123456789": "https://acme.atlassian.net", "99999999-a1b2-3b33-c444-def123456789": "https://beta.atlassian.net"}, "https://api.atlassian.com/ex/jira/11223344-a1b2-3b33-c444-def123456789"},
-		"docusign":  {`{"accounts":[{"account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_name":"Acme Labs","base_uri":"https://na3.docusign.net"},{"account_name":"E","base_uri":"https://evil.test/x.docusign.net"},{"account_name":"F","base_uri":"https://a.docusign.net.evil.test"}]}`, map[string]string{"na3": "Acme, Acme Labs"}, "https://na3.docusign.net"},
+		"docusign":  {`{"accounts":[{"account_id":"a-1","account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_name":"Nameless","base_uri":"https://na3.docusign.net"},{"account_id":"a-2","account_name":"E","base_uri":"https://evil.test/x.docusign.net"},{"account_name":"F","base_uri":"https://a.docusign.net.evil.test"}]}`, map[string]string{"na3": "Acme"}, "https://na3.docusign.net"},
 		"xero":      {`[{"tenantId":"45e4708e-d862-4111-ab3a-dd8cd03913e1","tenantName":"Acme"},{"tenantId":"x\r\ny","tenantName":"E"}]`, map[string]string{"45e4708e-d862-4111-ab3a-dd8cd03913e1": "Acme"}, "https://api.xero.com"},
 		"mailchimp": {`{"dc":"us19","accountname":"Acme"}`, map[string]string{"us19": "Acme"}, "https://us19.api.mailchimp.com"},
 	} {
@@ -73,7 +73,7 @@ func TestSites(t *testing.T) {
 func TestSitesOfOneName(t *testing.T) {
 	s := &Sites{Host: "api.example.com", Base: "https://{site}.example.com", Pattern: "^[a-z0-9]+$", Call: SiteCall{Value: "/id", Label: "/name"}}
 	l, ok := s.In([]byte(`[{"id":"a1","name":"Acme"},{"id":"a2","name":"Acme"},{"id":"b","name":"Beta"}]`))
-	if got := fmt.Sprint(l); !ok || got != "[{a1 Acme (a1)} {a2 Acme (a2)} {b Beta}]" {
+	if got := fmt.Sprint(l); !ok || got != "[{a1 Acme (a1) } {a2 Acme (a2) } {b Beta }]" {
 		t.Errorf("%s, %v", got, ok)
 	}
 	var all []string
@@ -256,5 +256,32 @@ func TestKeysElsewhere(t *testing.T) {
 		if k.check() == nil {
 			t.Errorf("%s is no mistake", name)
 		}
+	}
+}
+
+// TestAccountsOfASite: of several accounts behind one host each is offered by its name, and a request for another one than the
+// connection's is found, however its path writes it.
+func TestAccountsOfASite(t *testing.T) {
+	all, err := Providers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := with(t, all["docusign"]).Sites
+	l, ok := s.In([]byte(`{"accounts":[{"account_id":"a-1","account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_id":"a-2","account_name":"Acme Labs","base_uri":"https://na3.docusign.net"},
+		{"account_id":"a-3","account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_id":"a-1","account_name":"Acme","base_uri":"https://na3.docusign.net"},{"account_id":"a-1","account_name":"Beta","base_uri":"https://eu.docusign.net"}]}`))
+	if got := fmt.Sprint(l); !ok || got != "[{na3 Acme (na3/a-1) a-1} {na3 Acme Labs a-2} {na3 Acme (na3/a-3) a-3} {eu Beta a-1}]" {
+		t.Errorf("%s, %v", got, ok)
+	}
+	if account, label := l[1].Of("7", "alice"); account != "7@na3/a-2" || label != "alice (Acme Labs)" {
+		t.Errorf("%s, %s", account, label)
+	}
+	for path, want := range map[string]string{"/restapi/v2.1/accounts/a-1/envelopes": "", "/restapi/v2.1/accounts/A-1": "", "/oauth/userinfo": "", "/restapi/v2.1/accounts": "", "/restapi/v2.1/accounts/a-2/envelopes": "a-2",
+		"/restapi/v2.1/Accounts/a-2": "a-2", "/restapi/v2.1/accounts//a-2/x": "a-2", "/restapi/v2.1/accounts/a-1/../accounts/a-2": "a-2", "/clickapi/v1/accounts/a-2/clickwraps": "a-2", "/restapi/v2.1/accounts/a-1;x/envelopes": "", "/restapi/v2.1/accounts/a-12": "a-12"} {
+		if got := s.Foreign(path, "a-1"); got != want {
+			t.Errorf("%s is about %q, want %q", path, got, want)
+		}
+	}
+	if got := s.Foreign("/restapi/v2.1/accounts/a-2", ""); got != "" {
+		t.Errorf("a connection of before, for whichever: %q", got)
 	}
 }

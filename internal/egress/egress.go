@@ -164,7 +164,10 @@ func (g *passage) send() (*http.Response, error) {
 		g.outcome = broker.Outcome{Result: audit.ResultNeeds, Detail: needed.Error()}
 		return nil, needed
 	}
-	if fault.KindOf(err) == fault.Internal {
+	switch fault.KindOf(err) {
+	case fault.Denied: // by the credential, before anything left
+		g.outcome = broker.Outcome{Result: audit.ResultDenied, Detail: fault.Message(err)}
+	case fault.Internal:
 		err = fault.New(fault.Unavailable, g.up.Title+" could not be reached, or broke off; nothing is known of what it did", err)
 	}
 	return nil, err

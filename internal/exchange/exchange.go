@@ -47,10 +47,10 @@ type Credential struct {
 	Site       string             // the connection's own, to which requests go in the place of the upstream's first origin
 	Token      secret.Text        // of a transaction token alone: itself, for a process that takes it from its environment
 
-	onto  func(*http.Request) // makes the request one to Site; nil where there is none
-	proof *dpop.Token         // nil: to show it is all the proof there is
-	again *again              // nil where another credential would be no better
-	says  secret.Text         // sent as the first message of a WebSocket, if any
+	onto  func(*http.Request) error // makes the request one to Site, or refuses it; nil where there is none
+	proof *dpop.Token               // nil: to show it is all the proof there is
+	again *again                    // nil where another credential would be no better
+	says  secret.Text               // sent as the first message of a WebSocket, if any
 
 	// reads is what an answer means for whoever connected the credential; nil where nobody did.
 	reads func(*http.Response) *catalog.Needed

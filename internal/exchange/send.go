@@ -78,7 +78,9 @@ func (c *Credential) send(out Sender, r *http.Request) (*http.Response, [][]byte
 // once places the credential and sends the request.
 func (c *Credential) once(out Sender, r *http.Request) (*http.Response, error) {
 	if c.onto != nil {
-		c.onto(r)
+		if err := c.onto(r); err != nil {
+			return nil, err
+		}
 	}
 	if c.proof != nil {
 		return c.proof.Send(r, out.RoundTrip)

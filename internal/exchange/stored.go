@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -119,10 +120,14 @@ func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
 		return siteless(c)
 	}
 	first := up.Origins[0]
-	cred.Site, cred.onto = c.Site.Value, func(r *http.Request) {
+	cred.Site, cred.onto = c.Site.ID(), func(r *http.Request) error {
+		if other := up.Sites.Foreign(r.URL.Path, c.Site.Account); other != "" {
+			return fault.New(fault.Denied, fmt.Sprintf("this connection is for the account %s of %s (%s), and the request for another one (%s): use that id, or have its person connect the other account and choose it for this agent", c.Site.Label, up.Title, c.Site.Account, other), nil)
+		}
 		if r.URL.Scheme == first.Scheme && r.URL.Host == first.Host {
 			up.Sites.Onto(r, at, c.Site.Value)
 		}
+		return nil
 	}
 	return nil
 }

@@ -267,7 +267,7 @@ func (v *Vault) aad(ctx context.Context, c Connection, field byte) ([]byte, erro
 	}
 	b = append(append(b, id...), field)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Generation))
-	return append(binary.BigEndian.AppendUint64(b, uint64(c.Version)), c.Site.Value...), nil
+	return append(binary.BigEndian.AppendUint64(b, uint64(c.Version)), c.Site.ID()...), nil
 }
 
 // name is the internal id of a name, remembered.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/internal/audit"
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
@@ -266,5 +267,69 @@ func TestAnAccountThatMoves(t *testing.T) {
 	}
 	if moved != 1 {
 		t.Errorf("the log says %d times that the account moved", moved)
+	}
+}
+
+// TestAccountsBehindOneSite: where a person has several accounts behind one host, as at Docusign, he is shown each by its name. His connection
+// is for the one that he chose: a request about another one goes nowhere, and who sent it reads which account it is.
+func TestAccountsBehindOneSite(t *testing.T) {
+	var v *oddVendor
+	v = newOddVendor(t, func(_ *oddVendor, w http.ResponseWriter, r *http.Request) {
+		switch q := r.URL.Query(); r.URL.Path {
+		case "/authorize":
+			http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {"c"}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
+		case "/token":
+			says(w, http.StatusOK, map[string]any{"access_token": "accounts_0123456789abcdef", "token_type": "Bearer", "expires_in": 3600, "scope": "read"})
+		case "/userinfo":
+			var l []any
+			for id, name := range map[string]string{"a-1": "Acme", "a-2": "Acme Labs"} {
+				l = append(l, map[string]any{"account_id": id, "account_name": name, "base_uri": port0(v.Server)})
+			}
+			says(w, http.StatusOK, map[string]any{"sub": "7", "email": "alice@acme.example", "accounts": l})
+		default:
+			v.wire = append(v.wire, r.URL.Path)
+			says(w, http.StatusOK, map[string]any{"login": "alice at " + r.URL.Path})
+		}
+	})
+	s := oddStage(t, fmt.Sprintf(`  odd:
+    name: Odd
+    hosts: ["%[1]s"]
+    oauth: {authorization_endpoint: "%[1]s/authorize", token_endpoint: "%[1]s/token", token_auth: none}
+    account: {url: "%[1]s/userinfo", pointer: /email, id_pointer: /sub}
+    sites: {host: odd.test, base: "http://127.0.0.1:{site}", pattern: "^[0-9]{4,5}$", accounts: "/accounts/+([^/;]+)", call: {url: "%[1]s/userinfo", list: /accounts, value: /base_uri, label: /account_name, account: /account_id}}
+`, v.URL), fmt.Sprintf("  odd: {provider: odd, client_id: frontdesk, scopes: [read], site: connection, hosts: [\"%s\"]}\n", v.URL))
+	alice := s.Person("alice", "Continue to Odd")
+	a := agent(t, world.AgentConfig{URL: s.Desk().MCP("odd"), Name: "a", Era: world.Era2026July, Browser: s.Person("alice", later)})
+	if page := reads(t, alice, asksFor(t, a)); !strings.Contains(page, "Acme Labs") {
+		t.Fatalf("he is asked: %s", page)
+	}
+	if _, err := alice.Click(within(t), "Use Acme Labs"); err != nil {
+		t.Fatal(err)
+	}
+	if page := alice.Page().Text(); !strings.Contains(page, "alice@acme.example (Acme Labs)") {
+		t.Errorf("after the choice: %s", page)
+	}
+	fetch := func(path string) string {
+		return world.Text(call(t, a, "fetch", map[string]any{"path": path}))
+	}
+	if got := fetch("/restapi/accounts/a-2/envelopes"); !strings.Contains(got, "alice at /restapi/accounts/a-2/envelopes") {
+		t.Errorf("his account: %s\n%s", got, s.Desk().Log())
+	}
+	for _, path := range []string{"/restapi/accounts/a-1/envelopes", "/restapi/accounts/%61-1/envelopes", "/clickapi/accounts/a-1"} {
+		if got := fetch(path); !strings.Contains(got, "Acme Labs") || !strings.Contains(got, "another one (a-1)") {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	if l := v.took(); len(l) != 1 {
+		t.Errorf("the vendor took %v", l)
+	}
+	denied := 0
+	for _, k := range records(t, s) {
+		if k.Action == "api" && k.Kind == audit.KindOutcome && k.Result == audit.ResultDenied && k.Site == port0(v.Server)+"/a-2" {
+			denied++
+		}
+	}
+	if denied != 3 {
+		t.Errorf("%d requests are on record as refused, want 3", denied)
 	}
 }

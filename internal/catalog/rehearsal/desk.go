@@ -95,6 +95,13 @@ func (m *memory) Advance(_ context.Context, e identity.Epoch) (identity.Epoch, e
 }
 func (m *memory) EpochsSince(context.Context, int64) ([]identity.Epoch, error) { return nil, nil }
 
+// people are one, who stays.
+type people struct{ identity.Users }
+
+func (people) User(_ context.Context, t identity.Tenant, id identity.UserID) (identity.User, error) {
+	return identity.User{Tenant: t, ID: id}, nil
+}
+
 // End counts the credentials that are ended at the vendor: how that is asked for is a step of its own.
 func (m *memory) End(_ context.Context, _ *catalog.Upstream, _ vault.Connection, s vault.Secrets) (vault.Ended, error) {
 	if !s.Access.IsZero() {
@@ -135,7 +142,7 @@ func newDesk(p *catalog.Provider, sites *catalog.Sites, v *vendor) (*desk, error
 	cat.Set(&catalog.Snapshot{Upstreams: map[identity.Tenant]map[catalog.UpstreamName]*catalog.Upstream{up.Tenant: {up.Name: up}}})
 	clients.Use(map[vault.ClientKey]secret.Text{{Tenant: up.Tenant, Upstream: up.Name, Part: vault.ClientSecret}: secret.New(hush)})
 	talks := oauth.Client{HTTP: v, Now: now}
-	d := &connect.Desk{Catalog: cat, Store: m, Vault: m, Clients: clients, Epochs: &identity.Epochs{Store: m, Now: now, Log: log}, Events: m, OAuth: talks, API: v,
+	d := &connect.Desk{Catalog: cat, Store: m, Vault: m, Clients: clients, Users: people{}, Epochs: &identity.Epochs{Store: m, Now: now, Log: log}, Events: m, OAuth: talks, API: v,
 		URL: func(_ identity.Tenant, path string) string { return strings.TrimSuffix(redirect, "/callback/x") + path }, Log: log, Now: now, Ends: connect.Ends{Endings: m}}
 	return &desk{Desk: d, memory: m, up: up, stored: &exchange.Stored{Kind: up.Methods[0].Kind, Vault: m, Uses: m, Witness: d, Log: log, Refresh: &refresh.Machine{OAuth: talks, Now: now, Clients: clients}}}, nil
 }

@@ -98,6 +98,8 @@ func TestRehearsalDisagrees(t *testing.T) {
 		"the call for sites":     {"atlassian", func(p *catalog.Provider) { p.Sites.Call.URL = "https://api.atlassian.com/me" }},
 		"the proof of that call": {"mailchimp", func(p *catalog.Provider) { p.Sites.Call.Injection = nil }},
 		"the list of sites":      {"docusign", func(p *catalog.Provider) { p.Sites.Call.List = "" }},
+		"accounts of a site":     {"docusign", func(p *catalog.Provider) { p.Sites.Call.Account, p.Sites.Accounts = "", "" }},
+		"another account's path": {"docusign", func(p *catalog.Provider) { p.Sites.Accounts = "/account/([^/]+)" }},
 		"sites' names":           {"xero", func(p *catalog.Provider) { p.Sites.Call.Label = "" }},
 		"the header of a site":   {"xero", func(p *catalog.Provider) { p.Sites.Headers = nil }},
 		"a site that is all":     {"xero", func(p *catalog.Provider) { p.Sites.Whole = false }},

@@ -68,6 +68,8 @@ type Site struct {
 	Goes    string            `json:"goes"`  // where it has to arrive
 	Headers map[string]string `json:"headers"`
 	Account *Account          `json:"account"`
+	Within  string            `json:"within"`  // the id of the account, where several are behind one site
+	Foreign []string          `json:"foreign"` // paths of other accounts there, which are none of this connection's
 }
 
 // Named is how people name the site of their account before the consent, because the vendor has no page but at one.
@@ -232,7 +234,7 @@ func (v *vendor) listed() string {
 	for _, s := range v.says {
 		site, _ := json.Marshal(s.Says)
 		label, _ := json.Marshal(s.Label)
-		l = append(l, strings.NewReplacer(`"SITE"`, string(site), `"LABEL"`, string(label)).Replace(string(v.sites.Entry)))
+		l = append(l, strings.NewReplacer(`"SITE"`, string(site), `"LABEL"`, string(label), "WITHIN", s.Within).Replace(string(v.sites.Entry)))
 	}
 	if one := strings.Join(l, ","); one != "" && strings.Contains(string(v.sites.Answer), `"ENTRY"`) {
 		return strings.ReplaceAll(string(v.sites.Answer), `"ENTRY"`, one)
@@ -462,7 +464,14 @@ func (v *vendor) served(ctx context.Context, d *desk, at Site, choice string) er
 	if err := d.asks(ctx, at.Path, v); err != nil {
 		return err
 	}
-	return errors.Join(whose(c, at.Account, c.Site.Value, at.Label), v.at(at.Goes, at.Headers), v.home())
+	wrong := []error{whose(c, at.Account, c.Site.ID(), at.Label), v.at(at.Goes, at.Headers), v.home(), different("which account there", c.Site.Account, at.Within)}
+	for _, path := range at.Foreign {
+		v.arrived = nil
+		if err := d.asks(ctx, path, v); fault.KindOf(err) != fault.Denied || v.arrived != nil {
+			wrong = append(wrong, fmt.Errorf("a request for another account arrives: %s, %v", path, err))
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // refused wants a sentence for the person, nothing kept, the token ended, and no request anywhere but at the vendor's own addresses.
@@ -495,7 +504,7 @@ func elsewhere(honest string) []Site {
 	}
 	var sites []Site
 	for _, v := range l {
-		sites = append(sites, Site{Says: v, Label: "Evil"})
+		sites = append(sites, Site{Says: v, Label: "Evil", Within: "evil"})
 	}
 	return sites
 }
@@ -507,7 +516,7 @@ const maxNames = 5000
 func many(honest Site) []Site {
 	var l []Site
 	for i := range catalog.MaxSites + 50 {
-		l = append(l, Site{Says: renumbered(honest.Says, i), Label: "A company with a name that is longer than any page is wide, number " + strconv.Itoa(i)})
+		l = append(l, Site{Says: renumbered(honest.Says, i), Within: honest.Within, Label: "A company with a name that is longer than any page is wide, number " + strconv.Itoa(i)})
 	}
 	return l
 }
