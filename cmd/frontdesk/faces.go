@@ -62,6 +62,11 @@ func (d *desk) joinFaces(cfg *config.Config, at func(identity.Tenant, string) st
 	return nil
 }
 
+// unusedAfter is after how long a connection ends that nobody uses; 0: never.
+func (d *desk) unusedAfter() time.Duration {
+	return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour
+}
+
 // hop marks requests that passed this process's egress.
 func (d *desk) hop() string { return "frontdesk-" + d.owner }
 
@@ -112,7 +117,7 @@ func (d *desk) routes(cfg *config.Config) http.Handler {
 		(&issuer.Server{URL: func(t identity.Tenant, path string) string { return cfg.Issuer(t) + path }, Catalog: &d.catalog, Clients: d.registry, Grants: d.db, Flows: d.behind.flows,
 			Notary: d.behind.notary, Keys: d.behind.keys, Epochs: d.epochs, Offers: d.behind.pages, Given: d.db, Browser: browser, Pages: issuerPages{pages, d}, Log: d.log, Now: d.now}).Mount(mux, t, p)
 		(&portal.Site{Tenant: t, Prefix: p, Browser: browser, Pages: pages, Flows: d.behind.flows, Requests: d.behind.pages, Grants: d.behind.pages, Catalog: &d.catalog, Holdings: d.behind.pages,
-			Log: d.behind.pages, Sessions: d.epochs, Agents: d.agent, Now: d.now}).Mount(mux)
+			Log: d.behind.pages, Sessions: d.epochs, Agents: d.agent, Unused: d.unusedAfter, Now: d.now}).Mount(mux)
 		d.gateway.Mount(mux, t, p)
 		for _, path := range []string{"/backchannel-logout/", "/events/", "/scim/v2/"} {
 			mux.HandleFunc(p+path, d.heard)

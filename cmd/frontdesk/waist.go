@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"frontdesk.dev/frontdesk/cmd/frontdesk/config"
 	"frontdesk.dev/frontdesk/internal/admin"
@@ -144,12 +143,11 @@ func (d *desk) joinExchange(client oauth.Client, at func(identity.Tenant, string
 
 // joinConnect makes what people do, and what ends with their access.
 func (d *desk) joinConnect(cfg *config.Config, client oauth.Client, at func(identity.Tenant, string) string) {
-	unusedAfter := func() time.Duration { return time.Duration(d.config.Load().Connections.UnusedDays) * 24 * time.Hour }
 	*d.connect = connect.Desk{
 		Catalog: &d.catalog, Store: d.db, Vault: d.vault, Clients: &d.clients, IdPs: &d.idps, Users: d.db, Epochs: d.epochs,
 		Events: d.audit, Policies: &d.policies, OAuth: client, API: d.door.Found(), Ready: d.exchange, Finder: d.finds(at),
 		URL: at, KeyPage: keyPage(cfg, d.role), Log: d.log, Now: d.now,
-		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: unusedAfter},
+		Ends: connect.Ends{Endings: d.endings, Unused: d.db, UnusedAfter: d.unusedAfter},
 	}
 	d.office = &ending.Office{
 		Store: d.db, People: d.db, Vault: d.vault, Vendors: d.endings, Catalog: &d.catalog, Epochs: d.epochs,

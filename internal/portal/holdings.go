@@ -19,9 +19,17 @@ type holding struct {
 	Title, Account, Health, Action, Ending, Again, Button, Badge, Tone string
 	Bad, Refreshes                                                     bool
 	Created, LastUsed, Expires                                         time.Time
-	Scopes                                                             []scope
-	Grants                                                             []grant
+	lasts
+	Scopes []scope
+	Grants []grant
 	several
+}
+
+// lasts is how long a connection goes on, where that is not for ever.
+type lasts struct {
+	Until  time.Time // nothing renews it beyond that
+	Then   string    // what to do about it
+	Unused time.Time // it ends by itself, unless an agent uses it before
 }
 
 // several is what a page shows where a person has more than one account at an upstream.
@@ -125,13 +133,43 @@ func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
 	switch {
 	case c.Status == vault.NeedsReconnect:
 		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", h.Health+c.Reason
-	case c.Status == vault.Active && !c.Refreshes && endsSoon(c.Expires, s.Now()), c.Status == vault.Active && endsSoon(refresh.Lapsing(up, c), s.Now()):
-		h.Bad, h.Badge, h.Tone, h.Health = true, "ends soon", "ask", "works, but ends soon and is not renewed by itself"
+	case c.Status == vault.Active:
+		s.lasts(&h, up, c)
 	}
 	if h.Bad {
 		h.Again, h.Button = s.Prefix+"/portal/connect/"+string(up.Name), "Connect "+up.Title+" again"
 	}
 	return h
+}
+
+// lasts says of a connection that works until when it does, and soon before that what its person can do.
+func (s *Site) lasts(h *holding, up *catalog.Upstream, c vault.Connection) {
+	now := s.Now()
+	if h.Until = refresh.Lapsing(up, c); !c.Refreshes {
+		h.Until = c.Expires
+	}
+	anew := "connect it again"
+	if c.Method == catalog.APIKey {
+		anew = "make a new key there and paste it here"
+	}
+	switch {
+	case h.Until.IsZero():
+	case !h.Until.After(now):
+		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", "ended"
+		h.Then = "No agent can use it until you " + anew + ". What you have allowed then goes on."
+	case endsSoon(h.Until, now):
+		h.Bad, h.Badge, h.Tone, h.Health = true, "ends soon", "ask", "works, but nothing renews it: it ends"
+		h.Then = strings.ToUpper(anew[:1]) + anew[1:] + " before that, and agents go on without a stop."
+	}
+	if after := s.Unused(); after > 0 {
+		at := c.Created
+		if c.LastUsed.After(at) {
+			at = c.LastUsed
+		}
+		if at = at.Add(after); at.After(now) && at.Sub(now) < min(soon, after/3) {
+			h.Unused = at
+		}
+	}
 }
 
 func ending(up *catalog.Upstream, how catalog.MethodKind) string {

@@ -38,6 +38,7 @@ type Site struct {
 	Log      Activity
 	Sessions Sessions
 	Agents   func(ctx context.Context, t identity.Tenant, id identity.ClientID) Agent
+	Unused   func() time.Duration // after how long a connection ends that nobody uses; 0: never
 	Now      func() time.Time
 
 	signIns web.Rate

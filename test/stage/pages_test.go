@@ -145,7 +145,7 @@ func TestKeysLastDay(t *testing.T) {
 	if page := paste(last); !strings.Contains(page, "Tracker is connected as octo-alice") {
 		t.Fatalf("a day to come: %s", page)
 	}
-	if page := reads(t, alice, s.Desk().Public+"/portal/"); !strings.Contains(page, "ends soon") || !strings.Contains(page, "Connect Tracker again") || strings.Contains(page, "not by itself") {
+	if page := reads(t, alice, s.Desk().Public+"/portal/"); !strings.Contains(page, "ends soon") || !strings.Contains(page, "Make a new key there and paste it here before that") || !strings.Contains(page, "Connect Tracker again") || strings.Contains(page, "not by itself") {
 		t.Errorf("three days before: %s", page)
 	}
 	out, err := s.Desk().Run("connections", "list", "--user", "emp-alice", "--json")

@@ -81,6 +81,7 @@ var Stories = []Story{
 	{Name: "wrong-later", First: "That did not work", path: "/callback/github?error=temporarily_unavailable&state=x"},
 	{Name: "connections", First: "What is connected for you", path: "/portal/"},
 	{Name: "connections-accounts", First: "What is connected for you", path: "/portal/", user: "two"},
+	{Name: "connections-ending", First: "What is connected for you", path: "/portal/", user: "ending"},
 	{Name: "connections-none", First: "What is connected for you", path: "/portal/", user: "new"},
 	{Name: "ended-confirmed", First: "Disconnected from GitHub", path: "/portal/end/github", form: url.Values{}},
 	{Name: "ended-here", First: "Disconnected from Datadog", path: "/portal/end/datadog", form: url.Values{}},
@@ -210,7 +211,7 @@ func open(dir string) (http.Handler, *web.Browser, error) {
 	}
 	d := &desk{}
 	mux := http.NewServeMux()
-	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Log: d, Sessions: &sessions{}, Agents: agents, Now: now}).Mount(mux)
+	(&portal.Site{Tenant: identity.DefaultTenant, Browser: browser, Pages: pages, Flows: d, Requests: d, Grants: d, Catalog: cat, Holdings: d, Log: d, Sessions: &sessions{}, Agents: agents, Unused: func() time.Duration { return 90 * 24 * time.Hour }, Now: now}).Mount(mux)
 	for how, c := range map[string]issuer.Consent{
 		"document": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "127.0.0.1", Registration: issuer.RegisteredDocument},
 		"changed": {ClientName: "Claude Code", ClientHost: "claude.ai", RedirectHost: "claude.ai", Registration: issuer.RegisteredDocument, Before: Now.AddDate(0, -1, 0),
@@ -305,6 +306,11 @@ func (*desk) Connections(_ context.Context, v connect.Visitor, up catalog.Upstre
 		home := github
 		home.ID, home.Label, home.Scopes, home.LastUsed = "home", "alice-at-home", []string{"repo", "workflow", "read:user"}, time.Time{}
 		all, u = []vault.Connection{github, home}, "alice"
+	}
+	if u == "ending" { // a key whose day is over, what its vendor lets nobody renew, what nobody uses
+		all[0].LastUsed, all[1].Expires = Now.Add(-84*24*time.Hour), Now.Add(-26*time.Hour)
+		all[0].Created = Now.Add(-200 * 24 * time.Hour)
+		all[2].Status, all[2].Reason, all[2].Expires, u = vault.Active, "", Now.Add(5*24*time.Hour), "alice"
 	}
 	var l []vault.Connection
 	for _, c := range all {
