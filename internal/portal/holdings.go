@@ -18,15 +18,16 @@ import (
 type holding struct {
 	Title, Account, Health, Action, Ending, Again, Button, Badge, Tone string
 	Bad, Refreshes                                                     bool
-	Created, LastUsed, Expires                                         time.Time
 	lasts
 	Scopes []scope
 	Grants []grant
 	several
 }
 
-// lasts is how long a connection goes on, where that is not for ever.
+// lasts is since when a connection is there, and how long it goes on.
 type lasts struct {
+	Created, LastUsed, Expires time.Time
+
 	Until  time.Time // nothing renews it beyond that
 	Then   string    // what to do about it
 	Unused time.Time // it ends by itself, unless an agent uses it before
@@ -129,7 +130,7 @@ func (s *Site) connections(w http.ResponseWriter, r *http.Request, v visit) erro
 
 func (s *Site) holding(up *catalog.Upstream, c vault.Connection) holding {
 	h := holding{Title: up.Title, Account: cmpOr(c.Label, "unknown"), Health: health[c.Status], Action: s.Prefix + "/portal/end/" + string(c.ID), Ending: ending(up, c.Method), Badge: health[c.Status], Tone: "ok",
-		several: several{ID: c.ID, Another: s.Prefix + "/portal/connect/" + string(up.Name)}, Refreshes: c.Refreshes, Created: c.Created, LastUsed: c.LastUsed, Expires: c.Expires, Scopes: inWords(up, c.Scopes, nil)}
+		several: several{ID: c.ID, Another: s.Prefix + "/portal/connect/" + string(up.Name)}, Refreshes: c.Refreshes, lasts: lasts{Created: c.Created, LastUsed: c.LastUsed, Expires: c.Expires}, Scopes: inWords(up, c.Scopes, nil)}
 	switch {
 	case c.Status == vault.NeedsReconnect:
 		h.Bad, h.Badge, h.Tone, h.Health = true, "needs you", "no", h.Health+c.Reason
