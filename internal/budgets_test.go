@@ -47,7 +47,6 @@ var over = map[string]struct {
 	"struct internal/kit/mcp.Message":          {24, "where the parts of a message stand"},
 	"struct internal/portal.holding":           {17, "what a page shows of a connection"},
 	"struct internal/vault.Connection":         {20, "a row"},
-	"package internal/store/storetest lines":   {3010, "the contract of every row, for both databases: its tests share what they try it with, and a reader looks up one at a time"},
 }
 
 // TestBudgets measures what a reader has to hold in his head at once.

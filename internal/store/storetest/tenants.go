@@ -17,6 +17,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/issuer"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/storetest/check"
 	"frontdesk.dev/frontdesk/internal/vault"
 	"frontdesk.dev/frontdesk/internal/vault/keyring"
 )
@@ -48,9 +49,9 @@ type waits struct {
 
 func stock(t *testing.T, db *store.DB) things {
 	ctx := t.Context()
-	w := writer(1)
-	s := things{user: filled[identity.User](), conn: fresh("c1"), key: filled[keyring.Key](), request: ask("r1"), waits: waits{filled[connect.Flow](), filled[connect.Device]()}, grant: filled[connect.Grant](),
-		client: filled[issuer.Client](), code: filled[issuer.Code](), family: filled[issuer.Family](), session: filled[sessions.Session](), intent: w.row(audit.KindIntent, ""), ending: filled[vault.Ending](), consent: filled[issuer.Consented](), found: filled[discovery.Found](), task: filled[gateway.Task]()}
+	w := check.Writer(1)
+	s := things{user: check.Filled[identity.User](), conn: check.Connection("c1"), key: check.Filled[keyring.Key](), request: check.Request("r1"), waits: waits{check.Filled[connect.Flow](), check.Filled[connect.Device]()}, grant: check.Filled[connect.Grant](),
+		client: check.Filled[issuer.Client](), code: check.Filled[issuer.Code](), family: check.Filled[issuer.Family](), session: check.Filled[sessions.Session](), intent: w.Row(audit.KindIntent, ""), ending: check.Filled[vault.Ending](), consent: check.Filled[issuer.Consented](), found: check.Filled[discovery.Found](), task: check.Filled[gateway.Task]()}
 	s.device.Status = connect.Open
 	s.code.Used, s.ending.GivenUp = time.Time{}, time.Time{}
 	var err error
@@ -59,10 +60,10 @@ func stock(t *testing.T, db *store.DB) things {
 	}
 	s.conn.User, s.intent.User = s.user.ID, s.user.ID
 	_, err = db.OpenRequest(ctx, s.request)
-	ok(t, err)
+	check.OK(t, err)
 	for _, err := range []error{db.Connect(ctx, s.conn, 0), db.AddKey(ctx, s.key), db.PutFlow(ctx, s.flow), db.PutGrant(ctx, s.grant), db.PutClient(ctx, s.client),
-		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), alone(db.PutSession(ctx, s.session, most)), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task), db.PutDevice(ctx, s.device)} {
-		ok(t, err)
+		db.PutCode(ctx, s.code), db.PutFamily(ctx, s.family), check.Err(db.PutSession(ctx, s.session, check.Most)), db.Append(ctx, []audit.Row{s.intent}), db.AddEnding(ctx, s.ending), db.PutConsent(ctx, s.consent), db.PutFound(ctx, s.found), db.PutTask(ctx, s.task), db.PutDevice(ctx, s.device)} {
+		check.OK(t, err)
 	}
 	return s
 }
@@ -72,190 +73,194 @@ type strange func(ctx context.Context, db *store.DB, s things) (any, error)
 
 // byTenant has every method that takes a tenant. What each gives must be nothing: fault.NotFound, or an empty answer.
 var byTenant = map[string]strange{
-	"User": func(ctx context.Context, db *store.DB, s things) (any, error) { return db.User(ctx, theirs, s.user.ID) },
+	"User": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.User(ctx, check.Theirs, s.user.ID)
+	},
 	"FindUsers": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.FindUsers(ctx, theirs, string(s.user.ID))
+		return db.FindUsers(ctx, check.Theirs, string(s.user.ID))
 	},
 	"Rows": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Rows(ctx, audit.Query{Tenant: theirs, User: s.user.ID})
+		return db.Rows(ctx, audit.Query{Tenant: check.Theirs, User: s.user.ID})
 	},
 	"Found": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Found(ctx, theirs, s.found.Upstream)
+		return db.Found(ctx, check.Theirs, s.found.Upstream)
 	},
 	"Connections": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Connections(ctx, theirs, s.user.ID, s.conn.Upstream)
+		return db.Connections(ctx, check.Theirs, s.user.ID, s.conn.Upstream)
 	},
 	"ConnectionsFrom": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.ConnectionsFrom(ctx, theirs, "", 10)
+		return db.ConnectionsFrom(ctx, check.Theirs, "", 10)
 	},
 	"Connection": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Connection(ctx, theirs, s.conn.ID)
+		return db.Connection(ctx, check.Theirs, s.conn.ID)
 	},
 	"Connect": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant, s.conn.Generation = theirs, 2
+		s.conn.Tenant, s.conn.Generation = check.Theirs, 2
 		return nil, db.Connect(ctx, s.conn, 1)
 	},
 	"Prefer": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
-		return nil, db.Prefer(ctx, s.conn, day)
+		s.conn.Tenant = check.Theirs
+		return nil, db.Prefer(ctx, s.conn, check.Day)
 	},
 	"Update": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
+		s.conn.Tenant = check.Theirs
 		return nil, db.Update(ctx, s.conn)
 	},
 	"Claim": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
-		_, won, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
+		s.conn.Tenant = check.Theirs
+		_, won, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: time.Minute})
 		return won, err
 	},
 	"Due": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Due(ctx, theirs, s.conn.Upstream, day.Add(24*time.Hour), 10)
+		return db.Due(ctx, check.Theirs, s.conn.Upstream, check.Day.Add(24*time.Hour), 10)
 	},
 	"Proved": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Proved(ctx, theirs, s.conn.Upstream, day.Add(24*time.Hour))
+		return db.Proved(ctx, check.Theirs, s.conn.Upstream, check.Day.Add(24*time.Hour))
 	},
 	"Unused": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Unused(ctx, theirs, day.Add(24*time.Hour), 10)
+		return db.Unused(ctx, check.Theirs, check.Day.Add(24*time.Hour), 10)
 	},
 	"EndingsOf": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.EndingsOf(ctx, theirs, s.ending.User)
+		return db.EndingsOf(ctx, check.Theirs, s.ending.User)
 	},
 	"TryEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.ending.Tenant = theirs
-		return db.TryEnding(ctx, s.ending, day)
+		s.ending.Tenant = check.Theirs
+		return db.TryEnding(ctx, s.ending, check.Day)
 	},
 	"FailEnding": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.ending.Tenant, s.ending.GivenUp = theirs, day
+		s.ending.Tenant, s.ending.GivenUp = check.Theirs, check.Day
 		return []int{}, db.FailEnding(ctx, s.ending)
 	},
-	"Endings": func(ctx context.Context, db *store.DB, s things) (any, error) { return db.Endings(ctx, theirs, 10) },
+	"Endings": func(ctx context.Context, db *store.DB, s things) (any, error) {
+		return db.Endings(ctx, check.Theirs, 10)
+	},
 	"EndingCounts": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.EndingCounts(ctx, theirs)
+		return db.EndingCounts(ctx, check.Theirs)
 	},
 	"MarkRevoking": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.MarkRevoking(ctx, theirs, ending.Whose{All: true}, "why", 10)
+		return db.MarkRevoking(ctx, check.Theirs, ending.Whose{All: true}, "why", 10)
 	},
 	"Retire": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
+		s.conn.Tenant = check.Theirs
 		return db.Retire(ctx, []ending.Retired{{Connection: s.conn}})
 	},
 	"DropAccess": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.DropAccess(ctx, theirs, ending.Whose{All: true}, day.Add(24*time.Hour))
+		return db.DropAccess(ctx, check.Theirs, ending.Whose{All: true}, check.Day.Add(24*time.Hour))
 	},
 	"DropSignIn": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.DropSignIn(ctx, theirs, s.family.IDP, s.family.Auth.SID)
+		return db.DropSignIn(ctx, check.Theirs, s.family.IDP, s.family.Auth.SID)
 	},
 	"UserBySubject": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.UserBySubject(ctx, theirs, s.user.IDP, s.user.Subject)
+		return db.UserBySubject(ctx, check.Theirs, s.user.IDP, s.user.Subject)
 	},
 	"UsersOf": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		l, n, err := db.UsersOf(ctx, theirs, s.user.IDP, 0, 100)
+		l, n, err := db.UsersOf(ctx, check.Theirs, s.user.IDP, 0, 100)
 		if n != 0 {
 			return n, err
 		}
 		return l, err
 	},
 	"UsersByEmail": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.UsersByEmail(ctx, theirs, s.user.IDP, s.user.Email)
+		return db.UsersByEmail(ctx, check.Theirs, s.user.IDP, s.user.Email)
 	},
 	"SetGone": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return nil, db.SetGone(ctx, theirs, s.user.ID, identity.Deleted, time.Now())
+		return nil, db.SetGone(ctx, check.Theirs, s.user.ID, identity.Deleted, time.Now())
 	},
 	"Sent": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		held, _, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime})
-		if held.Tenant = theirs; err != nil {
+		held, _, err := db.Claim(ctx, s.conn, refresh.Lease{Attempt: "try", Owner: "me", Time: time.Minute})
+		if held.Tenant = check.Theirs; err != nil {
 			return nil, err
 		}
 		return db.Sent(ctx, held)
 	},
 	"Settle": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
+		s.conn.Tenant = check.Theirs
 		return db.Settle(ctx, s.conn, 1)
 	},
 	"Fail": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		held, err := db.Connection(ctx, ours, s.conn.ID)
-		if held.Tenant = theirs; err != nil {
+		held, err := db.Connection(ctx, check.Ours, s.conn.ID)
+		if held.Tenant = check.Theirs; err != nil {
 			return nil, err
 		}
 		return db.Fail(ctx, held)
 	},
 	"Keys": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Keys(ctx, theirs, s.key.Purpose)
+		return db.Keys(ctx, check.Theirs, s.key.Purpose)
 	},
 	"UpdateKey": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.key.Tenant = theirs
+		s.key.Tenant = check.Theirs
 		return nil, db.UpdateKey(ctx, s.key)
 	},
 	"Request": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Request(ctx, theirs, s.request.ID)
+		return db.Request(ctx, check.Theirs, s.request.ID)
 	},
 	"Requests": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Requests(ctx, theirs, s.request.User, connect.Open)
+		return db.Requests(ctx, check.Theirs, s.request.User, connect.Open)
 	},
 	"SetState": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.request.Tenant, s.request.State = theirs, connect.Refused
+		s.request.Tenant, s.request.State = check.Theirs, connect.Refused
 		return nil, db.SetState(ctx, s.request)
 	},
 	"TakeFlow": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.TakeFlow(ctx, theirs, s.flow.State)
+		return db.TakeFlow(ctx, check.Theirs, s.flow.State)
 	},
 	"Grants": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Grants(ctx, theirs, s.grant.User)
+		return db.Grants(ctx, check.Theirs, s.grant.User)
 	},
 	"DeleteGrants": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.DeleteGrants(ctx, connect.Grant{Tenant: theirs, User: s.grant.User})
+		return db.DeleteGrants(ctx, connect.Grant{Tenant: check.Theirs, User: s.grant.User})
 	},
 	"Client": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Client(ctx, theirs, s.client.ID)
+		return db.Client(ctx, check.Theirs, s.client.ID)
 	},
 	"TouchClient": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return nil, db.TouchClient(ctx, theirs, s.client.ID, day)
+		return nil, db.TouchClient(ctx, check.Theirs, s.client.ID, check.Day)
 	},
 	"Consented": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Consented(ctx, theirs, s.consent.User, s.consent.Client, s.consent.Resource)
+		return db.Consented(ctx, check.Theirs, s.consent.User, s.consent.Client, s.consent.Resource)
 	},
 	"UseCode": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.UseCode(ctx, theirs, s.code.Hash, day)
+		return db.UseCode(ctx, check.Theirs, s.code.Hash, check.Day)
 	},
 	"Family": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Family(ctx, theirs, s.family.ID)
+		return db.Family(ctx, check.Theirs, s.family.ID)
 	},
 	"RotateFamily": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.family.Tenant = theirs
+		s.family.Tenant = check.Theirs
 		return nil, db.RotateFamily(ctx, s.family, s.family.Current)
 	},
 	"DropFamilies": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.DropFamilies(ctx, theirs, s.family.User, "", s.family.ID)
+		return db.DropFamilies(ctx, check.Theirs, s.family.User, "", s.family.ID)
 	},
 	"SealedUnder": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		m, err := db.SealedUnder(ctx, theirs)
+		m, err := db.SealedUnder(ctx, check.Theirs)
 		return len(m), err
 	},
 	"SealedElse": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.SealedElse(ctx, theirs, "another", "", 10)
+		return db.SealedElse(ctx, check.Theirs, "another", "", 10)
 	},
 	"Reseal": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.conn.Tenant = theirs
+		s.conn.Tenant = check.Theirs
 		return db.Reseal(ctx, s.conn, s.conn.Sealed)
 	},
 	"DropKeys": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.DropKeys(ctx, theirs, s.key.Purpose, s.key.Generation)
+		return db.DropKeys(ctx, check.Theirs, s.key.Purpose, s.key.Generation)
 	},
 	"Session": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Session(ctx, theirs, s.session.ID, day)
+		return db.Session(ctx, check.Theirs, s.session.ID, check.Day)
 	},
 	"Task": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Task(ctx, theirs, s.task.Server, s.task.ID)
+		return db.Task(ctx, check.Theirs, s.task.Server, s.task.ID)
 	},
 	"Device": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return db.Device(ctx, theirs, s.device.State)
+		return db.Device(ctx, check.Theirs, s.device.State)
 	},
 	"SetDevice": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		s.device.Tenant = theirs
+		s.device.Tenant = check.Theirs
 		return db.SetDevice(ctx, s.device)
 	},
 	"DropSession": func(ctx context.Context, db *store.DB, s things) (any, error) {
-		return nil, db.DropSession(ctx, theirs, s.session.ID)
+		return nil, db.DropSession(ctx, check.Theirs, s.session.ID)
 	},
 }
 
@@ -305,56 +310,56 @@ func tenants(t *testing.T, a, b *store.DB) {
 
 func openRequestElsewhere(t *testing.T, db *store.DB, s things) {
 	r := s.request
-	r.Tenant, r.ID = theirs, "r2"
-	same(t, must(db.OpenRequest(t.Context(), r))(t), r)
+	r.Tenant, r.ID = check.Theirs, "r2"
+	check.Same(t, check.Must(db.OpenRequest(t.Context(), r))(t), r)
 }
 
 // untouched: everything is still as it was put. The connection has been claimed by its own tenant meanwhile.
 func untouched(t *testing.T, db *store.DB, s things) {
 	t.Helper()
 	ctx := t.Context()
-	same(t, must(db.User(ctx, ours, s.user.ID))(t), s.user)
-	c := must(db.Connection(ctx, ours, s.conn.ID))(t)
+	check.Same(t, check.Must(db.User(ctx, check.Ours, s.user.ID))(t), s.user)
+	c := check.Must(db.Connection(ctx, check.Ours, s.conn.ID))(t)
 	if c.Phase != vault.Claimed {
 		t.Errorf("the connection is %s: another tenant's send or failure counted", c.Phase)
 	}
 	c.Machine, s.conn.Machine = vault.Machine{}, vault.Machine{}
-	same(t, c, s.conn)
-	same(t, must(db.Keys(ctx, ours, s.key.Purpose))(t), []keyring.Key{s.key})
-	same(t, must(db.Request(ctx, ours, s.request.ID))(t), s.request)
-	same(t, must(db.Grants(ctx, ours, s.grant.User))(t), []connect.Grant{s.grant})
-	same(t, must(db.Client(ctx, ours, s.client.ID))(t), s.client)
-	same(t, must(db.Family(ctx, ours, s.family.ID))(t), s.family)
-	same(t, must(db.Session(ctx, ours, s.session.ID, time.Time{}))(t), s.session)
-	same(t, must(db.Rows(ctx, audit.Query{Tenant: ours}))(t), []audit.Row{s.intent})
-	same(t, must(db.DueEndings(ctx, s.ending.Next, 10))(t), []vault.Ending{s.ending})
-	same(t, must(db.UseCode(ctx, ours, s.code.Hash, day))(t), s.code)
-	same(t, must(db.TakeFlow(ctx, ours, s.flow.State))(t), s.flow)
+	check.Same(t, c, s.conn)
+	check.Same(t, check.Must(db.Keys(ctx, check.Ours, s.key.Purpose))(t), []keyring.Key{s.key})
+	check.Same(t, check.Must(db.Request(ctx, check.Ours, s.request.ID))(t), s.request)
+	check.Same(t, check.Must(db.Grants(ctx, check.Ours, s.grant.User))(t), []connect.Grant{s.grant})
+	check.Same(t, check.Must(db.Client(ctx, check.Ours, s.client.ID))(t), s.client)
+	check.Same(t, check.Must(db.Family(ctx, check.Ours, s.family.ID))(t), s.family)
+	check.Same(t, check.Must(db.Session(ctx, check.Ours, s.session.ID, time.Time{}))(t), s.session)
+	check.Same(t, check.Must(db.Rows(ctx, audit.Query{Tenant: check.Ours}))(t), []audit.Row{s.intent})
+	check.Same(t, check.Must(db.DueEndings(ctx, s.ending.Next, 10))(t), []vault.Ending{s.ending})
+	check.Same(t, check.Must(db.UseCode(ctx, check.Ours, s.code.Hash, check.Day))(t), s.code)
+	check.Same(t, check.Must(db.TakeFlow(ctx, check.Ours, s.flow.State))(t), s.flow)
 }
 
 // oddTexts: what one database cannot keep, none does.
 func oddTexts(t *testing.T, a, _ *store.DB) {
 	for _, odd := range []string{"a\x00b", "\xff", "\xed\xa0\x80"} {
-		_, err := a.Client(t.Context(), ours, identity.ClientID(odd))
-		wantKind(t, err, fault.Invalid)
-		wantKind(t, a.PutClient(t.Context(), issuer.Client{Tenant: ours, ID: "c", Name: odd}), fault.Invalid)
+		_, err := a.Client(t.Context(), check.Ours, identity.ClientID(odd))
+		check.WantKind(t, err, fault.Invalid)
+		check.WantKind(t, a.PutClient(t.Context(), issuer.Client{Tenant: check.Ours, ID: "c", Name: odd}), fault.Invalid)
 	}
-	fine := issuer.Client{Tenant: ours, ID: "c", Name: "Ünï \u202e 😀 ' \" ; -- \\", Created: day}
-	ok(t, a.PutClient(t.Context(), fine))
-	same(t, must(a.Client(t.Context(), ours, "c"))(t), fine)
+	fine := issuer.Client{Tenant: check.Ours, ID: "c", Name: "Ünï \u202e 😀 ' \" ; -- \\", Created: check.Day}
+	check.OK(t, a.PutClient(t.Context(), fine))
+	check.Same(t, check.Must(a.Client(t.Context(), check.Ours, "c"))(t), fine)
 }
 
 // callersWhoLeft: who went away gets an error, and the next one an answer.
 func callersWhoLeft(t *testing.T, a, b *store.DB) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	_, err := a.EnsureUser(gone, identity.User{Tenant: ours, IDP: "corp", Subject: "x"})
-	wantKind(t, err, fault.Unavailable)
-	wantKind(t, a.Append(gone, []audit.Row{writer(1).row(audit.KindEvent, "")}), fault.Unavailable)
-	_, err = a.Advance(gone, identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day})
-	wantKind(t, err, fault.Unavailable)
-	same(t, log(t, b), nil)
-	ok(t, a.Ping(t.Context()))
-	_, err = a.EnsureUser(t.Context(), identity.User{Tenant: ours, IDP: "corp", Subject: "x"})
-	ok(t, err)
+	_, err := a.EnsureUser(gone, identity.User{Tenant: check.Ours, IDP: "corp", Subject: "x"})
+	check.WantKind(t, err, fault.Unavailable)
+	check.WantKind(t, a.Append(gone, []audit.Row{check.Writer(1).Row(audit.KindEvent, "")}), fault.Unavailable)
+	_, err = a.Advance(gone, identity.Epoch{Tenant: check.Ours, Kind: identity.EpochUser, ID: "x", NotBefore: check.Day})
+	check.WantKind(t, err, fault.Unavailable)
+	check.Same(t, check.Log(t, b), nil)
+	check.OK(t, a.Ping(t.Context()))
+	_, err = a.EnsureUser(t.Context(), identity.User{Tenant: check.Ours, IDP: "corp", Subject: "x"})
+	check.OK(t, err)
 }

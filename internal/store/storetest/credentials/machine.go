@@ -1,4 +1,4 @@
-package storetest
+package credentials
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/storetest/check"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -28,7 +29,7 @@ func step(t *testing.T, won bool, err error) bool {
 func claim(t *testing.T, db *store.DB, c vault.Connection, attempt string, lease time.Duration) vault.Connection {
 	t.Helper()
 	var held vault.Connection
-	eventually(t, "the lease is over", func() bool {
+	check.Eventually(t, "the lease is over", func() bool {
 		h, won, err := db.Claim(t.Context(), c, refresh.Lease{Attempt: attempt, Owner: "owner of " + attempt, Time: lease})
 		held = h
 		return step(t, won, err)
@@ -38,16 +39,16 @@ func claim(t *testing.T, db *store.DB, c vault.Connection, attempt string, lease
 
 func machine(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
-	ok(t, a.Connect(ctx, c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(ctx, c, 0))
 	held := claim(t, a, c, "try", leaseTime)
 	if left := time.Until(held.LeaseUntil); left < leaseTime/2 || left > 2*leaseTime {
 		t.Errorf("the lease lasts %v, want about %v", left, leaseTime)
 	}
 	want := c
 	want.Phase, want.Attempt, want.LeaseOwner, want.LeaseUntil, want.LeaseEpoch = vault.Claimed, "try", "owner of try", held.LeaseUntil, 1
-	same(t, held, want)
-	same(t, must(b.Connection(ctx, ours, "c1"))(t), want)
+	check.Same(t, held, want)
+	check.Same(t, check.Must(b.Connection(ctx, check.Ours, "c1"))(t), want)
 
 	if _, won, err := b.Claim(ctx, c, refresh.Lease{Attempt: "other", Owner: "them", Time: leaseTime}); step(t, won, err) {
 		t.Error("a lease that is held was given away")
@@ -67,26 +68,26 @@ func machine(t *testing.T, a, b *store.DB) {
 		t.Error("the holder may send twice")
 	}
 	want.Phase = vault.Sent
-	same(t, must(b.Connection(ctx, ours, "c1"))(t), want)
+	check.Same(t, check.Must(b.Connection(ctx, check.Ours, "c1"))(t), want)
 
 	failed := want
-	failed.Status, failed.Reason, failed.Failures, failed.Recoveries, failed.NotBefore = vault.Suspect, "no", 5, 1, day
+	failed.Status, failed.Reason, failed.Failures, failed.Recoveries, failed.NotBefore = vault.Suspect, "no", 5, 1, check.Day
 	if won, err := a.Fail(ctx, failed); !step(t, won, err) {
 		t.Error("the holder cannot give the lease back")
 	}
 	failed.Phase, failed.Attempt, failed.LeaseOwner, failed.LeaseUntil = vault.Idle, "", "", time.Time{}
-	same(t, must(b.Connection(ctx, ours, "c1"))(t), failed)
+	check.Same(t, check.Must(b.Connection(ctx, check.Ours, "c1"))(t), failed)
 
 	held = claim(t, b, failed, "second", leaseTime)
 	next := held
 	next.Sealed = vault.Sealed{Access: []byte("a2"), Refresh: []byte("r2"), Previous: []byte("r1"), Proof: []byte("k2")}
-	next.Expires, next.Renewed, next.NotBefore, next.Scopes, next.Status, next.Reason = day.Add(time.Hour), day, time.Time{}, []string{"new"}, vault.Active, ""
+	next.Expires, next.Renewed, next.NotBefore, next.Scopes, next.Status, next.Reason = check.Day.Add(time.Hour), check.Day, time.Time{}, []string{"new"}, vault.Active, ""
 	next.Failures, next.Recoveries, next.Refreshes = 0, 0, false
 	if won, err := b.Settle(ctx, next, 1); !step(t, won, err) {
 		t.Error("the new credential was not stored")
 	}
 	next.Version, next.Phase, next.Attempt, next.LeaseOwner, next.LeaseUntil = 2, vault.Idle, "", "", time.Time{}
-	same(t, must(a.Connection(ctx, ours, "c1"))(t), next)
+	check.Same(t, check.Must(a.Connection(ctx, check.Ours, "c1"))(t), next)
 	for _, stale := range []vault.Machine{{Generation: 1, Version: 1}, {Generation: 2, Version: 2}} {
 		c.Machine = stale
 		if _, won, err := a.Claim(ctx, c, refresh.Lease{Attempt: "stale", Owner: "me", Time: leaseTime}); step(t, won, err) {
@@ -99,8 +100,8 @@ func machine(t *testing.T, a, b *store.DB) {
 // way can still be stored.
 func machineMarked(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
-	ok(t, a.Connect(ctx, c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(ctx, c, 0))
 	held := claim(t, a, c, "try", leaseTime)
 	marked := held
 	marked.Status, marked.Reason = vault.NeedsReconnect, "because"
@@ -110,7 +111,7 @@ func machineMarked(t *testing.T, a, b *store.DB) {
 	if _, won, err := b.Claim(ctx, c, refresh.Lease{Attempt: "late", Owner: "them", Time: leaseTime}); step(t, won, err) {
 		t.Error("a connection that is marked was claimed")
 	}
-	if now := must(b.Connection(ctx, ours, "c1"))(t); now.Status != vault.NeedsReconnect || now.Reason != "because" {
+	if now := check.Must(b.Connection(ctx, check.Ours, "c1"))(t); now.Status != vault.NeedsReconnect || now.Reason != "because" {
 		t.Errorf("it says %s, %q", now.Status, now.Reason)
 	}
 	if won, err := a.Settle(ctx, held, held.Version); !step(t, won, err) {
@@ -121,28 +122,28 @@ func machineMarked(t *testing.T, a, b *store.DB) {
 // machineLost: what a database has lost is put back under the version that it had.
 func machineLost(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
-	ok(t, a.Connect(ctx, c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(ctx, c, 0))
 	later := c
 	later.Version, later.Access = 4, []byte("a4")
 	if won, err := a.Settle(ctx, later, 1); !step(t, won, err) {
 		t.Fatal("it was not put back")
 	}
-	if now := must(b.Connection(ctx, ours, "c1"))(t); now.Version != 4 || string(now.Access) != "a4" {
+	if now := check.Must(b.Connection(ctx, check.Ours, "c1"))(t); now.Version != 4 || string(now.Access) != "a4" {
 		t.Errorf("version %d, %q", now.Version, now.Access)
 	}
-	due := fresh("c2")
+	due := check.Connection("c2")
 	due.Refreshes, due.Renewed, due.Expires = true, time.Now().Add(-time.Hour), time.Now().Add(time.Minute)
 	due.Account = "other"
-	ok(t, a.Connect(ctx, due, 0))
+	check.OK(t, a.Connect(ctx, due, 0))
 	good := due
 	good.ID, good.Account, good.Renewed, good.Expires = "c3", "third", time.Now(), time.Now().Add(time.Hour)
-	ok(t, a.Connect(ctx, good, 0))
-	n := must(b.Doubt(ctx, "doubted"))(t)
-	if now := must(b.Connection(ctx, ours, "c2"))(t); n < 1 || now.Status != vault.Uncertain || now.Reason != "doubted" {
+	check.OK(t, a.Connect(ctx, good, 0))
+	n := check.Must(b.Doubt(ctx, "doubted"))(t)
+	if now := check.Must(b.Connection(ctx, check.Ours, "c2"))(t); n < 1 || now.Status != vault.Uncertain || now.Reason != "doubted" {
 		t.Errorf("of %d, one that was due says %s, %q", n, now.Status, now.Reason)
 	}
-	if now := must(b.Connection(ctx, ours, "c3"))(t); now.Status != vault.Active {
+	if now := check.Must(b.Connection(ctx, check.Ours, "c3"))(t); now.Status != vault.Active {
 		t.Errorf("one that was not due says %s, %q", now.Status, now.Reason)
 	}
 }
@@ -150,12 +151,12 @@ func machineLost(t *testing.T, a, b *store.DB) {
 // machineRaced: of many at every step, one goes through.
 func machineRaced(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
-	ok(t, a.Connect(ctx, c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(ctx, c, 0))
 	for round := range 3 {
 		var claimed, sent, ended atomic.Int64
 		var winner atomic.Pointer[vault.Connection]
-		race(a, b, func(i int, db *store.DB) {
+		check.Race(a, b, func(i int, db *store.DB) {
 			if held, won, err := db.Claim(ctx, c, refresh.Lease{Attempt: fmt.Sprint(round, " ", i), Owner: "o", Time: leaseTime}); step(t, won, err) {
 				claimed.Add(1)
 				winner.Store(&held)
@@ -165,12 +166,12 @@ func machineRaced(t *testing.T, a, b *store.DB) {
 			t.Fatalf("%d got one lease", claimed.Load())
 		}
 		held := *winner.Load()
-		race(a, b, func(_ int, db *store.DB) {
+		check.Race(a, b, func(_ int, db *store.DB) {
 			if won, err := db.Sent(ctx, held); step(t, won, err) {
 				sent.Add(1)
 			}
 		})
-		race(a, b, func(i int, db *store.DB) {
+		check.Race(a, b, func(i int, db *store.DB) {
 			n := held
 			n.Access = []byte(fmt.Sprint(i))
 			if round == 1 {
@@ -184,7 +185,7 @@ func machineRaced(t *testing.T, a, b *store.DB) {
 		if sent.Load() != 1 || ended.Load() != 1 {
 			t.Errorf("round %d: sent by %d, ended by %d", round, sent.Load(), ended.Load())
 		}
-		c = must(a.Connection(ctx, ours, "c1"))(t)
+		c = check.Must(a.Connection(ctx, check.Ours, "c1"))(t)
 	}
 	if c.Version != 3 || c.LeaseEpoch != 3 {
 		t.Errorf("after two renewals and a failure: version %d, lease %d", c.Version, c.LeaseEpoch)
@@ -194,9 +195,9 @@ func machineRaced(t *testing.T, a, b *store.DB) {
 // machineStopped: who holds the lease stops for good, at each step; the next one finds out how far he had come.
 func machineStopped(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
+	c := check.Connection("c1")
 	c.Recoveries = 0
-	ok(t, a.Connect(ctx, c, 0))
+	check.OK(t, a.Connect(ctx, c, 0))
 
 	claim(t, a, c, "stops after its claim", brief)
 	held := claim(t, b, c, "stops after it sent", leaseTime)
@@ -228,8 +229,8 @@ func machineStopped(t *testing.T, a, b *store.DB) {
 
 // machineTooLate: whose lease is over may do nothing with it, though nobody else has it yet.
 func machineTooLate(t *testing.T, a, b *store.DB) {
-	c := fresh("c1")
-	ok(t, a.Connect(t.Context(), c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(t.Context(), c, 0))
 	held := claim(t, a, c, "try", -time.Second)
 	if won, err := a.Sent(t.Context(), held); step(t, won, err) {
 		t.Error("a lease that is over let its holder send")
@@ -243,8 +244,8 @@ func machineTooLate(t *testing.T, a, b *store.DB) {
 // never over newer.
 func machineOvertaken(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	c := fresh("c1")
-	ok(t, a.Connect(ctx, c, 0))
+	c := check.Connection("c1")
+	check.OK(t, a.Connect(ctx, c, 0))
 	slow := claim(t, a, c, "slow", brief)
 	fast := claim(t, b, c, "fast", leaseTime)
 	slow.Access, fast.Access = []byte("slow"), []byte("fast")
@@ -257,7 +258,7 @@ func machineOvertaken(t *testing.T, a, b *store.DB) {
 	if won, err := b.Fail(ctx, fast); step(t, won, err) {
 		t.Error("a failure marked a newer credential")
 	}
-	if got := must(b.Connection(ctx, ours, "c1"))(t); string(got.Access) != "slow" || got.Version != 2 || got.Phase != vault.Idle || !got.LeaseUntil.IsZero() {
+	if got := check.Must(b.Connection(ctx, check.Ours, "c1"))(t); string(got.Access) != "slow" || got.Version != 2 || got.Phase != vault.Idle || !got.LeaseUntil.IsZero() {
 		t.Errorf("it ended with %q, version %d, %s, lease until %v", got.Access, got.Version, got.Phase, got.LeaseUntil)
 	}
 }

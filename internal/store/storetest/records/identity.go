@@ -1,4 +1,4 @@
-package storetest
+package records
 
 import (
 	"context"
@@ -7,18 +7,19 @@ import (
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/storetest/check"
 )
 
 func users(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	alice := identity.User{Tenant: ours, IDP: "corp", Subject: "alice", Name: "Alice", Email: "alice@example.com", Groups: []string{"eng", "ops"}}
-	first := must(a.EnsureUser(ctx, alice))(t)
+	alice := identity.User{Tenant: check.Ours, IDP: "corp", Subject: "alice", Name: "Alice", Email: "alice@example.com", Groups: []string{"eng", "ops"}}
+	first := check.Must(a.EnsureUser(ctx, alice))(t)
 	if len(first.ID) != 32 {
 		t.Errorf("the id %q is no 128 bits in hex", first.ID)
 	}
 	alice.ID = first.ID
-	same(t, first, alice)
-	same(t, must(b.User(ctx, ours, first.ID))(t), alice)
+	check.Same(t, first, alice)
+	check.Same(t, check.Must(b.User(ctx, check.Ours, first.ID))(t), alice)
 
 	for _, c := range []struct {
 		name      string
@@ -31,46 +32,46 @@ func users(t *testing.T, a, b *store.DB) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, u := range []*identity.User{&c.said, &c.now} {
-				u.Tenant, u.IDP, u.Subject = ours, "corp", "alice"
+				u.Tenant, u.IDP, u.Subject = check.Ours, "corp", "alice"
 			}
 			c.now.ID = first.ID
-			same(t, must(a.EnsureUser(ctx, c.said))(t), c.now)
-			same(t, must(b.User(ctx, ours, first.ID))(t), c.now)
+			check.Same(t, check.Must(a.EnsureUser(ctx, c.said))(t), c.now)
+			check.Same(t, check.Must(b.User(ctx, check.Ours, first.ID))(t), c.now)
 		})
 	}
 
 	seen := map[identity.UserID]string{first.ID: "alice"}
 	for _, other := range []identity.User{
-		{Tenant: ours, IDP: "corp", Subject: "Alice"},
-		{Tenant: ours, IDP: "partner", Subject: "alice"},
-		{Tenant: theirs, IDP: "corp", Subject: "alice"},
+		{Tenant: check.Ours, IDP: "corp", Subject: "Alice"},
+		{Tenant: check.Ours, IDP: "partner", Subject: "alice"},
+		{Tenant: check.Theirs, IDP: "corp", Subject: "alice"},
 	} {
-		u := must(a.EnsureUser(ctx, other))(t)
+		u := check.Must(a.EnsureUser(ctx, other))(t)
 		if who, taken := seen[u.ID]; taken {
 			t.Errorf("%+v got the id of %s", other, who)
 		}
 		seen[u.ID] = other.Subject
 	}
 	for who, found := range map[string]int{string(first.ID): 1, "alice": 2, "ALICE B.": 1, "A@B.C": 1, "ali": 0, "%": 0, "": 0} {
-		if l := must(b.FindUsers(ctx, ours, who))(t); len(l) != found {
+		if l := check.Must(b.FindUsers(ctx, check.Ours, who))(t); len(l) != found {
 			t.Errorf("%q finds %d people, want %d", who, len(l), found)
 		}
 	}
-	_, err := a.User(ctx, ours, "ffff")
-	wantKind(t, err, fault.NotFound)
+	_, err := a.User(ctx, check.Ours, "ffff")
+	check.WantKind(t, err, fault.NotFound)
 }
 
 func usersRaced(t *testing.T, a, b *store.DB) {
-	var ids tally[identity.UserID]
-	race(a, b, func(_ int, db *store.DB) {
-		u, err := db.EnsureUser(t.Context(), identity.User{Tenant: ours, IDP: "corp", Subject: "new", Name: "New"})
+	var ids check.Tally[identity.UserID]
+	check.Race(a, b, func(_ int, db *store.DB) {
+		u, err := db.EnsureUser(t.Context(), identity.User{Tenant: check.Ours, IDP: "corp", Subject: "new", Name: "New"})
 		if err != nil {
 			t.Error(err)
 		}
-		ids.add(u.ID)
+		ids.Add(u.ID)
 	})
-	if len(ids.n) != 1 {
-		t.Errorf("one person got %d ids", len(ids.n))
+	if len(ids.N) != 1 {
+		t.Errorf("one person got %d ids", len(ids.N))
 	}
 }
 
@@ -78,17 +79,17 @@ func epochs(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	var last int64
 	for _, k := range []identity.EpochKind{identity.EpochUser, identity.EpochClient, identity.EpochFamily, identity.EpochSession, identity.EpochAccess} {
-		e := identity.Epoch{Tenant: ours, Kind: k, ID: "x", NotBefore: day}
-		got := must(a.Advance(ctx, e))(t)
+		e := identity.Epoch{Tenant: check.Ours, Kind: k, ID: "x", NotBefore: check.Day}
+		got := check.Must(a.Advance(ctx, e))(t)
 		if got.Seq <= last {
 			t.Errorf("the number went from %d to %d", last, got.Seq)
 		}
 		e.Seq = got.Seq
-		same(t, got, e)
-		same(t, must(b.EpochsSince(ctx, last))(t), []identity.Epoch{e})
+		check.Same(t, got, e)
+		check.Same(t, check.Must(b.EpochsSince(ctx, last))(t), []identity.Epoch{e})
 		last = got.Seq
 	}
-	same(t, must(b.EpochsSince(ctx, last))(t), nil)
+	check.Same(t, check.Must(b.EpochsSince(ctx, last))(t), nil)
 }
 
 // epochsInOrder: whoever reads on from the last number that he saw misses none.
@@ -97,9 +98,9 @@ func epochsInOrder(t *testing.T, a, b *store.DB) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		race(a, b, func(_ int, db *store.DB) {
+		check.Race(a, b, func(_ int, db *store.DB) {
 			for range each {
-				if _, err := db.Advance(t.Context(), identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day}); err != nil {
+				if _, err := db.Advance(t.Context(), identity.Epoch{Tenant: check.Ours, Kind: identity.EpochUser, ID: "x", NotBefore: check.Day}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -114,7 +115,7 @@ func epochsInOrder(t *testing.T, a, b *store.DB) {
 		default:
 		}
 		l, err := b.EpochsSince(t.Context(), last)
-		ok(t, err)
+		check.OK(t, err)
 		for _, e := range l {
 			if e.Seq <= last {
 				t.Fatalf("number %d came after %d", e.Seq, last)
@@ -123,8 +124,8 @@ func epochsInOrder(t *testing.T, a, b *store.DB) {
 			seen++
 		}
 	}
-	if seen != many*each {
-		t.Errorf("%d of %d epochs were seen by who reads on from the last one", seen, many*each)
+	if seen != check.Many*each {
+		t.Errorf("%d of %d epochs were seen by who reads on from the last one", seen, check.Many*each)
 	}
 }
 
@@ -135,9 +136,9 @@ func watch(t *testing.T, a, b *store.DB) {
 	ran := make(chan error, 1)
 	go func() { ran <- b.Run(ctx) }()
 	wakes := b.Watch(ctx)
-	eventually(t, "the other replica is woken", func() bool {
-		_, err := a.Advance(ctx, identity.Epoch{Tenant: ours, Kind: identity.EpochUser, ID: "x", NotBefore: day})
-		ok(t, err)
+	check.Eventually(t, "the other replica is woken", func() bool {
+		_, err := a.Advance(ctx, identity.Epoch{Tenant: check.Ours, Kind: identity.EpochUser, ID: "x", NotBefore: check.Day})
+		check.OK(t, err)
 		select {
 		case <-wakes:
 			return true
@@ -146,5 +147,5 @@ func watch(t *testing.T, a, b *store.DB) {
 		}
 	})
 	stop()
-	ok(t, <-ran)
+	check.OK(t, <-ran)
 }

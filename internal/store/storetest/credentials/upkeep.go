@@ -1,4 +1,4 @@
-package storetest
+package credentials
 
 import (
 	"sync/atomic"
@@ -10,12 +10,13 @@ import (
 	"frontdesk.dev/frontdesk/internal/exchange/refresh"
 	"frontdesk.dev/frontdesk/internal/identity"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/storetest/check"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
 // at is a connection of a user at an upstream.
 func at(id string, user identity.UserID, up catalog.UpstreamName) vault.Connection {
-	c := fresh(id)
+	c := check.Connection(id)
 	c.User, c.Upstream = user, up
 	return c
 }
@@ -25,13 +26,13 @@ func machineSiblings(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	all := []vault.Connection{at("c1", "alice", "mail"), at("c2", "alice", "drive"), at("c3", "bob", "mail"), at("c4", "alice", "wiki")}
 	for _, c := range all {
-		ok(t, a.Connect(ctx, c, 0))
+		check.OK(t, a.Connect(ctx, c, 0))
 	}
 	shared := refresh.Lease{Attempt: "try", Owner: "me", Time: leaseTime, Siblings: []catalog.UpstreamName{"drive", "mail"}}
 	for round := range 5 {
 		var won atomic.Int64
 		var winner atomic.Pointer[vault.Connection]
-		race(a, b, func(i int, db *store.DB) {
+		check.Race(a, b, func(i int, db *store.DB) {
 			if held, got, err := db.Claim(ctx, all[i/2%2], shared); step(t, got, err) {
 				won.Add(1)
 				winner.Store(&held)
@@ -68,12 +69,12 @@ func machineUpkeep(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	due := func(before time.Time, limit int) []vault.ConnectionID {
 		t.Helper()
-		return idsOf(must(b.Due(ctx, ours, "tracker", before, limit))(t))
+		return idsOf(check.Must(b.Due(ctx, check.Ours, "tracker", before, limit))(t))
 	}
 	rows := map[string]vault.Connection{}
 	for i, id := range []string{"c1", "c2", "c3", "c4", "c5"} {
 		c := at(id, identity.UserID("user of "+id), "tracker")
-		c.Renewed = day.Add(time.Duration(i) * time.Hour)
+		c.Renewed = check.Day.Add(time.Duration(i) * time.Hour)
 		rows[id] = c
 	}
 	for id, change := range map[string]func(*vault.Connection){
@@ -85,15 +86,15 @@ func machineUpkeep(t *testing.T, a, b *store.DB) {
 		rows[id] = c
 	}
 	for _, c := range rows {
-		ok(t, a.Connect(ctx, c, 0))
+		check.OK(t, a.Connect(ctx, c, 0))
 	}
 	elsewhere := at("c6", "alice", "wiki")
-	ok(t, a.Connect(ctx, elsewhere, 0))
+	check.OK(t, a.Connect(ctx, elsewhere, 0))
 	nobody := time.Unix(0, 0)
-	same(t, due(nobody, 10), []vault.ConnectionID{"c5"})
-	same(t, due(day.Add(time.Minute), 10), []vault.ConnectionID{"c5", "c1"})
-	same(t, due(day.Add(24*time.Hour), 10), []vault.ConnectionID{"c5", "c1", "c4"})
-	same(t, due(day.Add(24*time.Hour), 2), []vault.ConnectionID{"c5", "c1"})
+	check.Same(t, due(nobody, 10), []vault.ConnectionID{"c5"})
+	check.Same(t, due(check.Day.Add(time.Minute), 10), []vault.ConnectionID{"c5", "c1"})
+	check.Same(t, due(check.Day.Add(24*time.Hour), 10), []vault.ConnectionID{"c5", "c1", "c4"})
+	check.Same(t, due(check.Day.Add(24*time.Hour), 2), []vault.ConnectionID{"c5", "c1"})
 
 	// An interrupted one is due once its lease is over, or its place is taken over.
 	old := refresh.Lease{Attempt: "try", Owner: refresh.Owner{Place: "here", Run: "1"}.String(), Time: leaseTime}
@@ -104,24 +105,24 @@ func machineUpkeep(t *testing.T, a, b *store.DB) {
 	if won, err := a.Sent(ctx, held); !step(t, won, err) {
 		t.Fatal("it could not be sent")
 	}
-	same(t, due(nobody, 10), []vault.ConnectionID{"c5"})
+	check.Same(t, due(nobody, 10), []vault.ConnectionID{"c5"})
 	for o, want := range map[refresh.Owner]int64{{Place: "here", Run: "1"}: 0, {Place: "there", Run: "2"}: 0, {Place: "her", Run: "e-2"}: 0} {
-		if n := must(b.Inherit(ctx, o))(t); n != want {
+		if n := check.Must(b.Inherit(ctx, o))(t); n != want {
 			t.Errorf("%v took over %d leases, want %d", o, n, want)
 		}
 	}
-	if n := must(b.Inherit(ctx, refresh.Owner{Place: "here", Run: "2"}))(t); n != 1 {
+	if n := check.Must(b.Inherit(ctx, refresh.Owner{Place: "here", Run: "2"}))(t); n != 1 {
 		t.Errorf("the next run here took over %d leases, want 1", n)
 	}
-	same(t, due(nobody, 10), []vault.ConnectionID{"c4", "c5"})
+	check.Same(t, due(nobody, 10), []vault.ConnectionID{"c4", "c5"})
 	if _, won, err := b.Claim(ctx, rows["c4"], old); !step(t, won, err) {
 		t.Error("what was taken over cannot be claimed")
 	}
 
-	if n := must(a.Proved(ctx, ours, "tracker", day.Add(time.Minute)))(t); n != 1 {
+	if n := check.Must(a.Proved(ctx, check.Ours, "tracker", check.Day.Add(time.Minute)))(t); n != 1 {
 		t.Errorf("%d old tokens were forgotten, want 1", n)
 	}
-	if c := must(b.Connection(ctx, ours, "c1"))(t); len(c.Previous) != 0 || len(c.Sealed.Refresh) == 0 {
+	if c := check.Must(b.Connection(ctx, check.Ours, "c1"))(t); len(c.Previous) != 0 || len(c.Sealed.Refresh) == 0 {
 		t.Error("the wrong token was forgotten")
 	}
 }
@@ -133,56 +134,56 @@ func machineRestored(t *testing.T, a, b *store.DB) {
 	fixed.Refreshes = false
 	dead.Status = vault.NeedsReconnect
 	for _, c := range []vault.Connection{renewed, fixed, dead} {
-		ok(t, a.Connect(ctx, c, 0))
+		check.OK(t, a.Connect(ctx, c, 0))
 	}
-	if n := must(a.Restored(ctx, "restored"))(t); n != 1 {
+	if n := check.Must(a.Restored(ctx, "restored"))(t); n != 1 {
 		t.Errorf("%d connections are uncertain, want 1", n)
 	}
 	renewed.Status, renewed.Reason, renewed.NotBefore = vault.Uncertain, "restored", time.Time{}
 	for _, c := range []vault.Connection{renewed, fixed, dead} {
-		same(t, must(b.Connection(ctx, ours, c.ID))(t), c)
+		check.Same(t, check.Must(b.Connection(ctx, check.Ours, c.ID))(t), c)
 	}
 }
 
 // endings: what vendors have yet to end is kept, in the order in which it is due, and tried by one.
 func endings(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
-	first, second := filled[vault.Ending](), filled[vault.Ending]()
-	first.ID, first.Next, second.ID, second.Next = "e1", day, "e2", day.Add(time.Hour)
+	first, second := check.Filled[vault.Ending](), check.Filled[vault.Ending]()
+	first.ID, first.Next, second.ID, second.Next = "e1", check.Day, "e2", check.Day.Add(time.Hour)
 	first.GivenUp, second.GivenUp = time.Time{}, time.Time{}
-	ok(t, a.AddEnding(ctx, second))
-	ok(t, a.AddEnding(ctx, first))
-	same(t, must(b.DueEndings(ctx, day.Add(-time.Second), 10))(t), nil)
-	same(t, must(b.DueEndings(ctx, day, 10))(t), []vault.Ending{first})
-	same(t, must(b.DueEndings(ctx, day.Add(time.Hour), 10))(t), []vault.Ending{first, second})
-	same(t, must(b.DueEndings(ctx, day.Add(time.Hour), 1))(t), []vault.Ending{first})
-	same(t, must(b.EndingsOf(ctx, ours, first.User))(t), []vault.Ending{first, second})
-	same(t, must(b.EndingsOf(ctx, ours, "somebody else"))(t), nil)
+	check.OK(t, a.AddEnding(ctx, second))
+	check.OK(t, a.AddEnding(ctx, first))
+	check.Same(t, check.Must(b.DueEndings(ctx, check.Day.Add(-time.Second), 10))(t), nil)
+	check.Same(t, check.Must(b.DueEndings(ctx, check.Day, 10))(t), []vault.Ending{first})
+	check.Same(t, check.Must(b.DueEndings(ctx, check.Day.Add(time.Hour), 10))(t), []vault.Ending{first, second})
+	check.Same(t, check.Must(b.DueEndings(ctx, check.Day.Add(time.Hour), 1))(t), []vault.Ending{first})
+	check.Same(t, check.Must(b.EndingsOf(ctx, check.Ours, first.User))(t), []vault.Ending{first, second})
+	check.Same(t, check.Must(b.EndingsOf(ctx, check.Ours, "somebody else"))(t), nil)
 	var won atomic.Int64
-	race(a, b, func(_ int, db *store.DB) {
-		if got, err := db.TryEnding(ctx, first, day.Add(2*time.Hour)); step(t, got, err) {
+	check.Race(a, b, func(_ int, db *store.DB) {
+		if got, err := db.TryEnding(ctx, first, check.Day.Add(2*time.Hour)); step(t, got, err) {
 			won.Add(1)
 		}
 	})
 	if won.Load() != 1 {
 		t.Errorf("%d ask the vendor at once", won.Load())
 	}
-	first.Tries, first.Next = first.Tries+1, day.Add(2*time.Hour)
-	same(t, must(b.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), []vault.Ending{second, first})
-	ok(t, b.RemoveEnding(ctx, theirs, "e1"))
-	ok(t, b.RemoveEnding(ctx, ours, "e2"))
-	ok(t, b.RemoveEnding(ctx, ours, "e2"))
-	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
+	first.Tries, first.Next = first.Tries+1, check.Day.Add(2*time.Hour)
+	check.Same(t, check.Must(b.DueEndings(ctx, check.Day.Add(2*time.Hour), 10))(t), []vault.Ending{second, first})
+	check.OK(t, b.RemoveEnding(ctx, check.Theirs, "e1"))
+	check.OK(t, b.RemoveEnding(ctx, check.Ours, "e2"))
+	check.OK(t, b.RemoveEnding(ctx, check.Ours, "e2"))
+	check.Same(t, check.Must(a.DueEndings(ctx, check.Day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
 
 	first.Why = "it is away"
-	ok(t, b.FailEnding(ctx, first))
-	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
-	first.GivenUp, first.Why = day, "it never answered"
-	ok(t, b.FailEnding(ctx, first))
+	check.OK(t, b.FailEnding(ctx, first))
+	check.Same(t, check.Must(a.DueEndings(ctx, check.Day.Add(2*time.Hour), 10))(t), []vault.Ending{first})
+	first.GivenUp, first.Why = check.Day, "it never answered"
+	check.OK(t, b.FailEnding(ctx, first))
 	first.Sealed = nil // with the hope goes the token
-	same(t, must(a.DueEndings(ctx, day.Add(2*time.Hour), 10))(t), nil)
-	same(t, must(a.Endings(ctx, ours, 10))(t), []vault.Ending{first})
-	same(t, must(a.EndingCounts(ctx, ours))(t), ending.Progress{GivenUp: 1})
+	check.Same(t, check.Must(a.DueEndings(ctx, check.Day.Add(2*time.Hour), 10))(t), nil)
+	check.Same(t, check.Must(a.Endings(ctx, check.Ours, 10))(t), []vault.Ending{first})
+	check.Same(t, check.Must(a.EndingCounts(ctx, check.Ours))(t), ending.Progress{GivenUp: 1})
 }
 
 // use: the last use only moves on, and who has not been used since is found.
@@ -190,23 +191,23 @@ func use(t *testing.T, a, b *store.DB) {
 	ctx := t.Context()
 	unused := func(since time.Time) []vault.ConnectionID {
 		t.Helper()
-		return idsOf(must(b.Unused(ctx, ours, since, 10))(t))
+		return idsOf(check.Must(b.Unused(ctx, check.Ours, since, 10))(t))
 	}
 	for id, change := range map[string]func(*vault.Connection){
-		"c1": func(c *vault.Connection) {}, "c2": func(c *vault.Connection) { c.LastUsed = day.Add(time.Hour) },
-		"c3": func(c *vault.Connection) { c.Created = day.Add(time.Hour) }, "c4": func(c *vault.Connection) { c.Upstream = "idp:login" },
+		"c1": func(c *vault.Connection) {}, "c2": func(c *vault.Connection) { c.LastUsed = check.Day.Add(time.Hour) },
+		"c3": func(c *vault.Connection) { c.Created = check.Day.Add(time.Hour) }, "c4": func(c *vault.Connection) { c.Upstream = "idp:login" },
 		"c5": func(c *vault.Connection) { c.Status = vault.Revoked },
 	} {
 		c := at(id, identity.UserID("user of "+id), "tracker")
-		c.Created, c.LastUsed = day, time.Time{}
+		c.Created, c.LastUsed = check.Day, time.Time{}
 		change(&c)
-		ok(t, a.Connect(ctx, c, 0))
+		check.OK(t, a.Connect(ctx, c, 0))
 	}
-	same(t, unused(day), nil)
-	same(t, unused(day.Add(time.Minute)), []vault.ConnectionID{"c1"})
-	ok(t, a.Used(ctx, ours, "c1", day.Add(2*time.Hour)))
-	ok(t, b.Used(ctx, ours, "c1", day.Add(time.Hour)))
-	ok(t, b.Used(ctx, theirs, "c1", day.Add(9*time.Hour)))
-	same(t, unused(day.Add(90*time.Minute)), []vault.ConnectionID{"c3", "c2"})
-	same(t, unused(day.Add(3*time.Hour)), []vault.ConnectionID{"c3", "c2", "c1"})
+	check.Same(t, unused(check.Day), nil)
+	check.Same(t, unused(check.Day.Add(time.Minute)), []vault.ConnectionID{"c1"})
+	check.OK(t, a.Used(ctx, check.Ours, "c1", check.Day.Add(2*time.Hour)))
+	check.OK(t, b.Used(ctx, check.Ours, "c1", check.Day.Add(time.Hour)))
+	check.OK(t, b.Used(ctx, check.Theirs, "c1", check.Day.Add(9*time.Hour)))
+	check.Same(t, unused(check.Day.Add(90*time.Minute)), []vault.ConnectionID{"c3", "c2"})
+	check.Same(t, unused(check.Day.Add(3*time.Hour)), []vault.ConnectionID{"c3", "c2", "c1"})
 }
