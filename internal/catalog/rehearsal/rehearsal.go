@@ -31,23 +31,30 @@ var documented []byte
 
 // Vendor is what a vendor's documentation says of itself.
 type Vendor struct {
-	ID     string   `json:"id"`
-	OAuth  *Server  `json:"oauth"`
-	Revoke *Call    `json:"revoke"` // the call that ends one token
-	Never  bool     `json:"never"`  // there is none that Frontdesk may make
-	Place  *Place   `json:"place"`
-	Proof  *Place   `json:"proof"` // of our client, beside the token
-	Dead   *Example `json:"dead"`
-	Scope  *Example `json:"scope"`
-	Right  *Example `json:"right"`
+	ID     string  `json:"id"`
+	OAuth  *Server `json:"oauth"`
+	Revoke *Call   `json:"revoke"` // the call that ends one token
+	Never  bool    `json:"never"`  // there is none that Frontdesk may make
+	Place  *Place  `json:"place"`
+	Proof  *Place  `json:"proof"` // of our client, beside the token
+	Answers
 
 	Key     *Key     `json:"key"`     // that people paste
 	Account *Account `json:"account"` // whose a credential is
 	Sites   *Sites   `json:"sites"`   // where accounts are, said after the consent
 	Named   *Named   `json:"named"`   // where they are, said by their people before it
 
+	Sources map[string]string `json:"sources"` // where facts were seen that an entry once marked as unproven, by the mark
+
 	Failures []Failure `json:"failures"` // those that an agent is told about
 	Retries  Retries   `json:"retries"`  // what the vendor asks to send again
+}
+
+// Answers are those of the API that are about the credential.
+type Answers struct {
+	Dead  *Example `json:"dead"`
+	Scope *Example `json:"scope"`
+	Right *Example `json:"right"`
 }
 
 // Server is a vendor's authorization server.

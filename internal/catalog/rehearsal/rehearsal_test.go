@@ -3,6 +3,7 @@ package rehearsal_test
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"frontdesk.dev/frontdesk/internal/catalog"
@@ -46,6 +47,11 @@ func TestEveryVendor(t *testing.T) {
 			}
 			if v.OAuth != nil && p.OAuth == nil {
 				t.Error("the vendor documents OAuth, and the entry has none")
+			}
+			for fact, page := range v.Sources {
+				if slices.Contains(p.LowTrust, fact) || !strings.HasPrefix(page, "https://") {
+					t.Errorf("%s was seen at %q, and the entry marks it as unproven", fact, page)
+				}
 			}
 			for _, s := range rehearsal.Play(t.Context(), p, v, filled(p)) {
 				if s.Err != nil {
