@@ -26,6 +26,7 @@ type deed struct {
 	client       identity.ClientID
 	refused      bool
 	Personal     bool
+	Open         bool // what was reached is shown at once: something of it failed
 }
 
 type day struct {
@@ -132,6 +133,7 @@ func (s *Site) scan(ctx context.Context, v visit, before audit.CallID, agents ma
 				continue
 			}
 			d.Reached = reached[d.call]
+			d.Open = slices.ContainsFunc(d.Reached, func(r deed) bool { return r.refused })
 			if wants(&d) {
 				found = append(found, d)
 			}

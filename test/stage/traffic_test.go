@@ -59,6 +59,26 @@ func TestHints(t *testing.T) {
 			t.Errorf("%s: there is nothing to add to a success, and the agent is told %q", server, got)
 		}
 	}
+	// Whose agents they were reads it where he looks up what they did, without a click.
+	alice := s.Person("alice")
+	if page := reads(t, alice, s.Desk().Public+"/portal/activity"); !strings.Contains(page, "Status 404, not_shared: "+sentence+" See https://docs.example.com/sharing") {
+		t.Errorf("the portal says of the failure: %s", page)
+	}
+	r, err := http.NewRequestWithContext(within(t), http.MethodGet, s.Desk().Public+"/portal/activity", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range alice.Cookies(r.URL.String()) {
+		r.AddCookie(c)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if b, err := io.ReadAll(resp.Body); err != nil || strings.Count(string(b), "<details open>") != 2 {
+		t.Errorf("%d calls show at once which request failed, want one of each server: %v", strings.Count(string(b), "<details open>"), err)
+	}
 	out, err := s.Desk().Run("audit", "export")
 	if err != nil {
 		t.Fatal(err)

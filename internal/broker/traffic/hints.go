@@ -18,7 +18,7 @@ func (l *lease) look(resp *http.Response) {
 	if h == nil {
 		return
 	}
-	l.failed = "status " + strconv.Itoa(resp.StatusCode) + ", " + h.Name + ": " + h.Say
+	l.failed = "status " + strconv.Itoa(resp.StatusCode) + ", " + h.Name + ": " + h.Sentence()
 	l.act.Holding.Tell(up.Title + ": " + h.Sentence())
 }
 
