@@ -42,11 +42,10 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	if err := d.rewrap(ctx, cfg, wrap, all, tenants); err != nil {
-		return err
+		return cannotOpen(cfg, err)
 	}
-	d.lost, err = keyring.Forget(ctx, d.db, all, tenants, cfg.Forget)
-	if err != nil {
-		return err
+	if d.lost, err = keyring.Forget(ctx, d.db, all, tenants, cfg.Forget); err != nil {
+		return cannotOpen(cfg, err)
 	}
 	if err := keyring.Check(ctx, d.db, wrap, tenants); err != nil {
 		return cannotOpen(cfg, err)
@@ -69,7 +68,7 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 
 // cannotOpen says what a start without keys means.
 func cannotOpen(cfg *config.Config, err error) error {
-	if cfg.Keys.Service == nil || keyring.Refused(err) {
+	if cfg.Keys.Service == nil || keyring.Refused(err) || fault.KindOf(err) != fault.Unavailable {
 		return err
 	}
 	return fmt.Errorf("%w\nnothing was started, and nothing changed: without %s no key of the database opens. Start again once it answers, or let a supervisor do so. Replicas that run go on for ten minutes; `frontdesk audit verify` needs no key", err, cfg.KeyPlace())

@@ -37,7 +37,11 @@ func (m *TicketMint) Mint(ctx context.Context, s *catalog.Server, t identity.Tic
 		token, err = m.opaque(ctx, s.Shape, t)
 	}
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "transaction tokens cannot be made now; try again later", err)
+		msg := "transaction tokens cannot be made now; try again later"
+		if fault.KindOf(err) == fault.Unavailable { // by a key service or a database that is away, and says so
+			msg = "transaction tokens cannot be made now: " + fault.Message(err)
+		}
+		return nil, fault.New(fault.Unavailable, msg, err)
 	}
 	name, line := "Authorization", "Bearer "+token
 	if s.TokenHeader != "" {

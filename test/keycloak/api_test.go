@@ -3,6 +3,9 @@
 package keycloak_test
 
 import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
 
 	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
@@ -20,6 +24,7 @@ import (
 // api is somebody's API that takes access tokens of a realm: signed by it, and made for this API.
 type api struct {
 	*httptest.Server
+	bound   bool // takes tokens that are bound to a key alone, with a proof of it (RFC 9449 section 7)
 	mu      sync.Mutex
 	refused []string // why
 	tokens  []string
@@ -33,17 +38,34 @@ func newAPI(t *testing.T, k *realm, audience string) *api {
 	}
 	a, verifier := &api{}, p.Verifier(&oidc.Config{ClientID: audience})
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		raw := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if strings.HasPrefix(r.URL.Path, "/.well-known/") { // it says nothing of itself
+			http.NotFound(w, r)
+			return
+		}
+		scheme := "Bearer"
+		if a.bound {
+			scheme = "DPoP"
+		}
+		raw, ok := strings.CutPrefix(r.Header.Get("Authorization"), scheme+" ")
+		if !ok {
+			raw = ""
+		}
 		token, err := verifier.Verify(r.Context(), raw)
 		var c struct {
 			Name string `json:"preferred_username"`
 			Type string `json:"typ"`
+			Key  struct {
+				Print string `json:"jkt"`
+			} `json:"cnf"`
 		}
 		if err == nil {
 			err = token.Claims(&c)
 		}
-		if err == nil && c.Type != "Bearer" { // Keycloak's word for access tokens
+		if err == nil && c.Type != scheme { // Keycloak's word for access tokens
 			err = fmt.Errorf("it is of type %q", c.Type)
+		}
+		if err == nil && a.bound {
+			err = proven(r, a.URL, raw, c.Key.Print)
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -59,6 +81,46 @@ func newAPI(t *testing.T, k *realm, audience string) *api {
 	}))
 	t.Cleanup(a.Close)
 	return a
+}
+
+// proven holds a request's proof against the token's key and the request (RFC 9449 section 4.3).
+func proven(r *http.Request, base, token, print string) error {
+	proofs := r.Header.Values("DPoP")
+	if len(proofs) != 1 {
+		return fmt.Errorf("%d proofs", len(proofs))
+	}
+	jws, err := jose.ParseSignedCompact(proofs[0], []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return err
+	}
+	head := jws.Signatures[0].Protected
+	if head.JSONWebKey == nil || head.ExtraHeaders[jose.HeaderType] != "dpop+jwt" {
+		return fmt.Errorf("no key, or of type %v", head.ExtraHeaders[jose.HeaderType])
+	}
+	payload, err := jws.Verify(head.JSONWebKey)
+	if err != nil {
+		return err
+	}
+	thumb, err := head.JSONWebKey.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return err
+	}
+	var c struct {
+		Method string `json:"htm"`
+		URL    string `json:"htu"`
+		Token  string `json:"ath"`
+		ID     string `json:"jti"`
+	}
+	sum := sha256.Sum256([]byte(token))
+	switch err := json.Unmarshal(payload, &c); {
+	case err != nil:
+		return err
+	case base64.RawURLEncoding.EncodeToString(thumb) != print:
+		return fmt.Errorf("the proof is by another key than the token's (%q)", print)
+	case c.Method != r.Method || c.URL != base+r.URL.Path || c.ID == "" || c.Token != base64.RawURLEncoding.EncodeToString(sum[:]):
+		return fmt.Errorf("the proof is for something else: %+v", c)
+	}
+	return nil
 }
 
 // options make it an upstream of this name: how its vendor opens it, and the rest of its entry.

@@ -3,6 +3,7 @@
 package keycloak_test
 
 import (
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -89,5 +90,92 @@ func TestVendor(t *testing.T) {
 	}
 	if r, err := agents["alice"].Call(within(t), "whoami", nil); err == nil && !r.IsError {
 		t.Errorf("alice's goes on: %s", world.Text(r))
+	}
+}
+
+// TestVendorBound: an upstream whose Keycloak gives out bound tokens alone (DPoP, RFC 9449). Consent, renewals with strict rotation and the API
+// see proofs by the connection's own key; a token without its key opens nothing, a refresh token without it neither; and what a person
+// ends has ended at Keycloak.
+func TestVendorBound(t *testing.T) {
+	t.Parallel()
+	const life = 15 // seconds
+	k := newRealm(t, object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0, "accessTokenLifespan": life})
+	ledger := newAPI(t, k, "ledger-api")
+	ledger.bound = true
+	at := k.URL + "/protocol/openid-connect"
+	s := start(t, ledger.options("ledger", `    oauth:
+      issuer: `+k.URL+`
+      iss_promised: true
+      authorization_endpoint: `+at+`/auth
+      token_endpoint: `+at+`/token
+      par_endpoint: `+at+`/ext/par/request
+      revocation_endpoint: `+at+`/revoke
+      token_auth: private_key_jwt
+      dpop: always
+      refresh: {rotation: strict, scope_needed: offline_access}
+`, "    client_id: desk-there\n    scopes: [email]\n"))
+	c := grants(s, "ledger-api")
+	c["standardFlowEnabled"], c["consentRequired"], c["redirectUris"] = true, true, []string{s.Desk().Public + "/callback/ledger"}
+	c["attributes"].(object)["dpop.bound.access.tokens"] = "true"
+	desk := k.client("desk-there", c)
+	behind(t, s, "ledger")
+	agents := map[string]*world.Agent{}
+	serves := func(when string) {
+		t.Helper()
+		for who, a := range agents {
+			if r := call(t, a, "whoami", nil); r.IsError || !strings.Contains(world.Text(r), `"login":"`+who+`"`) {
+				t.Fatalf("%s, %s's agent is told: %s", when, who, world.Text(r))
+			}
+		}
+	}
+	for _, who := range []string{"alice", "bob"} {
+		agents[who] = agent(t, s, "ledger", s.Person(who, "Connect ledger", "Done", "Yes").HasAccount(k.URL, who))
+	}
+	serves("at first")
+	ledger.mu.Lock()
+	stolen := ledger.tokens[0]
+	ledger.mu.Unlock()
+	for _, scheme := range []string{"Bearer", "DPoP"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ledger.URL+"/user", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", scheme+" "+stolen)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a token without its key, as %s: %s", scheme, resp.Status)
+		}
+	}
+	began := time.Now()
+	for renewals := 0; renewals < 4; renewals = len(k.events("REFRESH_TOKEN")) { // each of both at least once, most likely twice
+		if l := k.events("REFRESH_TOKEN_ERROR"); len(l) > 0 {
+			t.Fatalf("Keycloak refused: %v", l)
+		}
+		if time.Since(began) > 3*time.Minute {
+			t.Fatal("not enough is renewed")
+		}
+		time.Sleep(time.Second)
+		serves("while tokens are renewed")
+	}
+	sessions := func(who string) (l []object) {
+		k.get("/users/"+k.users[who]+"/offline-sessions/"+desk, &l)
+		return l
+	}
+	if out, err := s.Desk().Run("connections", "revoke", "--user", "emp-alice", "--wait"); err != nil || !strings.Contains(out, "all confirmed") {
+		t.Fatalf("%v %s", err, out)
+	}
+	if len(sessions("alice")) != 0 || len(sessions("bob")) != 1 {
+		t.Errorf("sessions at the vendor afterwards: %v %v", sessions("alice"), sessions("bob"))
+	}
+	delete(agents, "alice")
+	serves("afterwards")
+	ledger.mu.Lock()
+	defer ledger.mu.Unlock()
+	if len(ledger.refused) != 2 { // the thief's
+		t.Errorf("the API refused: %v", ledger.refused)
 	}
 }

@@ -97,6 +97,7 @@ type Desk struct {
 	Dir                 string // data_dir
 	ConfigPath          string
 	Binary              string
+	Args                []string // of serve, beside what the stage gives
 
 	Broker *Desk // the other process, where there are two; nil where there is one
 
@@ -365,7 +366,7 @@ func (d *Desk) Start(ctx context.Context) error {
 	if d.role != "" {
 		args = append(args, "--role", d.role)
 	}
-	d.cmd = exec.Command(d.Binary, args...)
+	d.cmd = exec.Command(d.Binary, append(args, d.Args...)...)
 	d.cmd.Env = append(os.Environ(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

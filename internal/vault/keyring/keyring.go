@@ -281,6 +281,9 @@ const forgotten = "forgotten"
 // then the provider is the wrong one. Those that were given up before are passed over. fault.Invalid where an id is of no such key: then
 // all stay.
 func Forget(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Tenant, ids []string) ([]Key, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	opened, broken, wrong, err := survey(ctx, store, wrap, tenants)
 	if err != nil {
 		return nil, err
@@ -291,6 +294,8 @@ func Forget(ctx context.Context, store Store, wrap Wrapper, tenants []identity.T
 		switch {
 		case i >= 0 && opened == 0:
 			return nil, wrong
+		case i >= 0 && broken[i].Purpose == purposeCheckpoint: // the log could not go on from where it stands
+			return nil, fault.New(fault.Invalid, "--forget-keys: "+id+" signs checkpoints of the log, which cannot go on without it: put its row back from a backup; nothing was forgotten", nil)
 		case i >= 0:
 			lost = append(lost, broken[i])
 		default:
@@ -342,7 +347,7 @@ func (k Key) What() string {
 	case purposeAuthority:
 		return "certifies egress for servers: they need the next one, `frontdesk ca`"
 	case purposeCheckpoint:
-		return "signs checkpoints of the log: `frontdesk audit verify` wants the next one's public key"
+		return "signs checkpoints of the log, which cannot go on without it: this one has to be put back"
 	}
 	return k.Purpose
 }

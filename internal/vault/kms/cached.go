@@ -53,8 +53,9 @@ const (
 	cacheStale = 10 * time.Minute
 	maxCached  = 10_000
 
-	patience  = time.Second     // for an answer that one can do without, or that is not to be expected
-	awayPause = 5 * time.Second // between questions to a provider that is away
+	patience  = time.Second            // for an answer that one can do without
+	doubt     = 100 * time.Millisecond // for one that is not to be expected: enough for a provider that is back
+	awayPause = 5 * time.Second        // between questions to a provider that is away
 )
 
 // Unwrap implements Wrapper.
@@ -80,12 +81,14 @@ func (c *Cached) Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, e
 	if a == nil {
 		return or(old, away)
 	}
-	wait := callTimeout
+	wait := callTimeout + patience // its own limit comes first, and names who does not answer
 	switch {
 	case old != nil && away != nil:
 		return old, nil
-	case old != nil || away != nil:
+	case old != nil:
 		wait = patience
+	case away != nil:
+		wait = doubt
 	}
 	limit := time.NewTimer(wait)
 	defer limit.Stop()

@@ -273,10 +273,10 @@ func TestCachedAway(t *testing.T) {
 		if n := w.asked.Load() - before; n != 1 {
 			t.Errorf("asked %d times at once", n)
 		}
-		unwrap("two", away, 10*time.Second) // nobody knew that it is away
+		unwrap("two", away, 11*time.Second) // nobody knew that it is away
 		unwrap("one", nil, 0)               // now everybody does
-		unwrap("two", away, time.Second)
-		unwrap("three", away, time.Second)
+		unwrap("two", away, 100*time.Millisecond)
+		unwrap("three", away, 100*time.Millisecond)
 		if since, trouble := c.Standing(); trouble == nil || since.IsZero() {
 			t.Errorf("it stands well: %v %v", since, trouble)
 		}
@@ -294,7 +294,7 @@ func TestCachedAway(t *testing.T) {
 			t.Errorf("it says no: %v %v", since, trouble)
 		}
 		w.hangs.Store(true)
-		unwrap("one", away, 10*time.Second) // what it said no to is not remembered
+		unwrap("one", away, 11*time.Second) // what it said no to is not remembered
 		time.Sleep(time.Minute)
 		synctest.Wait() // what was under way has ended
 		for _, want := range []string{"does not answer", "answers again", "refuses a key"} {
