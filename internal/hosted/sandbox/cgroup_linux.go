@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +30,8 @@ type cgroups struct {
 	swept sync.Once
 
 	mu   sync.Mutex
-	base string // guarded by mu: below it groups are made, in a v2 tree; "" until it is known
+	base string   // guarded by mu, as is what follows: below it groups are made, in a v2 tree; "" until it is known
+	busy []string // groups that could not be removed yet
 }
 
 // files is how a cgroup tree is reached. A test has one of its own, which keeps the kernel's rules.
@@ -80,6 +80,7 @@ func (t *cgroups) hold(pid int, s Setup) (*cgroup, error) {
 	g := &cgroup{tree: t}
 	name := fmt.Sprintf(groupName, os.Getpid(), groups.Add(1))
 	defer t.swept.Do(t.sweep)
+	t.drop()
 	err := g.v2(name, s)
 	if err != nil {
 		g.remove()
@@ -283,12 +284,21 @@ func (g *cgroup) remove() {
 	}
 	for _, dir := range g.dirs {
 		_ = g.tree.files.write(filepath.Join(dir, "cgroup.kill"), "1") // Linux 5.14, v2
-		for range 50 {
-			if err := g.tree.files.rmdir(dir); !errors.Is(err, unix.EBUSY) {
-				break // an empty group that stays costs nothing
-			}
-			time.Sleep(2 * time.Millisecond) // who was killed is not quite gone
+	}
+	g.tree.drop(g.dirs...)
+	g.dirs = nil
+}
+
+// drop removes groups, and those that could not be removed before. Who was killed is not quite gone for a moment: a group that is busy
+// with him goes when the next one is made or removed here, and until then, empty, it costs nothing.
+func (t *cgroups) drop(dirs ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := append(t.busy, dirs...)
+	t.busy = nil
+	for _, dir := range all {
+		if err := t.files.rmdir(dir); errors.Is(err, unix.EBUSY) {
+			t.busy = append(t.busy, dir)
 		}
 	}
-	g.dirs = nil
 }

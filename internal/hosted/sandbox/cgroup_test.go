@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -252,6 +253,25 @@ func TestGroupsOfTheDead(t *testing.T) {
 	}
 }
 
+// TestBusyGroups: a group that is busy with who was killed a moment ago goes with the next one, and nobody waits for it.
+func TestBusyGroups(t *testing.T) {
+	tree := &v2{groups: map[string]*group{"/cg/first": {procs: []string{"7"}}, "/cg/second": {}, "/cg/third": {procs: []string{"8"}}}}
+	here := &cgroups{files: tree}
+	here.drop("/cg/first")
+	if tree.groups["/cg/first"] == nil {
+		t.Error("a group went with what it held")
+	}
+	tree.groups["/cg/first"].procs = nil
+	here.drop("/cg/third", "/cg/second", "/cg/gone")
+	if len(tree.groups) != 1 || !slices.Equal(here.busy, []string{"/cg/third"}) {
+		t.Errorf("there are %d groups, and busy are %v; want the third alone", len(tree.groups), here.busy)
+	}
+	tree.groups["/cg/third"].procs = nil
+	if here.drop(); len(tree.groups) != 0 || len(here.busy) != 0 {
+		t.Errorf("there are %d groups, and busy are %v", len(tree.groups), here.busy)
+	}
+}
+
 // TestVersionTwoOfThisKernel tries the moves on the kernel's own tree, with a controller that a machine of version 1 leaves to version 2.
 func TestVersionTwoOfThisKernel(t *testing.T) {
 	root, given := "", []string(nil)
@@ -290,6 +310,9 @@ func TestVersionTwoOfThisKernel(t *testing.T) {
 	(&cgroup{tree: here, dirs: []string{filepath.Join(place, leaf), place}}).remove()
 	if err := p.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("the process ended: %v", err)
+	}
+	for end := time.Now().Add(10 * time.Second); len(here.busy) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		here.drop()
 	}
 	if _, err := os.Stat(place); err == nil {
 		t.Error("the group stays")
