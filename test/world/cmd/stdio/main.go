@@ -107,6 +107,7 @@ func slow(ctx context.Context, req *mcp.CallToolRequest, in text) string {
 	if err != nil {
 		d = 100 * time.Millisecond
 	}
+	fmt.Fprintln(os.Stderr, "begun") // so that who means to cancel it can wait for that: of a call that is not here yet a cancel is nothing
 	for step := range 3 {
 		select {
 		case <-time.After(d / 3):
