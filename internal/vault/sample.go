@@ -44,12 +44,7 @@ func (s *Sample) Run(ctx context.Context) error {
 	seen, unknown, wrong := 0, 0, 0
 	for _, t := range s.Tenants() {
 		for range samplePlaces {
-			from := make([]byte, 16)
-			_, _ = rand.Read(from) // never fails (crypto/rand)
-			l, err := s.Rows.ConnectionsFrom(ctx, t, ConnectionID(hex.EncodeToString(from)), sampleOfEach)
-			if err == nil && len(l) == 0 {
-				l, err = s.Rows.ConnectionsFrom(ctx, t, "", sampleOfEach)
-			}
+			l, err := s.pick(ctx, t)
 			for _, c := range l {
 				var standing Standing
 				if standing, err = s.compare(ctx, c); err != nil {
@@ -74,6 +69,25 @@ func (s *Sample) Run(ctx context.Context) error {
 	}
 	s.Slog.Info("stored credentials were held against the audit log", "looked_at", seen, "wrong", wrong, "stored_too_long_ago_to_tell", unknown)
 	return nil
+}
+
+// pick are some connections of a tenant from a random place on. After the last one comes the first: otherwise the first few would be
+// looked at less than the others, and of a small vault some not at all.
+func (s *Sample) pick(ctx context.Context, t identity.Tenant) ([]Connection, error) {
+	random := make([]byte, 16)
+	_, _ = rand.Read(random) // never fails (crypto/rand)
+	from := ConnectionID(hex.EncodeToString(random))
+	l, err := s.Rows.ConnectionsFrom(ctx, t, from, sampleOfEach)
+	if err != nil || len(l) == sampleOfEach {
+		return l, err
+	}
+	first, err := s.Rows.ConnectionsFrom(ctx, t, "", sampleOfEach-len(l))
+	for _, c := range first {
+		if c.ID < from {
+			l = append(l, c)
+		}
+	}
+	return l, err
 }
 
 // compare holds one row against what the log says last of it. A server runs meanwhile: what seems wrong is looked at again.
