@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -70,9 +69,6 @@ func (d *desk) unusedAfter() time.Duration {
 // hop marks requests that passed this process's egress.
 func (d *desk) hop() string { return "frontdesk-" + d.owner }
 
-// minSecret is 128 bits in base64 (RFC 6749 section 10.10): how fast one address may guess is bounded, and how many addresses there are is not.
-const minSecret = 22
-
 // registered are the clients that the config names.
 func registered(cfg *config.Config, now time.Time) (clients []issuer.Client, problems conf.Problems) {
 	read := cfg.Noting(&problems)
@@ -80,9 +76,7 @@ func registered(cfg *config.Config, now time.Time) (clients []issuer.Client, pro
 		c := issuer.Client{Tenant: identity.DefaultTenant, ID: identity.ClientID(id), Name: cmp.Or(r.Name, id), RedirectURIs: r.Redirects, Created: now}
 		at := "clients.registered." + id + ".client_secret"
 		if v := read(at, r.Secret); v != "" {
-			if len(v) < minSecret {
-				problems = append(problems, cfg.Problem(at, fmt.Sprintf("the secret has %d characters: it could be guessed, by many who share the work", len(v)), "make one, as with  openssl rand -base64 32"))
-			}
+			problems = append(problems, cfg.Guessable(at, r.Secret)...)
 			sum := sha256.Sum256([]byte(v))
 			c.SecretHash = sum[:]
 		}

@@ -71,7 +71,7 @@ func cannotOpen(cfg *config.Config, err error) error {
 	if cfg.Keys.Service == nil || keyring.Refused(err) || fault.KindOf(err) != fault.Unavailable {
 		return err
 	}
-	return fmt.Errorf("%w\nnothing was started, and nothing changed: without %s no key of the database opens. Start again once it answers, or let a supervisor do so. Replicas that run go on for ten minutes; `frontdesk audit verify` needs no key", err, cfg.KeyPlace())
+	return fmt.Errorf("%w\nnothing was started, and nothing changed: without %s no key of the database opens. Start again once it answers, or let a supervisor do so. Replicas that run go on for some ten minutes; `frontdesk audit verify` needs no key", err, cfg.KeyPlace())
 }
 
 // rewrap moves every key under the current provider, where the config names the one before it.
@@ -103,7 +103,7 @@ func (d *desk) tellLost(ctx context.Context) error {
 func (d *desk) keysStand(ctx context.Context) string {
 	if d.service != nil {
 		if since, err := d.service.Standing(); err != nil && !since.IsZero() {
-			return fault.Message(err) + ". It has not answered since " + since.UTC().Format(time.RFC3339) + "; what was opened before goes on for ten minutes"
+			return fault.Message(err) + ". It has not answered since " + since.UTC().Format(time.RFC3339) + "; what was opened before goes on for some ten minutes"
 		}
 	}
 	if err := keyring.Check(ctx, d.db, d.wrap, d.tenants()); err != nil {

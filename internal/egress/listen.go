@@ -263,9 +263,11 @@ func (p *Proxy) greet(c *doored) (net.Conn, error) {
 		}
 	}
 	if secure {
-		t := tls.Server(c, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return p.certificate(hello, c)
-		}})
+		t := tls.Server(c, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			SessionTicketsDisabled: true, // a ticket is good for this config alone, which is this connection's
+			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return p.certificate(hello, c)
+			}})
 		if err := t.Handshake(); err != nil {
 			return nil, err
 		}

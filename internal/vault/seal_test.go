@@ -416,3 +416,50 @@ func TestAKeyThatIsNotReadYet(t *testing.T) {
 		t.Errorf("with a key that there never was: %v", err)
 	}
 }
+
+// TestAKeyDamagedWhileServing: what another key sealed goes on, what the damaged one sealed fails in words for an operator and asks nobody to
+// connect again, and all opens once its row is put back.
+func TestAKeyDamagedWhileServing(t *testing.T) {
+	now, keys := time.Now(), &shelf{}
+	v := &Vault{Keys: keys, Wrap: plainWrap{"w"}, Now: func() time.Time { return now }}
+	older, newer := connection(), connection()
+	if err := v.Seal(t.Context(), &older, threeSecrets); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Rotation{Vault: v}).Rotate(t.Context(), older.Tenant); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Hour)
+	if err := v.Seal(t.Context(), &newer, threeSecrets); err != nil || bytes.Equal(newer.Access[:6], older.Access[:6]) {
+		t.Fatal(err, "both are sealed with one key")
+	}
+	is := func(when string, c Connection, opens bool) {
+		t.Helper()
+		s, err := v.Open(t.Context(), c)
+		switch {
+		case opens && (err != nil || s.Access.Expose() != "access-token"):
+			t.Errorf("%s: %v", when, err)
+		case !opens && (fault.KindOf(err) != fault.Unavailable || errors.Is(err, ErrSealed) || !strings.Contains(fault.Message(err), "an operator has to put it back")):
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	for i, damaged := range []struct{ older, newer bool }{{older: false, newer: true}, {older: true, newer: false}} {
+		whole := slices.Clone(keys.keys[i].Sealed)
+		keys.keys[i].Sealed = append([]byte("x"), whole...)
+		is("before it is noticed", older, true)
+		is("before it is noticed", newer, true)
+		now = now.Add(2 * keyring.SeenWithin)
+		is("once it is noticed, sealed by the older key", older, damaged.older)
+		is("once it is noticed, sealed by the newer key", newer, damaged.newer)
+		c := connection()
+		if err := v.Seal(t.Context(), &c, threeSecrets); err != nil {
+			t.Errorf("nothing can be sealed: %v", err)
+		}
+		is("sealed meanwhile", c, true)
+		keys.keys[i].Sealed = whole
+		now = now.Add(2 * keyring.SeenWithin)
+		is("once it is put back", older, true)
+		is("once it is put back", newer, true)
+		is("once it is put back, sealed meanwhile", c, true)
+	}
+}

@@ -9,18 +9,22 @@ import (
 	"testing"
 	"time"
 
+	"frontdesk.dev/frontdesk/test/stage"
 	"frontdesk.dev/frontdesk/test/world"
 )
 
-// TestVendor: people connect their accounts at an API whose authorization server is Keycloak. It takes pushed requests alone, says
-// who it is in each answer (iss), shows its consent page, knows Frontdesk by its key, and makes each refresh token good for once.
-func TestVendor(t *testing.T) {
-	t.Parallel()
-	const life = 15 // seconds
-	k := newRealm(t, object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0, "accessTokenLifespan": life})
-	orders := newAPI(t, k, "orders-api")
+// vendorLife is how long access tokens live at a vendor.
+const vendorLife = 15 * time.Second
+
+// vendor is an API whose authorization server is a Keycloak that makes each refresh token good for once, and Frontdesk with it as an
+// upstream: more is its entry beside the usual, attribute what Keycloak demands of our client.
+func vendor(t *testing.T, name, more, attribute string) (*realm, *stage.Stage, *api, string) {
+	t.Helper()
+	k := newRealm(t, object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0, "accessTokenLifespan": int(vendorLife.Seconds())})
+	a := newAPI(t, k, name+"-api")
+	a.bound = attribute == "dpop.bound.access.tokens"
 	at := k.URL + "/protocol/openid-connect"
-	s := start(t, orders.options("orders", `    oauth:
+	s := start(t, a.options(name, `    oauth:
       issuer: `+k.URL+`
       iss_promised: true
       authorization_endpoint: `+at+`/auth
@@ -29,12 +33,20 @@ func TestVendor(t *testing.T) {
       revocation_endpoint: `+at+`/revoke
       token_auth: private_key_jwt
       refresh: {rotation: strict, scope_needed: offline_access}
-`, "    client_id: desk-there\n    scopes: [email]\n"))
-	c := grants(s, "orders-api")
-	c["standardFlowEnabled"], c["consentRequired"], c["redirectUris"] = true, true, []string{s.Desk().Public + "/callback/orders"}
-	c["attributes"].(object)["require.pushed.authorization.requests"] = "true"
+`+more, "    client_id: desk-there\n    scopes: [email]\n"))
+	c := grants(s, name+"-api")
+	c["standardFlowEnabled"], c["consentRequired"], c["redirectUris"] = true, true, []string{s.Desk().Public + "/callback/" + name}
+	c["attributes"].(object)[attribute] = "true"
 	desk := k.client("desk-there", c)
-	behind(t, s, "orders")
+	behind(t, s, name)
+	return k, s, a, desk
+}
+
+// TestVendor: people connect their accounts at an API whose authorization server is Keycloak. It takes pushed requests alone, says
+// who it is in each answer (iss), shows its consent page, knows Frontdesk by its key, and makes each refresh token good for once.
+func TestVendor(t *testing.T) {
+	t.Parallel()
+	k, s, _, desk := vendor(t, "orders", "", "require.pushed.authorization.requests")
 
 	agents := map[string]*world.Agent{}
 	for _, who := range []string{"alice", "bob"} {
@@ -54,7 +66,7 @@ func TestVendor(t *testing.T) {
 			t.Errorf("nothing was pushed: %v", p.History())
 		}
 	}
-	time.Sleep(life * time.Second)
+	time.Sleep(vendorLife)
 	var wg sync.WaitGroup
 	for who, a := range agents {
 		for range 5 { // at once, and so as if by several agents of one person
@@ -98,27 +110,7 @@ func TestVendor(t *testing.T) {
 // ends has ended at Keycloak.
 func TestVendorBound(t *testing.T) {
 	t.Parallel()
-	const life = 15 // seconds
-	k := newRealm(t, object{"revokeRefreshToken": true, "refreshTokenMaxReuse": 0, "accessTokenLifespan": life})
-	ledger := newAPI(t, k, "ledger-api")
-	ledger.bound = true
-	at := k.URL + "/protocol/openid-connect"
-	s := start(t, ledger.options("ledger", `    oauth:
-      issuer: `+k.URL+`
-      iss_promised: true
-      authorization_endpoint: `+at+`/auth
-      token_endpoint: `+at+`/token
-      par_endpoint: `+at+`/ext/par/request
-      revocation_endpoint: `+at+`/revoke
-      token_auth: private_key_jwt
-      dpop: always
-      refresh: {rotation: strict, scope_needed: offline_access}
-`, "    client_id: desk-there\n    scopes: [email]\n"))
-	c := grants(s, "ledger-api")
-	c["standardFlowEnabled"], c["consentRequired"], c["redirectUris"] = true, true, []string{s.Desk().Public + "/callback/ledger"}
-	c["attributes"].(object)["dpop.bound.access.tokens"] = "true"
-	desk := k.client("desk-there", c)
-	behind(t, s, "ledger")
+	k, s, ledger, desk := vendor(t, "ledger", "      dpop: always\n", "dpop.bound.access.tokens")
 	agents := map[string]*world.Agent{}
 	serves := func(when string) {
 		t.Helper()

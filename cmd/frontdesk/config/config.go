@@ -297,6 +297,12 @@ func (c *Config) secretProblems() conf.Problems {
 			}
 		}
 	}
+	for id, r := range c.File.Clients.Registered {
+		at := "clients.registered." + id + ".client_secret"
+		if try(at, r.Secret); !r.Secret.IsZero() {
+			l = append(l, c.Guessable(at, r.Secret)...)
+		}
+	}
 	try("database", c.Database)
 	for host, r := range c.Hosting.Registries {
 		try("hosting.registries."+host+".password", r.Password)
@@ -324,6 +330,19 @@ func (c *Config) secretProblems() conf.Problems {
 		}
 	}
 	return l
+}
+
+// minSecret is 128 bits in base64 (RFC 6749 section 10.10): how fast one address may guess is bounded, and how many addresses there are
+// is not.
+const minSecret = 22
+
+// Guessable says what is wrong with the secret of a client that the config registers; nothing where it cannot be read.
+func (c *Config) Guessable(at string, s conf.Secret) conf.Problems {
+	v, err := s.Resolve(c.dir)
+	if err != nil || len(v) >= minSecret {
+		return nil
+	}
+	return conf.Problems{c.doc.Problem(at, fmt.Sprintf("the secret has %d characters: it could be guessed, by many who share the work", len(v)), "make one of 22 characters or more, as with  openssl rand -base64 32")}
 }
 
 // Unreadable is a config file that is not there, or is not ours to read.

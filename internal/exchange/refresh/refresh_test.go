@@ -18,6 +18,7 @@ import (
 	"frontdesk.dev/frontdesk/internal/kit/fault"
 	"frontdesk.dev/frontdesk/internal/kit/secret"
 	"frontdesk.dev/frontdesk/internal/store"
+	"frontdesk.dev/frontdesk/internal/store/storetest/check"
 	"frontdesk.dev/frontdesk/internal/vault"
 )
 
@@ -346,7 +347,7 @@ func TestSpool(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { _, _ = r.Fresh(ctx, c, r.scene.up, r.scene.method); close(done) }()
-	waitFor(t, "the pair lies in the spool", func() bool { l, _ := r.Spool.List(c.ID); return len(l) == 1 })
+	check.Eventually(t, "the pair lies in the spool", func() bool { l, _ := r.Spool.List(c.ID); return len(l) == 1 })
 	text, err := os.ReadFile(filepath.Join(r.Spool.Dir, string(c.ID)+"-2-2.renewed"))
 	if err != nil || strings.Contains(string(text), "rt-") || strings.Contains(string(text), "at-") {
 		t.Errorf("the spool holds a secret, or nothing: %v", err)
@@ -421,7 +422,7 @@ func TestAccountMoves(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { _, _ = r.Fresh(ctx, c, r.scene.up, r.scene.method); close(done) }()
-		waitFor(t, "the pair lies in the spool", func() bool { l, _ := r.Spool.List(c.ID); return len(l) == 1 })
+		check.Eventually(t, "the pair lies in the spool", func() bool { l, _ := r.Spool.List(c.ID); return len(l) == 1 })
 		r.die()
 		cancel()
 		<-done
@@ -797,18 +798,3 @@ func FuzzSpooled(f *testing.F) {
 }
 
 func secretOf(s string) secret.Text { return secret.New(s) }
-
-func waitFor(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("it never came true that %s", what)
-		case <-tick.C:
-		}
-	}
-}

@@ -143,7 +143,7 @@ func (c *Cached) settle(key digest, plain []byte, err error) {
 	if fault.KindOf(err) == fault.Unavailable {
 		if c.away == nil {
 			c.since = now
-			c.tell(slog.LevelWarn, "the key service does not answer: what was opened within ten minutes goes on, other keys cannot be opened; it is asked again by itself", err)
+			c.tell(slog.LevelWarn, "the key service does not answer: what was opened goes on for some ten minutes, other keys cannot be opened; it is asked again by itself", err)
 		}
 		c.away, c.again = err, now.Add(awayPause)
 		return
