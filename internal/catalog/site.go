@@ -179,17 +179,21 @@ func (s *Sites) entry(doc oauth.Document, at string) []Site {
 	return []Site{one}
 }
 
-// Foreign is the account of another connection that a path is about; "" where it is about this one's, or about none.
-func (s *Sites) Foreign(path, own string) string {
+// Foreign reads paths for a connection's own account: the account of another connection that a path is about; "" where it is about its
+// own, or about none.
+func (s *Sites) Foreign(own string) func(path string) string {
 	if s.Accounts == "" || own == "" {
+		return func(string) string { return "" }
+	}
+	named := regexp.MustCompile(s.Accounts) // compiled once before, by check
+	return func(path string) string {
+		for _, m := range named.FindAllStringSubmatch(path, -1) {
+			if !strings.EqualFold(m[1], own) {
+				return m[1]
+			}
+		}
 		return ""
 	}
-	for _, m := range regexp.MustCompile(s.Accounts).FindAllStringSubmatch(path, -1) { // compiled once before, by check
-		if !strings.EqualFold(m[1], own) {
-			return m[1]
-		}
-	}
-	return ""
 }
 
 // At is where the requests of a connection at this site go.

@@ -277,11 +277,11 @@ func TestAccountsOfASite(t *testing.T) {
 	}
 	for path, want := range map[string]string{"/restapi/v2.1/accounts/a-1/envelopes": "", "/restapi/v2.1/accounts/A-1": "", "/oauth/userinfo": "", "/restapi/v2.1/accounts": "", "/restapi/v2.1/accounts/a-2/envelopes": "a-2",
 		"/restapi/v2.1/Accounts/a-2": "a-2", "/restapi/v2.1/accounts//a-2/x": "a-2", "/restapi/v2.1/accounts/a-1/../accounts/a-2": "a-2", "/clickapi/v1/accounts/a-2/clickwraps": "a-2", "/restapi/v2.1/accounts/a-1;x/envelopes": "", "/restapi/v2.1/accounts/a-12": "a-12"} {
-		if got := s.Foreign(path, "a-1"); got != want {
+		if got := s.Foreign("a-1")(path); got != want {
 			t.Errorf("%s is about %q, want %q", path, got, want)
 		}
 	}
-	if got := s.Foreign("/restapi/v2.1/accounts/a-2", ""); got != "" {
+	if got := s.Foreign("")("/restapi/v2.1/accounts/a-2"); got != "" {
 		t.Errorf("a connection of before, for whichever: %q", got)
 	}
 }

@@ -119,9 +119,9 @@ func onSite(cred *Credential, up *catalog.Upstream, c vault.Connection) error {
 	if err != nil {
 		return siteless(c)
 	}
-	first := up.Origins[0]
+	first, foreign := up.Origins[0], up.Sites.Foreign(c.Site.Account)
 	cred.Site, cred.onto = c.Site.ID(), func(r *http.Request) error {
-		if other := up.Sites.Foreign(r.URL.Path, c.Site.Account); other != "" {
+		if other := foreign(r.URL.Path); other != "" {
 			return fault.New(fault.Denied, fmt.Sprintf("this connection is for the account %s of %s (%s), and the request for another one (%s): use that id, or have its person connect the other account and choose it for this agent", c.Site.Label, up.Title, c.Site.Account, other), nil)
 		}
 		if r.URL.Scheme == first.Scheme && r.URL.Host == first.Host {
