@@ -47,7 +47,10 @@ func (d *desk) unlock(ctx context.Context, cfg *config.Config) error {
 	if d.lost, err = keyring.Forget(ctx, d.db, all, tenants, cfg.Forget); err != nil {
 		return cannotOpen(cfg, err)
 	}
-	if err := keyring.Check(ctx, d.db, wrap, tenants); err != nil {
+	switch err := keyring.Check(ctx, d.db, wrap, tenants); {
+	case keyring.Partial(err): // a restart must not make an outage of a row
+		d.log.Error("what some data keys sealed cannot be used: calls that need it are refused, nobody is asked to connect again for it, and the rest goes on", "error", err)
+	case err != nil:
 		return cannotOpen(cfg, err)
 	}
 	d.wrap = wrap

@@ -91,13 +91,20 @@ func (k Key) Context() []byte {
 // refusal is a provider's no to keys, of which it opens others, or none.
 type refusal struct {
 	error
-	keys []Key
+	keys   []Key
+	opened int // how many others it opens
 }
 
 func (r *refusal) Unwrap() error { return r.error }
 
 // Refused reports whether err is a provider's no to a key: unlike one that is away it is believed at once.
 func Refused(err error) bool { _, no := errors.AsType[*refusal](err); return no }
+
+// Partial reports whether err, of Check, is about data keys alone, while others open: a process can serve all that they did not seal.
+func Partial(err error) bool {
+	r, no := errors.AsType[*refusal](err)
+	return no && r.opened > 0 && !slices.ContainsFunc(r.keys, func(k Key) bool { return k.Purpose != PurposeTenant })
+}
 
 // Opening is what opens of the keys of a purpose.
 type Opening struct {
@@ -129,7 +136,7 @@ func (r Ring) Open(ctx context.Context, t identity.Tenant, purpose string) (o Op
 		o.Keys = append(o.Keys, Opened{k, plain})
 	}
 	if len(o.Broken) > 0 && len(o.Keys) == 0 {
-		return o, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(no), &refusal{no, o.Broken})
+		return o, fault.New(fault.Unavailable, "the vault's key does not open what is in the database: "+whatToDo(no), &refusal{no, o.Broken, 0})
 	}
 	return o, nil
 }
@@ -239,7 +246,7 @@ func Fresh(ctx context.Context, store Store, tenants []identity.Tenant) (bool, e
 }
 
 // Check opens every key that is there, so that a process with the wrong key file does not start, and none that lacks some of the keys
-// without somebody knowing which.
+// without somebody knowing which (Partial: it may start all the same).
 func Check(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Tenant) error {
 	opened, broken, wrong, err := survey(ctx, store, wrap, tenants)
 	if err != nil || len(broken) == 0 {
@@ -254,7 +261,7 @@ func Check(ctx context.Context, store Store, wrap Wrapper, tenants []identity.Te
 	}
 	return fault.New(fault.Unavailable, fmt.Sprintf("%d of the %d keys in the database do not open, while the others do: their rows were altered, or an older wrapping key is missing.%s\n"+
 		"Put the rows back from a backup, or name the older wrapping key under keys.previous. What is lost for good is given up by starting once with --forget-keys and these ids",
-		len(broken), opened+len(broken), said.String()), &refusal{errors.New("not all keys open"), broken})
+		len(broken), opened+len(broken), said.String()), &refusal{errors.New("not all keys open"), broken, opened})
 }
 
 // survey opens every key: how many open, which do not, and what is said where none of a purpose does.
