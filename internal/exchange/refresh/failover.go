@@ -79,15 +79,22 @@ func (k *kept) all() (l []vault.Connection) {
 // putBack gives the database what it has lost of one connection, under rule 1: nobody has anything newer. It reports whether the row
 // is another one now.
 func (m *Machine) putBack(ctx context.Context, row vault.Connection) (bool, error) {
-	c, lost := m.kept.newer(row)
-	if !lost || row.Status == vault.Revoked || row.Status == vault.Revoking {
-		return false, nil
+	for changed := false; ; changed = true {
+		c, lost := m.kept.newer(row)
+		if !lost || row.Status == vault.Revoked || row.Status == vault.Revoking {
+			return changed, nil
+		}
+		ok, err := m.storeAgain(ctx, c, row.Version, "a renewed credential is put back that the database has lost")
+		if ok {
+			m.Slog.Warn("the database had lost a renewed credential, and has it again", "connection", c.ID, "upstream", c.Upstream)
+		}
+		if ok || err != nil {
+			return ok, err
+		}
+		if row, err = m.Rows.Connection(ctx, c.Tenant, c.ID); err != nil { // another replica was faster, with what it remembers: that may be older still
+			return false, err
+		}
 	}
-	ok, err := m.storeAgain(ctx, c, row.Version, "a renewed credential is put back that the database has lost")
-	if ok {
-		m.Slog.Warn("the database had lost a renewed credential, and has it again", "connection", c.ID, "upstream", c.Upstream)
-	}
-	return ok, err
 }
 
 // moved does what a failover needs: what this process remembers is put back, and what it cannot know is doubted.

@@ -1,6 +1,7 @@
 package refresh_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -578,6 +579,43 @@ func TestFailover(t *testing.T) {
 	r.works(t, c)
 	if now := r.row(t, c); now.Version != old.Version+2 || now.Status != vault.Active {
 		t.Errorf("the row says version %d, %s, want %d", now.Version, now.Status, old.Version+2)
+	}
+}
+
+// once is a database whose server was replaced.
+type once struct{}
+
+func (once) Moves() (int64, time.Time)                    { return 1, time.Time{} }
+func (once) Doubt(context.Context, string) (int64, error) { return 0, nil }
+
+// TestFailoverOfTwo: what two replicas remember of one connection is put back at once, the older of it first. The newer one counts all the same.
+func TestFailoverOfTwo(t *testing.T) {
+	v := newVendor(catalog.RotationStrict)
+	v.reuse = func(vault.ConnectionID) { t.Error("a used token was redeemed") }
+	r := alone(t, v)
+	r.Moves = once{}
+	c := r.person(t, "alice", "tracker")
+	lost := []vault.Connection{r.row(t, c)}
+	for range 2 {
+		v.pass(2 * time.Hour)
+		r.works(t, c)
+		lost = append(lost, r.row(t, c))
+	}
+	if err := r.db.Connect(t.Context(), lost[0], lost[0].Generation); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.beforeSettle = func() { // the other replica has stored the first renewal, and remembers that
+		if ok, err := r.db.Settle(t.Context(), lost[1], lost[0].Version); !ok || err != nil {
+			t.Error(ok, err)
+		}
+	}
+	r.mu.Unlock()
+	if err := r.Moved(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := r.row(t, c); now.Version != lost[2].Version || !bytes.Equal(now.Access, lost[2].Access) {
+		t.Errorf("the row says version %d, want %d", now.Version, lost[2].Version)
 	}
 }
 

@@ -96,6 +96,7 @@ type seams struct {
 	dieAfterAnswer bool   // the vendor's
 	beforeSend     func() // to the vendor
 	afterAnswer    func() // of the vendor, once
+	beforeSettle   func() // once
 }
 
 func (s *scene) replica(t testing.TB, db *store.DB, index, run int) *replica {
@@ -218,8 +219,12 @@ func (r *replica) answer(step string) bool {
 
 func (s steps) Settle(ctx context.Context, c vault.Connection, from int64) (bool, error) {
 	s.r.mu.Lock()
-	away := s.r.settleAway
+	away, before := s.r.settleAway, s.r.beforeSettle
+	s.r.beforeSettle = nil
 	s.r.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	return through(s.r, func() (bool, error) {
 		if away {
 			return false, errAway

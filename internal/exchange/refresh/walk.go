@@ -438,8 +438,7 @@ func (w *walk) finish(ctx context.Context, id audit.CallID, c vault.Connection, 
 	w.Log.End(context.WithoutCancel(ctx), id, rec)
 }
 
-// resources are what the renewed token is for, as when it was first asked for (RFC 8707 section 2.2).
-// grant is what is redeemed, with what its vendor wants beside it.
+// grant is what is redeemed, with what its vendor wants beside it: what the token is for, as when it was first asked for (RFC 8707 section 2.2).
 func (w *walk) grant(token secret.Text) oauth.RefreshGrant {
 	g := oauth.RefreshGrant{Refresh: token}
 	if w.up == nil || w.up.Provider == nil || w.up.Provider.OAuth == nil {
