@@ -390,6 +390,65 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestFailoverTwice: a second failover loses the checkpoint that vouched for the record of the first loss, whose chain was left since. It is
+// named once more, so that an operator can sign that he knows.
+func TestFailoverTwice(t *testing.T) {
+	m, s := &memory{}, newShelf(t)
+	l, stop := start(t, m)
+	k := &audit.Checkpoints{Log: l, Store: s, Keys: s, Slog: quiet, Now: time.Now}
+	act := func() {
+		t.Helper()
+		id, err := l.Begin(t.Context(), intent(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.End(t.Context(), id, intent(1))
+	}
+	sign := func() {
+		t.Helper()
+		if err := k.Round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loses := func(rows, checkpoints int) {
+		m.mu.Lock()
+		m.rows = m.rows[:rows]
+		m.mu.Unlock()
+		s.mu.Lock()
+		s.l = s.l[:checkpoints]
+		s.mu.Unlock()
+	}
+	act()
+	sign()
+	written, signed := len(m.rows), len(s.l)
+	act()
+	loses(written, signed)
+	act() // in another chain, behind a record of the loss
+	sign()
+	m.mu.Lock()
+	m.n, m.fail = 0, func(n int) (bool, error) {
+		return false, map[bool]error{true: fault.New(fault.Unavailable, "the server dies", nil)}[n == 1]
+	}
+	m.mu.Unlock()
+	if _, err := l.Begin(t.Context(), intent(2)); err == nil {
+		t.Error("an append that failed is told as done")
+	}
+	loses(len(m.rows), signed)
+	act() // in a third one
+	sign()
+	sign()
+	stop()
+	if r := audit.Verify(t.Context(), m, against(s)); r.Verdict != audit.Shorter {
+		t.Errorf("%+v, want shorter", r)
+	}
+	if err := audit.SignRestored(t.Context(), s, s, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if r := audit.Verify(t.Context(), m, against(s)); r.Verdict != audit.Whole {
+		t.Errorf("known to be lost: %+v", r)
+	}
+}
+
 // TestLeftChainsAreLookedAt: a chain that was left because an append failed may have lost its end as well.
 func TestLeftChainsAreLookedAt(t *testing.T) {
 	for _, lost := range []bool{true, false} {

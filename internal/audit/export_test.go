@@ -20,7 +20,7 @@ func Rehash(rows []Row, writer string) []Row {
 // Round signs now.
 func (k *Checkpoints) Round(ctx context.Context) error {
 	if k.moved == nil {
-		k.moved = map[string]Head{}
+		k.moved, k.named = map[string]Head{}, map[string]Head{}
 	}
 	return k.round(ctx, k.last.Number == 0)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -83,6 +84,7 @@ type Checkpoints struct {
 // series is how far the checkpoints are. It is owned by Checkpoints.Run.
 type series struct {
 	moved  map[string]Head // heads that no checkpoint names yet
+	named  map[string]Head // the newest of each chain of this process that one of its checkpoints names
 	lost   int64           // the highest number of those that the database has lost, until one says so
 	last   Checkpoint
 	edge   edge
@@ -101,7 +103,7 @@ const (
 
 // Run signs at the start, every ten seconds in which a row came or after a thousand rows, and when the log has been closed.
 func (k *Checkpoints) Run(ctx context.Context) error {
-	k.moved, k.unsent = map[string]Head{}, make([][]Checkpoint, len(k.Outside))
+	k.moved, k.named, k.unsent = map[string]Head{}, map[string]Head{}, make([][]Checkpoint, len(k.Outside))
 	k.mu.Lock()
 	k.trouble = make([]string, len(k.Outside))
 	k.mu.Unlock()
@@ -216,6 +218,7 @@ func (k *Checkpoints) round(ctx context.Context, first bool) error {
 			return err
 		}
 		k.last, k.edge, k.Restored, k.lost = c, e, false, 0
+		maps.Copy(k.named, k.moved)
 		clear(k.moved)
 		k.mu.Lock()
 		k.stands = c
@@ -302,7 +305,7 @@ func (k *Checkpoints) follow(ctx context.Context, keys []CheckpointKey) error {
 	}
 	if err == nil && k.last.Number > 0 {
 		if err = k.continues(ctx, c); errors.Is(err, errOther) {
-			err = k.shorter(ctx, c, keys)
+			err = errors.Join(k.shorter(ctx, c, keys), k.again(ctx))
 		}
 	}
 	if err != nil {
@@ -323,6 +326,24 @@ func (k *Checkpoints) shorter(ctx context.Context, c Checkpoint, keys []Checkpoi
 		"newest", c.Number, "signed", k.last.Number)
 	return k.Log.Event(ctx, Record{Time: k.Now(), Tenant: identity.DefaultTenant, Action: actionShorter, Result: ResultFailed,
 		Detail: "checkpoint " + strconv.FormatInt(k.last.Number, 10) + ", signed at " + k.last.Time.Format(time.RFC3339) + ", is not in this database any more"})
+}
+
+// again has heads named once more that the lost checkpoints named, of rows that are there still: of a chain that this process has left, which
+// moves no more, nothing would be signed else, and nobody could sign that he knows what it says to be lost.
+func (k *Checkpoints) again(ctx context.Context) error {
+	for w, h := range k.named {
+		if _, newer := k.moved[w]; newer {
+			continue
+		}
+		there, err := k.Log.Sweeps.There(ctx, callID(w, h.Seq))
+		if err != nil {
+			return err
+		}
+		if there {
+			k.moved[w] = h
+		}
+	}
+	return nil
 }
 
 // saidLost reports whether a checkpoint in the database says that the last one of this process was lost: another replica has noticed it
