@@ -70,11 +70,15 @@ func entry(r exchange.Request) string {
 // that nobody knows, and it is kept for a minute.
 func do[T any](ctx context.Context, f *Federation, r exchange.Request, key [32]byte, obtain func(context.Context) (T, time.Time, error)) (T, time.Time, error) {
 	o, now := owner{r.Caller.Tenant, r.Caller.Principal()}, f.Now()
+	lives := func(k step) bool { _, ok := k.value.(T); return ok && now.Add(early).Before(k.until) }
 	known, turn := f.steps.look(o, key)
-	if v, ok := known.value.(T); ok && now.Add(early).Before(known.until) {
-		return v, known.until, nil
+	if lives(known) {
+		return known.value.(T), known.until, nil
 	}
 	ch := f.steps.flights.DoChan(string(o.tenant)+"\x00"+o.principal+"\x00"+string(key[:])+strconv.Itoa(turn), func() (any, error) { // who comes after a change of access joins no flight from before it
+		if k, still := f.steps.look(o, key); still == turn && lives(k) { // a flight has ended since we looked
+			return k, nil
+		}
 		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
 		defer cancel()
 		v, until, err := obtain(own)
