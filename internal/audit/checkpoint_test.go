@@ -308,14 +308,10 @@ func TestRestored(t *testing.T) {
 	}
 }
 
-// TestFailover: a database that loses what it had acknowledged while processes write to it: they go on in new chains, nobody's
-// intent fails, and the log says what is missing until an operator signs that he knows. It says so whether or not anything is kept
-// outside, and what is cut off later is found all the same.
-func TestFailover(t *testing.T) {
-	m, s := &memory{}, newShelf(t)
-	l, stop := start(t, m)
+// signing is a log that does something (act), and is signed for when a test says so.
+func signing(t *testing.T, l *audit.Log, s *shelf) (act, sign func()) {
 	k := &audit.Checkpoints{Log: l, Store: s, Keys: s, Slog: quiet, Now: time.Now}
-	act := func() {
+	act = func() {
 		t.Helper()
 		id, err := l.Begin(t.Context(), intent(1))
 		if err != nil {
@@ -323,12 +319,22 @@ func TestFailover(t *testing.T) {
 		}
 		l.End(t.Context(), id, intent(1))
 	}
-	sign := func() {
+	sign = func() {
 		t.Helper()
 		if err := k.Round(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return act, sign
+}
+
+// TestFailover: a database that loses what it had acknowledged while processes write to it: they go on in new chains, nobody's
+// intent fails, and the log says what is missing until an operator signs that he knows. It says so whether or not anything is kept
+// outside, and what is cut off later is found all the same.
+func TestFailover(t *testing.T) {
+	m, s := &memory{}, newShelf(t)
+	l, stop := start(t, m)
+	act, sign := signing(t, l, s)
 	act()
 	sign()
 	ended, err := l.Begin(t.Context(), intent(3)) // its outcome is what is lost
@@ -395,21 +401,7 @@ func TestFailover(t *testing.T) {
 func TestFailoverTwice(t *testing.T) {
 	m, s := &memory{}, newShelf(t)
 	l, stop := start(t, m)
-	k := &audit.Checkpoints{Log: l, Store: s, Keys: s, Slog: quiet, Now: time.Now}
-	act := func() {
-		t.Helper()
-		id, err := l.Begin(t.Context(), intent(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.End(t.Context(), id, intent(1))
-	}
-	sign := func() {
-		t.Helper()
-		if err := k.Round(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	act, sign := signing(t, l, s)
 	loses := func(rows, checkpoints int) {
 		m.mu.Lock()
 		m.rows = m.rows[:rows]
