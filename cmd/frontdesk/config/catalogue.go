@@ -90,6 +90,14 @@ func near(name string, all map[string]*catalog.Provider) string {
 	return "`frontdesk providers list` names the built-in ones; or describe it under providers"
 }
 
+// inputsOf says which inputs there are.
+func inputsOf(p *catalog.Provider) string {
+	if len(p.Inputs) == 0 {
+		return "it has none: leave inputs out"
+	}
+	return "its inputs are " + strings.Join(slices.Sorted(maps.Keys(p.Inputs)), ", ") + ": write them as  inputs: {NAME: VALUE}"
+}
+
 // Meant is the provider that somebody means by a name which none has: the one that has it among its own names, as jira, or is nearly
 // called so. "": nobody knows.
 func Meant(name string, all map[string]*catalog.Provider) string {
@@ -132,9 +140,10 @@ func (k *checker) upstream(t identity.Tenant, n string, u Upstream) *catalog.Ups
 	if p = k.sited(at, u, p); p == nil {
 		return nil
 	}
+	help := inputsOf(p)
 	p, err := p.With(u.Inputs)
 	if err != nil {
-		k.wrong(at+".inputs", err.Error(), "write it under inputs, as inputs: {host: acme.example.com}")
+		k.wrong(at+".inputs", err.Error(), help)
 		return nil
 	}
 	if u.ClientID == FillIn {
